@@ -1,0 +1,80 @@
+# The front door. Every target sets up what it needs on a bare Debian 12, packages included.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+JOBS ?= $(shell nproc)
+PREFIX ?= /usr/local
+FUZZ_SECONDS ?= 60
+MAKEFLAGS += --no-print-directory
+
+.PHONY: help setup build dev run test asan tsan fuzz bench format check-compilers install clean
+.DEFAULT_GOAL := help
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## install the Debian packages that are missing and fetch SQLite's sources
+	@cmake/setup.sh
+	@cmake/fetch_sqlite.sh
+
+# $(call configure,PRESET) keeps CMake's chatter in a log and shows it when something is wrong.
+define configure
+@mkdir -p build && (cmake --preset $(1) >build/$(1)-configure.log 2>&1 || { cat build/$(1)-configure.log; exit 1; })
+endef
+define compile
+@cmake --build build/$(1) -j $(JOBS) $(2) -- --quiet
+endef
+
+build: setup ## build/release/bin/tenon and tenon-versus
+	$(call configure,release)
+	$(call compile,release,--target binaries)
+
+dev: setup ## everything, debug build
+	$(call configure,dev)
+	$(call compile,dev)
+
+run: build ## link SQLite into a live process and run SQL on it
+	@examples/sqlite/run.sh "$(CURDIR)/build/release/bin"
+
+test: setup ## build and run every test
+	$(call configure,release)
+	$(call compile,release)
+	@cmake/run_ctest.sh build/release
+
+asan: setup ## the tests under ASan and UBSan
+	$(call configure,asan)
+	$(call compile,asan)
+	@cmake/run_ctest.sh build/asan -LE '^(slow|peers)$$'
+
+tsan: setup ## the tests under TSan
+	$(call configure,tsan)
+	$(call compile,tsan)
+	@cmake/run_ctest.sh build/tsan -LE '^(slow|peers)$$'
+
+fuzz: setup ## run each fuzz target for FUZZ_SECONDS seconds (60)
+	$(call configure,fuzz)
+	$(call compile,fuzz)
+	@cmake/run_fuzzers.sh build/fuzz $(FUZZ_SECONDS)
+
+bench: setup ## compare with the peers and run the micro-benchmarks
+	$(call configure,release)
+	$(call compile,release)
+	@build/release/bin/tenon-versus
+	@for program in build/release/bin/bench_*; do [ ! -x "$$program" ] || "$$program" || exit 1; done
+
+format: ## format all C++ sources
+	@cmake/setup.sh clang-format-22
+	@git ls-files -co --exclude-standard '*.h' '*.cpp' | xargs -r clang-format-22 -i
+
+check-compilers: setup ## compile both libraries with g++ and clang at -O0, warnings as errors
+	@cmake -G Ninja -S . -B build/gcc-check -DCMAKE_C_COMPILER=gcc -DCMAKE_CXX_COMPILER=g++ \
+	  -DCMAKE_BUILD_TYPE=Debug -DTENON_TESTS=OFF -DTENON_BENCH=OFF -DTENON_TOOLS=OFF >build/gcc-check.log
+	@cmake -G Ninja -S . -B build/clang-check -DCMAKE_C_COMPILER=clang-22 -DCMAKE_CXX_COMPILER=clang++-22 \
+	  -DCMAKE_BUILD_TYPE=Debug -DTENON_TESTS=OFF -DTENON_BENCH=OFF -DTENON_TOOLS=OFF >build/clang-check.log
+	$(call compile,gcc-check)
+	$(call compile,clang-check)
+
+install: build ## install the libraries, headers and command line to PREFIX (/usr/local)
+	$(call compile,release,--target tenon --target tenon-llvm)
+	@cmake --install build/release --prefix "$(PREFIX)"
+
+clean: ## remove everything that was built; fetched sources stay
+	@find build -mindepth 1 -maxdepth 1 ! -name third_party -exec rm -rf {} + 2>/dev/null || true

@@ -1,0 +1,47 @@
+// Cases: what is measured under one name, and the row of figures that comes out.
+//
+// A new case is an entry in the list that its file's function returns, and a call of that function in main.cpp.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+#include "measure.h"
+
+#include <cstddef>
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace versus {
+
+struct Settings {
+  std::size_t repeat = 0; // rounds; 0: as many as the case thinks right
+  std::string system_libraries = "/usr/lib/x86_64-linux-gnu";
+  std::string llvm_libraries = "/usr/lib/llvm-22/lib";
+  std::function<void(const std::string&)> progress; // never null
+};
+
+struct Figure {
+  std::string name; // the key: a participant, or a participant and a variation
+  Samples samples;
+  Samples removal; // taking it out again, not part of the above; empty if that isn't measured
+};
+
+struct Row {
+  std::string case_name;
+  std::string unit;
+  std::vector<Figure> figures; // in the order of the columns; a participant that failed is missing
+  std::string note;            // one line on the input
+  std::vector<std::string> faults;
+};
+
+struct Case {
+  std::string name;
+  std::string about;
+  std::function<Row(const Settings&)> run;
+};
+
+// link/lua, link/sqlite, link/zstd, link/llvm (case_link.cpp).
+std::vector<Case> link_cases();
+
+} // namespace versus

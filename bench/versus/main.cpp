@@ -1,0 +1,124 @@
+// tenon-versus: Tenon beside LLVM's linkers and beside the physical floor, on the same inputs in one process.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "cases.h"
+#include "table.h"
+
+#include <CLI/CLI.hpp>
+
+#include <dlfcn.h>
+#include <fnmatch.h>
+#include <unistd.h>
+
+namespace {
+
+constexpr const char* about =
+    R"(Measures Tenon beside LLVM's linkers and beside the physical floor: same inputs, same work, in one process.
+
+Participants:
+  tenon       one warm engine; an anonymous library per round, one change with all objects
+  floor       mmap, page faults, memcpy of the sections, one store per relocation, mprotect
+  floor_warm  memcpy and stores alone, into memory already faulted in
+  jitlink     jitlink::link per object, own symbol table, no ORC
+  orc         LLJIT with JITLink, its default; one warm instance, a JITDylib per round
+  rtdyld      one RuntimeDyld with a SectionMemoryManager
+  orc_rtdyld  LLJIT with the RuntimeDyld layer
+
+They take turns, round by round, a turn being one link to warm up and one that is timed; medians are reported. Timed are
+parsing, resolving, placing, relocating, registering frames and looking names up; reading the archives and removing what was
+linked are not (the table shows removal by itself).
+The rules are alike for all: debug sections are stripped; members with thread-local data are left out (RuntimeDyld aborts on
+them); STV_INTERNAL symbols are made STV_HIDDEN (JITLink rejects them); definitions in the set win over the host's; what
+neither gives is an absolute symbol; initializers are not run. Each participant's result is called and checked before timing.
+
+Exit status: 0, or 1 if a participant failed (named on standard error), or 2 for misuse.)";
+
+std::vector<versus::Case> all_cases() {
+  std::vector<versus::Case> cases = versus::link_cases();
+  return cases;
+}
+
+// Progress belongs on a terminal only: one line, overwritten.
+void show_progress(const std::string& text) {
+  static const bool terminal = isatty(STDERR_FILENO) != 0;
+  if (terminal) std::fprintf(stderr, "\r\033[K%s", text.c_str());
+}
+
+bool chosen(const std::vector<std::string>& patterns, const std::string& name) {
+  if (patterns.empty()) return true;
+  for (const std::string& pattern : patterns)
+    if (fnmatch(pattern.c_str(), name.c_str(), 0) == 0) return true;
+  return false;
+}
+
+// A copy relocation moves libc's `stdout` into this executable, where the sets' PC-relative references can't reach it:
+// JITLink then fails, and RuntimeDyld truncates in silence. Compiled with -fPIC (-fPIE is not enough) there is none.
+bool has_copy_relocations() {
+  Dl_info place{};
+  Dl_info own{};
+  return dladdr(dlsym(RTLD_DEFAULT, "stdout"), &place) != 0 && dladdr(reinterpret_cast<void*>(&show_progress), &own) != 0 &&
+         place.dli_fbase == own.dli_fbase;
+}
+
+int run(const std::vector<versus::Case>& cases, const versus::Settings& settings, bool json) {
+  std::vector<versus::Row> rows;
+  bool failed = false;
+  for (const versus::Case& one : cases) {
+    versus::Row row = one.run(settings);
+    show_progress("");
+    for (const std::string& fault : row.faults) {
+      std::fprintf(stderr, "tenon-versus: %s: %s\n", row.case_name.c_str(), fault.c_str());
+      failed = true;
+    }
+    if (json) {
+      std::printf("%s\n", versus::json_line(row).c_str());
+      std::fflush(stdout);
+    }
+    rows.push_back(std::move(row));
+  }
+  if (!json) versus::print_tables(stdout, rows);
+  return failed ? 1 : 0;
+}
+
+} // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app{about, "tenon-versus"};
+  versus::Settings settings;
+  settings.progress = show_progress;
+  bool json = false;
+  bool list = false;
+  std::vector<std::string> patterns;
+  app.add_flag("--json", json, "print one JSON object per case and nothing else");
+  app.add_option("--case", patterns, "run the cases that match a shell pattern; may be repeated")->type_name("GLOB");
+  app.add_option("--repeat", settings.repeat, "timed rounds per case instead of the case's own number")
+      ->type_name("N")
+      ->check(CLI::Range(std::size_t{1}, std::size_t{1000000}));
+  app.add_flag("--list", list, "name the cases and stop");
+  app.add_option("--system-libraries", settings.system_libraries, "where liblua5.4.a, libsqlite3.a and libzstd.a are")
+      ->type_name("DIR")
+      ->capture_default_str();
+  app.add_option("--llvm-libraries", settings.llvm_libraries, "where libLLVMCore.a and its like are")
+      ->type_name("DIR")
+      ->capture_default_str();
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
+  }
+  std::vector<versus::Case> cases;
+  for (versus::Case& one : all_cases())
+    if (chosen(patterns, one.name)) cases.push_back(std::move(one));
+  if (cases.empty()) {
+    std::fprintf(stderr, "tenon-versus: no case matches; --list names them\n");
+    return 2;
+  }
+  if (list) {
+    for (const versus::Case& one : cases) std::printf("%-14s %s\n", one.name.c_str(), one.about.c_str());
+    return 0;
+  }
+  if (has_copy_relocations()) {
+    std::fprintf(stderr, "tenon-versus: built with copy relocations, the peers would fail; compile it with -fPIC\n");
+    return 1;
+  }
+  return run(cases, settings, json);
+}

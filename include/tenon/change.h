@@ -1,0 +1,226 @@
+// Changes: every modification of the program is a transaction in stages, each a type that consumes the one before.
+//
+//     Change --draft()--> Draft --place()--> Placed --link()--> Linked --commit()--> Committed
+//
+// Before commit nothing is visible to anybody else, and dropping a stage (its destructor) leaves nothing behind: no symbol, no
+// byte of code memory, no registration. All stages are move-only and belong to one thread at a time; different changes of one
+// engine may be driven by different threads at once. A stage that was consumed must not be used again.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+#include <tenon/library.h>
+#include <tenon/memory.h>
+
+#include <functional>
+
+namespace tenon {
+
+struct ModuleOptions {
+  std::string name;              // for messages and Library::modules(); the object's name if empty
+  bool initialize = true;        // run its static initializers at commit, its finalizers when it goes
+  bool debug_sections = false;   // keep and relocate .debug_* too (readable at Linked, with section addresses of zero)
+  bool unwinding = true;         // register its frames; off: exceptions end the program there
+  // Symbols that may be missing now because a later module will define them ("*": any). Functions among them are called, data
+  // is reached, through slots; a call before the definition has arrived ends the program with a message that names it.
+  std::vector<std::string> forward;
+};
+
+// A symbol that a draft lacks, and who needs it.
+struct Missing {
+  std::string name;
+  std::vector<std::string> needed_by; // "MODULE: SECTION+0xOFFSET", a few of each module
+};
+
+// An edit of a module's symbols before it is placed.
+struct Edit {
+  enum class Kind : unsigned char { rename, localize, bind };
+  Kind kind;
+  ModuleId module;
+  std::string symbol;
+  std::string new_name; // rename
+  Addr address;         // bind
+
+  // A definition, or all references, get another name.
+  static Edit rename(ModuleId module, std::string symbol, std::string new_name);
+  // A definition is no longer seen by other modules.
+  static Edit localize(ModuleId module, std::string symbol);
+  // References of this module to the symbol go to that address, whatever else defines it.
+  static Edit bind(ModuleId module, std::string symbol, Addr address);
+};
+
+class Draft;
+class Placed;
+class Linked;
+class Committed;
+class Code;
+
+// Collects what is to change. Nothing is looked at before draft(); what is wrong with an argument is said there.
+class Change {
+public:
+  // `object` is kept until the change ends. Modules of one change may refer to each other in any way, cycles included.
+  ModuleId add(const Library& library, Object object, ModuleOptions options = {});
+  // The module goes at commit. Errors at draft or commit: still_used, naming who refers to it. Its COMDAT sections stay while
+  // others share them. The client guarantees that no thread is inside its code when the change commits.
+  void remove(Module module);
+
+  // Chooses COMDAT groups and archive members, resolves symbols, counts GOT entries and stubs. Errors: duplicate, malformed,
+  // unsupported, needs_flag, resolver, still_used, invalid_argument. What is undefined is no error yet: see Draft::undefined.
+  Result<Draft> draft() &&;
+
+  Change(Change&&) noexcept;
+  Change& operator=(Change&&) noexcept;
+  ~Change();
+  explicit Change(std::unique_ptr<engine::ChangeState> state);
+
+private:
+  std::unique_ptr<engine::ChangeState> state_;
+};
+
+// Resolved, not placed: sizes are known.
+class Draft {
+public:
+  // One for each module, those that came out of archives included (after those that were added). Exact for the engine's memory.
+  std::span<const ModuleLayout> layouts() const noexcept;
+  // Everything that is missing, all at once. place() fails if there is any.
+  std::span<const Missing> undefined() const noexcept;
+  // What a client that places at this granularity must provide: upper bounds.
+  Result<std::vector<BlockRequest>> blocks(Granularity granularity) const;
+  // The object behind a module: its symbols are what edits name.
+  const Object& object(ModuleId module) const noexcept;
+
+  // Applies the edits in order and drafts again. On an error the draft is as before.
+  Result<void> edit(std::vector<Edit> edits);
+
+  // In the engine's own memory. Errors: undefined, exhausted, system.
+  Result<Placed> place() &&;
+  // In the client's memory, which must outlive the modules. Errors: undefined, and the client's.
+  Result<Placed> place(Memory& memory) &&;
+  // At addresses of the client's, one for each of blocks(granularity), in that order: to be copied out, not to be committed here.
+  Result<Placed> place(Granularity granularity, std::span<const Addr> addresses) &&;
+
+  Draft(Draft&&) noexcept;
+  Draft& operator=(Draft&&) noexcept;
+  ~Draft();
+  explicit Draft(std::unique_ptr<engine::ChangeState> state);
+
+private:
+  std::unique_ptr<engine::ChangeState> state_;
+};
+
+// A section at its address.
+struct PlacedSection {
+  SectionId id;
+  std::string_view name;
+  SectionKind kind = SectionKind::other;
+  Addr address;
+  std::uint64_t size = 0;
+  std::uint64_t alignment = 1;
+  bool synthetic = false;
+};
+
+// A symbol at its address.
+struct PlacedSymbol {
+  std::string_view name;
+  Addr address;
+  std::uint64_t size = 0;
+  ModuleId module;
+  std::uint32_t section = 0; // of its module's object; section_absolute, or synthetic ids
+  Binding binding = Binding::global;
+  SymbolType type = SymbolType::none;
+};
+
+// Looks at final bytes before they can run; an Error vetoes the change (code `vetoed`) and nothing is left of it.
+using Inspector = std::function<Result<void>(const Linked&)>;
+
+// Addresses are chosen.
+class Placed {
+public:
+  std::span<const PlacedSection> sections() const noexcept;
+
+  // Copies and relocates all bytes, then asks the inspector if there is one. Errors: out_of_range, malformed, vetoed.
+  Result<Linked> link(const Inspector& inspector = {}) &&;
+
+  Placed(Placed&&) noexcept;
+  Placed& operator=(Placed&&) noexcept;
+  ~Placed();
+  explicit Placed(std::unique_ptr<engine::ChangeState> state);
+
+private:
+  std::unique_ptr<engine::ChangeState> state_;
+};
+
+// A stub or GOT entry that the linker made.
+struct LinkerEntry {
+  enum class Kind : unsigned char { stub, got, slot, tls };
+  Kind kind = Kind::got;
+  std::string_view symbol;
+  ModuleId module;
+  Addr address;
+  Addr target; // what it leads to; zero while that is known only at commit
+};
+
+enum class Initialize : unsigned char { run, skip };
+
+// Bytes are final for these addresses; nobody can see or run them yet.
+class Linked {
+public:
+  std::span<const PlacedSection> sections() const noexcept;
+  // Symbols that the modules define, locals with names included.
+  std::vector<PlacedSymbol> symbols() const;
+  std::vector<LinkerEntry> entries() const;
+  // A section's final bytes; empty for zero-filled ones. Valid while this Linked lives.
+  Bytes bytes(SectionId section) const noexcept;
+  // The relocations of a section, as its object has them.
+  std::span<const Relocation> relocations(SectionId section) const noexcept;
+  std::string_view module_name(ModuleId module) const noexcept;
+  const Object& object(ModuleId module) const noexcept;
+
+  // Makes everything visible as a whole: removals and additions at once, frames registered before symbols can be found. Then
+  // runs static initializers in this thread, with no lock held: by priority, then in the order of modules.
+  // Errors that leave nothing behind: conflict, duplicate, still_used, undefined (placed at plain addresses), exhausted, system.
+  // One does not: `initializer`. A static initializer threw: the modules are committed and visible, later initializers of the
+  // change have not run, finalizers that were registered run when the modules are removed (see Library::modules).
+  Result<Committed> commit(Initialize initialize = Initialize::run) &&;
+
+  // Delivers the bytes of the blocks, in the order of Draft::blocks, into buffers of at least their sizes. Any number of times.
+  Result<void> copy_out(std::span<const std::span<std::byte>> buffers) const;
+
+  // Hands the code to the client: symbols stay invisible, everything it needs is kept alive by it, engine or no engine.
+  Result<Code> release(Initialize initialize = Initialize::run) &&;
+
+  Linked(Linked&&) noexcept;
+  Linked& operator=(Linked&&) noexcept;
+  ~Linked();
+  explicit Linked(std::unique_ptr<engine::ChangeState> state);
+  const engine::ChangeState& state() const noexcept { return *state_; }
+
+private:
+  std::unique_ptr<engine::ChangeState> state_;
+};
+
+// What a commit has made.
+class Committed {
+public:
+  Module module(ModuleId id) const;
+  std::span<const Module> modules() const noexcept { return modules_; }
+  explicit Committed(std::vector<Module> modules) : modules_(std::move(modules)) {}
+
+private:
+  std::vector<Module> modules_;
+};
+
+// Code that the client owns. Counted; with the last copy its finalizers run and its memory is freed. Any thread.
+class Code {
+public:
+  // Symbols defined by the released modules, hidden ones not.
+  std::optional<Addr> find(std::string_view name) const noexcept;
+  Usage usage() const noexcept;
+
+  struct State;
+  explicit Code(std::shared_ptr<const State> state) : state_(std::move(state)) {}
+
+private:
+  std::shared_ptr<const State> state_;
+};
+
+} // namespace tenon

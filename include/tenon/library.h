@@ -1,0 +1,178 @@
+// Libraries: namespaces of symbols, with an order in which other places are searched.
+//
+// Which definition wins. A module's reference is looked for (1) among the modules of its own change and library, (2) in what its
+// library holds already, (3) in the library's sources, in order. The first that has it wins; archives contribute members then.
+// Inside one library a strong definition beats weak and common ones, the first of several weak or COMDAT ones stays, two strong
+// ones are an error. The host is one source like others, so a library's own definition wins over the host's, weak and COMDAT
+// ones included. One exception, because the symbol's binding demands it: a GNU_UNIQUE definition yields to one that the host
+// process has, so that there is one in the process.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+#include <tenon/addr.h>
+#include <tenon/object.h>
+#include <tenon/result.h>
+
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace tenon {
+
+namespace engine {
+struct LibraryState;
+struct ModuleState;
+struct EngineState;
+struct ChangeState;
+} // namespace engine
+
+// A symbol that a change needs and that the change itself does not define.
+struct Needed {
+  std::string_view name;
+  bool weak = false;      // every reference is weak: absence is no error
+  bool function = false;  // referred to as a function (called), as far as the object shows
+};
+
+struct Answer {
+  enum class Kind : unsigned char { absent, address, weak_null };
+  Kind kind = Kind::absent;
+  Addr address;
+
+  static Answer at(Addr address) noexcept { return {Kind::address, address}; }
+  // The symbol is known not to exist and reads as null, as an undefined weak one does.
+  static Answer null() noexcept { return {Kind::weak_null, {}}; }
+};
+
+// The client's own look-up. Asked for a batch at a time, from the thread that drafts a change, with no lock of the engine's
+// held; may be shared by engines, and is then asked by several threads at once if they draft at once. May not throw.
+struct Resolver {
+  virtual ~Resolver() = default;
+  // `answers` has the size of `needed` and is all `absent`. An Error fails the draft (code `resolver`).
+  virtual Result<void> resolve(std::span<const Needed> needed, std::span<Answer> answers) noexcept = 0;
+};
+
+class Library;
+
+// One place that a library searches.
+class Source {
+public:
+  // The process itself: what dlsym(RTLD_DEFAULT) finds, and what it can't but programs expect (atexit and its kin).
+  static Source process();
+  // One shared object, by its dlopen handle, which must stay open.
+  static Source shared(void* dlopen_handle);
+  // Another library of the same engine.
+  static Source library(const Library& library);
+  // Members are linked in, into the searching library, when they define something that is needed.
+  static Source archive(Archive archive);
+  static Source resolver(std::shared_ptr<Resolver> resolver);
+
+  struct State;
+  const State& state() const noexcept { return *state_; }
+
+private:
+  explicit Source(std::shared_ptr<const State> state) : state_(std::move(state)) {}
+  std::shared_ptr<const State> state_;
+};
+
+// A symbol with a fixed address.
+struct Absolute {
+  std::string_view name;
+  Addr address;
+  // A rebindable one may be defined again later: everything that was linked against it follows at once, because it is
+  // reached through a slot. Code that was not compiled as PIC can't refer to it as data.
+  bool rebindable = false;
+};
+
+// What a module costs, in bytes.
+struct Usage {
+  std::uint64_t code = 0, rodata = 0, data = 0, stubs = 0, got = 0, slots = 0, tls = 0, unwind = 0;
+  std::uint64_t bookkeeping = 0; // on the heap: symbols, kept relocations, names
+  std::uint64_t total() const noexcept { return code + rodata + data + stubs + got + slots + tls + unwind + bookkeeping; }
+};
+
+// A handle on a module. Counted: it keeps what is known of the module, not the module, which its library owns until a change
+// removes it or the library is closed.
+class Module {
+public:
+  const std::string& name() const noexcept;
+  bool linked() const noexcept; // false once it has been removed
+  Usage usage() const noexcept;
+
+  explicit Module(std::shared_ptr<engine::ModuleState> state) : state_(std::move(state)) {}
+  const std::shared_ptr<engine::ModuleState>& state() const noexcept { return state_; }
+
+private:
+  std::shared_ptr<engine::ModuleState> state_;
+};
+
+template <class Signature> class Function;
+
+// A callable that keeps the code it calls in memory, even when its module is removed: the symbol is gone then, finalizers have
+// run, but the call does not jump into the void. Copyable, counted; the call itself costs an indirect call, no guard.
+template <class R, class... A> class Function<R(A...)> {
+public:
+  Function(R (*raw)(A...), std::shared_ptr<const void> keeps) : raw_(raw), keeps_(std::move(keeps)) {}
+
+  R operator()(A... arguments) const { return raw_(std::forward<A>(arguments)...); }
+  // Valid while this handle, or a copy, lives.
+  R (*raw() const)(A...) { return raw_; }
+
+private:
+  R (*raw_)(A...);
+  std::shared_ptr<const void> keeps_;
+};
+
+// A counted handle. The last handle of an anonymous library closes it; a named one lives until close() or the engine's end.
+// Any thread.
+class Library {
+public:
+  const std::string& name() const noexcept;
+
+  // Replaces the search order. Changes drafted later see it. Errors: invalid_argument (a library of another engine).
+  Result<void> search(std::vector<Source> sources);
+
+  // Defines symbols by address. A name that is defined already: rebound if both were declared rebindable, else `duplicate`,
+  // and then none of the list is defined.
+  Result<void> define(std::span<const Absolute> symbols);
+
+  // The address of a symbol that this library itself holds; hidden ones are not found. A probe: absence is no error.
+  std::optional<Addr> find(std::string_view name) const noexcept;
+  // A batch: answers in order, absent ones zero. `addresses` has the size of `names`. Returns how many were found.
+  std::size_t find(std::span<const std::string_view> names, std::span<Addr> addresses) const noexcept;
+  // In this library, then in its sources in order (archives are not linked in by a look-up).
+  std::optional<Addr> find_anywhere(std::string_view name) const;
+
+  // Errors: undefined.
+  template <class Signature> Result<Function<Signature>> function(std::string_view name) const {
+    Result<Pinned> pinned = pin(name);
+    if (!pinned)
+      return std::move(pinned).error();
+    return Function<Signature>(pinned->address.template as<std::add_pointer_t<Signature>>(), std::move(pinned->keeps));
+  }
+
+  // The modules it holds, in the order in which they were committed.
+  std::vector<Module> modules() const;
+
+  // Removes all modules, finalizers first, in reverse order. Errors: still_used (by modules of other libraries; nothing changes).
+  Result<void> close();
+
+  struct Handle;
+  explicit Library(std::shared_ptr<Handle> handle) : handle_(std::move(handle)) {}
+  const Handle& handle() const noexcept { return *handle_; }
+  const std::shared_ptr<Handle>& shared_handle() const noexcept { return handle_; }
+
+private:
+  struct Pinned {
+    Addr address;
+    std::shared_ptr<const void> keeps;
+  };
+  Result<Pinned> pin(std::string_view name) const;
+
+  std::shared_ptr<Handle> handle_;
+};
+
+} // namespace tenon

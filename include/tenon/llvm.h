@@ -1,0 +1,165 @@
+// The compile layer (library tenon-llvm): LLVM IR in, relocatable objects out; and a disassembler for inspectors.
+//
+// Nothing of LLVM is included: a client that has only IR text or bitcode never sees an LLVM header, and one that has modules
+// includes its own. The IR is borrowed: a module that is compiled is printed the same before and after, unless the client
+// gives it away with `consume_ir`. Nothing is printed; what LLVM has to say about an error is in the Result.
+//
+// What LLVM considers fatal (report_fatal_error, its own exhausted memory) ends the process and can't be turned into a
+// Result; IR that passes the verifier hardly ever gets there. Bitcode should come from a source that is trusted not to crash
+// LLVM.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+#include <tenon/addr.h>
+#include <tenon/object.h>
+#include <tenon/result.h>
+
+#include <cstdint>
+#include <future>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace llvm {
+class Module;
+class TargetMachine;
+} // namespace llvm
+
+namespace tenon {
+
+enum class OptLevel : unsigned char { O0, O1, O2, O3 };
+
+struct CompileOptions {
+  enum class CodeModel : unsigned char { small, medium, large };
+
+  // Chooses the IR pipeline and the effort of the code generator. Functions marked `optnone` (clang -O0) stay as they are.
+  OptLevel level = OptLevel::O2;
+  // Position independent: linked into a process, a module is like a shared library, and IR that clang made for a
+  // position-independent executable is compiled as if for a library (thread-local variables are no longer local-exec).
+  bool pic = true;
+  // LLVM's own choice for a JIT is the large model, in which every call is an absolute address that nothing can patch.
+  CodeModel code_model = CodeModel::small;
+  // The processor of this machine with all it can do; otherwise any x86-64. A function's own "target-cpu" and
+  // "target-features" (clang writes them always) come first.
+  bool host_cpu = true;
+  // A section for each function and each variable: what the linker places, replaces and frees on its own.
+  bool function_sections = true;
+  bool data_sections = true;
+  // Checks IR before it is compiled, for up to a tenth of the time at -O0; IR that does not verify can crash LLVM.
+  bool verify = true;
+  // Runs the IR pipeline of `level`. A client that has optimized already turns it off.
+  bool optimize = true;
+  // Compile the client's llvm::Module itself and not a clone: faster, and what is left of the module afterwards (also after
+  // an error) can only be destroyed.
+  bool consume_ir = false;
+};
+
+// A target machine with its pass pipelines, kept from module to module: that is worth several times the work on a small
+// module. The same IR gives the same bytes whatever was compiled before. One module at a time; any thread, but one at once.
+class Compiler {
+public:
+  // Errors: unsupported (LLVM has no code generator for this machine).
+  static Result<Compiler> create(const CompileOptions& options = {});
+
+  Compiler(Compiler&&) noexcept;
+  Compiler& operator=(Compiler&&) noexcept;
+  ~Compiler();
+
+  const CompileOptions& options() const noexcept;
+
+  // The object is called by the module's identifier. A module without a target triple or data layout gets this machine's.
+  // The module's context is used, so no other thread may use it meanwhile; its diagnostic handler is set aside for the
+  // duration (warnings still reach it) and put back without LLVM's RespectFilters. Errors: compile (does not verify, inline
+  // assembly that does not assemble, what the code generator can't do), unsupported (IR for another target),
+  // invalid_argument (a module that is not read in yet).
+  Result<Object> compile(llvm::Module& module);
+
+  // Textual IR or bitcode, told apart by content. Errors as above, and compile for what can't be parsed:
+  // "NAME:LINE:COLUMN: what: source line".
+  Result<Object> compile_ir(Bytes ir, std::string name);
+
+private:
+  struct State;
+  explicit Compiler(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+// Worker threads with a Compiler each, for the modules of one change. Any thread may submit, several at once. The child of a
+// fork has no workers: it needs a pool of its own.
+class CompilerPool {
+public:
+  struct Input {
+    Bytes ir; // textual IR or bitcode
+    std::string name;
+    std::shared_ptr<const void> owner = {}; // keeps `ir` alive; null if the client does until the result is there
+  };
+
+  // 0 threads: as many as the machine runs at once. Errors: as Compiler::create, and system (no thread to be had).
+  static Result<CompilerPool> create(const CompileOptions& options = {}, unsigned threads = 0);
+
+  CompilerPool(CompilerPool&&) noexcept;
+  CompilerPool& operator=(CompilerPool&&) noexcept;
+  ~CompilerPool(); // finishes what was submitted
+
+  unsigned threads() const noexcept;
+
+  // Compiles all and waits. Results stand in the order of the inputs; one that fails does not stop the others.
+  std::vector<Result<Object>> compile(std::span<const Input> inputs);
+
+  // Compiles one later. The result is there when the future is ready.
+  std::future<Result<Object>> submit(Input input);
+
+private:
+  struct State;
+  explicit CompilerPool(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+// For a client that runs its own TargetMachine and pipelines: verifies the module and generates code from a clone, with no
+// IR pipeline and nothing reused. Flags of the module stay as they are. Errors: as Compiler::compile.
+Result<Object> compile(llvm::TargetMachine& machine, llvm::Module& module);
+
+// Decodes machine code, one instruction at a time. For inspectors of linked bytes and for tests. One thread at once.
+class Disassembler {
+public:
+  struct Operand {
+    enum class Kind : unsigned char { reg, immediate, other };
+    Kind kind = Kind::other;
+    std::int64_t value = 0; // of an immediate; for a register LLVM's number of it
+  };
+
+  struct Instruction {
+    std::uint64_t offset = 0;
+    unsigned size = 0;
+    std::string_view opcode;   // LLVM's name of the encoding ("SYSCALL", "JMP_4"); lives as long as the Disassembler
+    std::string_view mnemonic; // the first word of the assembly, AT&T syntax ("syscall", "jmp"); lives as long, too
+    bool call = false;
+    bool branch = false;
+    bool returns = false;
+    std::vector<Operand> operands; // as LLVM numbers them; Detail::full only
+    std::string text;              // AT&T syntax; Detail::full only
+  };
+
+  enum class Detail : unsigned char { opcode, full };
+
+  // Errors: unsupported (no decoder for that machine).
+  static Result<Disassembler> create(Machine machine = Machine::x86_64);
+
+  Disassembler(Disassembler&&) noexcept;
+  Disassembler& operator=(Disassembler&&) noexcept;
+  ~Disassembler();
+
+  // The instruction at `offset` in `code`. With `code_begin`, the address of code[0], PC-relative targets in the text are
+  // addresses. Errors: malformed (no instruction, or one that reaches past the end), invalid_argument (offset past the end).
+  Result<Instruction> decode(Bytes code, std::uint64_t offset, Addr code_begin = {}, Detail detail = Detail::full);
+
+private:
+  struct State;
+  explicit Disassembler(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+} // namespace tenon

@@ -1,0 +1,282 @@
+// The stages of a change: each hands the one state to the next.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include <tenon/change.h>
+
+#include "api/border.h"
+#include "base/check.h"
+#include "engine/change_state.h"
+
+#include <cstring>
+
+namespace tenon {
+
+using api::guarded;
+
+Change::Change(std::unique_ptr<engine::ChangeState> state) : state_(std::move(state)) {}
+Change::Change(Change&&) noexcept = default;
+Change& Change::operator=(Change&&) noexcept = default;
+Change::~Change() = default;
+Draft::Draft(std::unique_ptr<engine::ChangeState> state) : state_(std::move(state)) {}
+Draft::Draft(Draft&&) noexcept = default;
+Draft& Draft::operator=(Draft&&) noexcept = default;
+Draft::~Draft() = default;
+Placed::Placed(std::unique_ptr<engine::ChangeState> state) : state_(std::move(state)) {}
+Placed::Placed(Placed&&) noexcept = default;
+Placed& Placed::operator=(Placed&&) noexcept = default;
+Placed::~Placed() = default;
+Linked::Linked(std::unique_ptr<engine::ChangeState> state) : state_(std::move(state)) {}
+Linked::Linked(Linked&&) noexcept = default;
+Linked& Linked::operator=(Linked&&) noexcept = default;
+Linked::~Linked() = default;
+
+namespace {
+
+// Stages are consumed; using one twice is a bug of the caller.
+std::unique_ptr<engine::ChangeState> take(std::unique_ptr<engine::ChangeState>& state) {
+  TENON_CHECK(state != nullptr, "a stage of a change was used after it had been consumed");
+  return std::move(state);
+}
+
+void misuse(engine::ChangeState& state, std::string text) {
+  if (!state.misuse)
+    state.misuse = Error{ErrorCode::invalid_argument, std::move(text)};
+}
+
+// An allocation that fails while a change is collected is reported by draft().
+template <class F> void collected(engine::ChangeState& state, F&& body) {
+  try {
+    body();
+  } catch (const std::bad_alloc&) {
+    if (!state.misuse)
+      state.misuse = api::out_of_memory();
+  }
+}
+
+} // namespace
+
+ModuleId Change::add(const Library& library, Object object, ModuleOptions options) {
+  TENON_CHECK(state_ != nullptr, "a change was used after it had been consumed");
+  ModuleId id{std::uint32_t(state_->additions.size())};
+  collected(*state_, [&] {
+    if (library.handle().engine != state_->engine)
+      return misuse(*state_, "the library of module " + object.name() + " belongs to another engine");
+    std::uint32_t index = state_->library_index(library.handle().state);
+    state_->additions.push_back({index, std::move(object), std::move(options)});
+  });
+  return id;
+}
+
+void Change::remove(Module module) {
+  TENON_CHECK(state_ != nullptr, "a change was used after it had been consumed");
+  collected(*state_, [&] {
+    for (const auto& there : state_->removals)
+      if (there == module.state())
+        return misuse(*state_, "module " + module.name() + " is removed twice in one change");
+    std::shared_ptr<engine::LibraryState> library = module.state()->library.lock();
+    if (library == nullptr || library->engine != state_->engine.get())
+      return misuse(*state_, "module " + module.name() + " belongs to another engine, or to none");
+    state_->removals.push_back(module.state());
+  });
+}
+
+Result<Draft> Change::draft() && {
+  return guarded([&]() -> Result<Draft> {
+    std::unique_ptr<engine::ChangeState> state = take(state_);
+    if (Result<void> drafted = engine::draft(*state); !drafted)
+      return std::move(drafted).error();
+    return Draft(std::move(state));
+  });
+}
+
+Edit Edit::rename(ModuleId module, std::string symbol, std::string new_name) {
+  return {Kind::rename, module, std::move(symbol), std::move(new_name), {}};
+}
+Edit Edit::localize(ModuleId module, std::string symbol) { return {Kind::localize, module, std::move(symbol), {}, {}}; }
+Edit Edit::bind(ModuleId module, std::string symbol, Addr address) {
+  return {Kind::bind, module, std::move(symbol), {}, address};
+}
+
+std::span<const ModuleLayout> Draft::layouts() const noexcept { return state_->layouts; }
+std::span<const Missing> Draft::undefined() const noexcept { return state_->missing; }
+const Object& Draft::object(ModuleId module) const noexcept { return state_->modules[module.index]->object; }
+
+Result<std::vector<BlockRequest>> Draft::blocks(Granularity granularity) const {
+  return guarded([&]() -> Result<std::vector<BlockRequest>> { return engine::client_requests(*state_, granularity); });
+}
+
+Result<void> Draft::edit(std::vector<Edit> edits) {
+  return guarded([&]() -> Result<void> {
+    for (const Edit& edit : edits)
+      if (edit.module.index >= state_->modules.size())
+        return Error{ErrorCode::invalid_argument, "an edit names a module that the change does not have"};
+    return engine::edit(*state_, std::move(edits));
+  });
+}
+
+Result<Placed> Draft::place() && {
+  return guarded([&]() -> Result<Placed> {
+    std::unique_ptr<engine::ChangeState> state = take(state_);
+    if (Result<void> placed = engine::place_in_engine(*state); !placed)
+      return std::move(placed).error();
+    return Placed(std::move(state));
+  });
+}
+
+Result<Placed> Draft::place(Memory& memory) && {
+  return guarded([&]() -> Result<Placed> {
+    std::unique_ptr<engine::ChangeState> state = take(state_);
+    if (Result<void> placed = engine::place_in_client(*state, memory); !placed)
+      return std::move(placed).error();
+    return Placed(std::move(state));
+  });
+}
+
+Result<Placed> Draft::place(Granularity granularity, std::span<const Addr> addresses) && {
+  return guarded([&]() -> Result<Placed> {
+    std::unique_ptr<engine::ChangeState> state = take(state_);
+    if (Result<void> placed = engine::place_at(*state, granularity, addresses); !placed)
+      return std::move(placed).error();
+    return Placed(std::move(state));
+  });
+}
+
+std::span<const PlacedSection> Placed::sections() const noexcept { return state_->placed_sections; }
+
+namespace {
+
+Result<Linked> linked(std::unique_ptr<engine::ChangeState> state) {
+  if (Result<void> done = engine::link_bytes(*state); !done)
+    return std::move(done).error();
+  Inspector inspector = state->inspector;
+  Linked result(std::move(state));
+  if (inspector)
+    if (Result<void> passed = inspector(result); !passed) {
+      Error error = std::move(passed).error();
+      error.code = ErrorCode::vetoed;
+      return std::move(error).within("the inspector rejects the change");
+    }
+  return result;
+}
+
+} // namespace
+
+Result<Linked> Placed::link(const Inspector& inspector) && {
+  return guarded([&]() -> Result<Linked> {
+    std::unique_ptr<engine::ChangeState> state = take(state_);
+    state->inspector = inspector;
+    return linked(std::move(state));
+  });
+}
+
+std::span<const PlacedSection> Linked::sections() const noexcept { return state_->placed_sections; }
+std::string_view Linked::module_name(ModuleId module) const noexcept { return state_->modules[module.index]->name; }
+const Object& Linked::object(ModuleId module) const noexcept { return state_->modules[module.index]->object; }
+
+Bytes Linked::bytes(SectionId section) const noexcept {
+  if (section.module.index >= state_->modules.size())
+    return {};
+  const link::Module& module = *state_->modules[section.module.index];
+  if (section.index >= module.places.size() || module.places[section.index].local == nullptr)
+    return {};
+  return {module.places[section.index].local, module.places[section.index].content_size};
+}
+
+std::span<const Relocation> Linked::relocations(SectionId section) const noexcept {
+  if (section.module.index >= state_->modules.size())
+    return {};
+  const link::Module& module = *state_->modules[section.module.index];
+  return section.index < module.object_sections() ? module.object.relocations(section.index) : std::span<const Relocation>();
+}
+
+std::vector<PlacedSymbol> Linked::symbols() const { return engine::placed_symbols(*state_); }
+std::vector<LinkerEntry> Linked::entries() const { return engine::linker_entries(*state_); }
+
+Result<void> Linked::copy_out(std::span<const std::span<std::byte>> buffers) const {
+  return guarded([&] { return engine::copy_out(*state_, buffers); });
+}
+
+Result<Committed> Linked::commit(Initialize initialize) && {
+  return guarded([&]() -> Result<Committed> {
+    std::unique_ptr<engine::ChangeState> state = take(state_);
+    // Another thread may have committed the same COMDAT groups, or taken away what this change found, since the draft: then it
+    // is drafted anew from its inputs. In the client's memory the client has to do that.
+    for (int attempt = 0;; ++attempt) {
+      Result<std::vector<Module>> modules = engine::commit(*state, initialize == Initialize::run);
+      if (modules)
+        return Committed(std::move(*modules));
+      if (modules.error().code != ErrorCode::conflict || state->mode != engine::PlaceMode::engine || attempt == 100)
+        return std::move(modules).error();
+      state->undo_draft();
+      if (Result<void> drafted = engine::draft(*state); !drafted)
+        return std::move(drafted).error();
+      if (Result<void> placed = engine::place_in_engine(*state); !placed)
+        return std::move(placed).error();
+      Result<Linked> again = linked(std::move(state));
+      if (!again)
+        return std::move(again).error();
+      state = std::move(again->state_);
+    }
+  });
+}
+
+Module Committed::module(ModuleId id) const { return modules_[id.index]; }
+
+struct Code::State {
+  std::weak_ptr<engine::EngineState> engine;
+  std::vector<std::shared_ptr<engine::ModuleState>> modules;
+  std::vector<std::shared_ptr<engine::ModuleState>> needed; // of the engine's, kept even when the engine is gone
+
+  ~State() {
+    for (auto module = modules.rbegin(); module != modules.rend(); ++module)
+      (*module)->finalize();
+    if (std::shared_ptr<engine::EngineState> alive = engine.lock())
+      engine::end_released(*alive, modules);
+    for (const auto& module : modules)
+      module->release_memory();
+    for (const auto& module : needed)
+      module->pins.fetch_sub(1, std::memory_order_acq_rel);
+  }
+};
+
+Result<Code> Linked::release(Initialize initialize) && {
+  return guarded([&]() -> Result<Code> {
+    std::unique_ptr<engine::ChangeState> state = take(state_);
+    auto code = std::make_shared<Code::State>();
+    code->engine = state->engine;
+    Result<std::vector<std::shared_ptr<engine::ModuleState>>> modules = engine::release(*state, code->needed, initialize == Initialize::run);
+    if (!modules)
+      return std::move(modules).error();
+    code->modules = std::move(*modules);
+    return Code(std::move(code));
+  });
+}
+
+std::optional<Addr> Code::find(std::string_view name) const noexcept {
+  std::optional<Addr> found;
+  for (const auto& module : state_->modules)
+    module->for_each_record([&](const engine::SymbolRecord& record) {
+      constexpr auto skipped = engine::symbol_flag::hidden | engine::symbol_flag::group | engine::symbol_flag::tls;
+      if (!found && (record.flags & skipped) == 0 && record.name() == name)
+        found = Addr{record.address};
+    });
+  return found;
+}
+
+Usage Code::usage() const noexcept {
+  Usage sum;
+  for (const auto& module : state_->modules) {
+    const Usage& u = module->usage;
+    sum.code += u.code;
+    sum.rodata += u.rodata;
+    sum.data += u.data;
+    sum.stubs += u.stubs;
+    sum.got += u.got;
+    sum.slots += u.slots;
+    sum.tls += u.tls;
+    sum.unwind += u.unwind;
+    sum.bookkeeping += u.bookkeeping;
+  }
+  return sum;
+}
+
+} // namespace tenon

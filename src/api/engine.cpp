@@ -1,0 +1,224 @@
+// Engine, Library, Source and Module: the public classes over the engine's state.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include <tenon/engine.h>
+
+#include "api/border.h"
+#include "engine/change_state.h"
+#include "engine/host.h"
+
+#include <dlfcn.h>
+
+#include <algorithm>
+
+namespace tenon {
+
+using api::guarded;
+
+Result<Engine> Engine::create(const Options& options) {
+  return guarded([&]() -> Result<Engine> {
+    Result<std::shared_ptr<engine::EngineState>> state = engine::EngineState::create(options);
+    if (!state)
+      return std::move(state).error();
+    return Engine(std::move(*state));
+  });
+}
+
+Result<Library> Engine::library(std::string_view name) {
+  return guarded([&]() -> Result<Library> {
+    return Library(std::make_shared<Library::Handle>(state_, state_->library(name)));
+  });
+}
+
+Change Engine::change() { return Change(std::make_unique<engine::ChangeState>(state_)); }
+
+const Options& Engine::options() const noexcept { return state_->options; }
+
+EngineUsage Engine::usage() const noexcept {
+  EngineUsage usage;
+  const memory::Space& space = *state_->machinery->space;
+  for (std::size_t area = 0; area < memory::area_kinds; ++area) {
+    memory::AreaUsage used = space.usage(memory::AreaKind(area));
+    usage.reserved += used.reserved;
+    usage.committed += used.committed;
+    usage.live += used.live;
+  }
+  usage.frames = space.slot_count();
+  std::lock_guard lock(state_->commit_mutex);
+  auto count = [&](const engine::ModuleState& module) {
+    ++usage.modules;
+    usage.bookkeeping += module.usage.bookkeeping;
+  };
+  for (const std::weak_ptr<engine::LibraryState>& weak : state_->libraries) {
+    std::shared_ptr<engine::LibraryState> library = weak.lock();
+    if (!library)
+      continue;
+    usage.symbols += library->symbols.size();
+    usage.bookkeeping += library->symbols.bytes() + library->groups.bytes();
+    for (const auto& module : library->modules)
+      count(*module);
+  }
+  for (const auto& module : state_->remnants)
+    count(*module);
+  for (const auto& module : state_->lingering)
+    count(*module);
+  return usage;
+}
+
+Library::Handle::~Handle() {
+  // A named library is its engine's; an anonymous one goes with its last handle, unless others still need its modules: then it
+  // stays until they are gone, or the engine is.
+  if (!state->name.empty() || state->closed)
+    return;
+  try {
+    if (!engine::close_library(*engine, state)) {
+      std::lock_guard lock(engine->commit_mutex);
+      engine->orphans.push_back(state);
+    }
+  } catch (const std::bad_alloc&) {
+    std::lock_guard lock(engine->commit_mutex);
+    for (const auto& module : state->modules)
+      module->library = state; // nothing was changed; the modules end with the engine
+  }
+}
+
+const std::string& Library::name() const noexcept { return handle_->state->name; }
+
+Result<void> Library::search(std::vector<Source> sources) {
+  return guarded([&]() -> Result<void> {
+    for (const Source& source : sources)
+      if (source.state().library && source.state().library->engine != handle_->engine.get())
+        return Error{ErrorCode::invalid_argument, "a library can't search one of another engine"};
+    auto shared = std::make_shared<const std::vector<Source>>(std::move(sources));
+    std::unique_lock lock(handle_->engine->tables);
+    handle_->state->sources.swap(shared);
+    return {};
+  });
+}
+
+Result<void> Library::define(std::span<const Absolute> symbols) {
+  return guarded([&] { return engine::define(*handle_->state, symbols); });
+}
+
+namespace {
+
+std::optional<Addr> address_of(const engine::SymbolRecord* record) noexcept {
+  using namespace engine::symbol_flag;
+  if (record == nullptr || (record->flags & (hidden | forward | tls)) != 0)
+    return std::nullopt;
+  return Addr{record->address};
+}
+
+} // namespace
+
+std::optional<Addr> Library::find(std::string_view name) const noexcept {
+  std::uint64_t hash = engine::hash_name(name);
+  std::shared_lock lock(handle_->engine->tables);
+  return address_of(handle_->state->symbols.find(name, hash));
+}
+
+std::size_t Library::find(std::span<const std::string_view> names, std::span<Addr> addresses) const noexcept {
+  std::size_t found = 0;
+  std::shared_lock lock(handle_->engine->tables);
+  for (std::size_t i = 0; i < names.size() && i < addresses.size(); ++i) {
+    std::optional<Addr> address = address_of(handle_->state->symbols.find(names[i], engine::hash_name(names[i])));
+    addresses[i] = address.value_or(Addr{});
+    found += address ? 1 : 0;
+  }
+  return found;
+}
+
+std::optional<Addr> Library::find_anywhere(std::string_view name) const {
+  if (std::optional<Addr> own = find(name))
+    return own;
+  std::shared_ptr<const std::vector<Source>> sources;
+  {
+    std::shared_lock lock(handle_->engine->tables);
+    sources = handle_->state->sources;
+  }
+  std::string text(name);
+  for (const Source& source : *sources) {
+    const Source::State& state = source.state();
+    if (state.kind == Source::State::Kind::process || state.kind == Source::State::Kind::shared) {
+      bool process = state.kind == Source::State::Kind::process;
+      if (std::optional<engine::HostSymbol> host = engine::host_symbol(process ? RTLD_DEFAULT : state.handle, text.c_str(), false))
+        return Addr{host->address};
+    } else if (state.kind == Source::State::Kind::library) {
+      std::shared_lock lock(handle_->engine->tables);
+      if (std::optional<Addr> found = address_of(state.library->symbols.find(name, engine::hash_name(name))))
+        return found;
+    } else if (state.kind == Source::State::Kind::resolver) {
+      Needed needed{name, true, false};
+      Answer answer;
+      if (state.resolver->resolve({&needed, 1}, {&answer, 1}).ok() && answer.kind == Answer::Kind::address)
+        return answer.address;
+    }
+  }
+  return std::nullopt;
+}
+
+Result<Library::Pinned> Library::pin(std::string_view name) const {
+  return guarded([&]() -> Result<Pinned> {
+    std::shared_lock lock(handle_->engine->tables);
+    const engine::SymbolRecord* record = handle_->state->symbols.find(name, engine::hash_name(name));
+    std::optional<Addr> address = address_of(record);
+    if (!address)
+      return Error{ErrorCode::undefined, "library " + handle_->state->name + " has no symbol '" + std::string(name) + "'"};
+    if (record->module == nullptr)
+      return Pinned{*address, handle_->engine};
+    return Pinned{*address, std::make_shared<engine::Pin>(handle_->engine, record->module->shared_from_this())};
+  });
+}
+
+std::vector<Module> Library::modules() const {
+  std::vector<std::shared_ptr<engine::ModuleState>> states;
+  {
+    std::lock_guard lock(handle_->engine->commit_mutex);
+    states = handle_->state->modules;
+  }
+  std::sort(states.begin(), states.end(), [](const auto& a, const auto& b) { return a->sequence < b->sequence; });
+  return {states.begin(), states.end()};
+}
+
+Result<void> Library::close() {
+  return guarded([&] { return engine::close_library(*handle_->engine, handle_->state); });
+}
+
+namespace {
+std::shared_ptr<Source::State> make_source(Source::State::Kind kind) {
+  auto state = std::make_shared<Source::State>();
+  state->kind = kind;
+  return state;
+}
+} // namespace
+
+Source Source::process() { return Source(make_source(State::Kind::process)); }
+
+Source Source::shared(void* dlopen_handle) {
+  auto state = make_source(State::Kind::shared);
+  state->handle = dlopen_handle;
+  return Source(std::move(state));
+}
+
+Source Source::library(const Library& library) {
+  auto state = make_source(State::Kind::library);
+  state->library = library.handle().state;
+  return Source(std::move(state));
+}
+
+Source Source::archive(Archive archive) {
+  auto state = make_source(State::Kind::archive);
+  state->archive = std::move(archive);
+  return Source(std::move(state));
+}
+
+Source Source::resolver(std::shared_ptr<Resolver> resolver) {
+  auto state = make_source(State::Kind::resolver);
+  state->resolver = std::move(resolver);
+  return Source(std::move(state));
+}
+
+const std::string& Module::name() const noexcept { return state_->name; }
+bool Module::linked() const noexcept { return state_->live.load(std::memory_order_acquire); }
+Usage Module::usage() const noexcept { return state_->usage; }
+
+} // namespace tenon

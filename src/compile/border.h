@@ -1,0 +1,21 @@
+// The public border of the compile layer: exhausted memory becomes a value there.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+#include <tenon/result.h>
+
+#include <new>
+#include <utility>
+
+namespace tenon::compile_layer {
+
+// Calls `body`, which returns a Result, and turns std::bad_alloc into one.
+template <class Body> auto at_border(Body&& body) -> decltype(body()) {
+  try {
+    return std::forward<Body>(body)();
+  } catch (const std::bad_alloc&) {
+    return Error{ErrorCode::out_of_memory, "out of memory while compiling"};
+  }
+}
+
+} // namespace tenon::compile_layer

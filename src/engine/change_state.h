@@ -1,0 +1,112 @@
+// A change from the inside: one object that is carried through all stages.
+//
+// Owner: the stage that holds it; one thread at a time. Nothing here is visible to others until commit; everything that is
+// taken from the outside (memory, TLS keys, slots) is held by members that give it back.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+#include <tenon/change.h>
+
+#include "engine/engine_state.h"
+#include "engine/name_table.h"
+#include "link/passes.h"
+
+#include <optional>
+
+namespace tenon::engine {
+
+struct Addition {
+  std::uint32_t library = 0; // index into ChangeState::libraries
+  Object object;
+  ModuleOptions options;
+};
+
+// What a change knows of a module beyond what the linker does.
+struct ModuleDraft {
+  std::uint32_t library = 0;
+  ModuleOptions options;
+  std::vector<std::uint8_t> dropped;          // by section: in a COMDAT group that somebody else provides; empty: none
+  std::vector<std::uint32_t> names;           // of each global symbol (index less the first global), or link::none
+  std::vector<std::uint32_t> groups;          // name of each COMDAT group's signature
+  std::vector<std::pair<std::string_view, SymbolRecord*>> shared_groups;
+  std::shared_ptr<ModuleState> state;         // made before bytes are written: __dso_handle holds its address
+};
+
+enum class PlaceMode : std::uint8_t { none, engine, client, addresses };
+
+struct ChangeState {
+  std::shared_ptr<EngineState> engine;
+  std::vector<std::shared_ptr<LibraryState>> libraries;
+  std::vector<Addition> additions;
+  std::vector<std::shared_ptr<ModuleState>> removals;
+  std::vector<Edit> edits;
+  std::optional<Error> misuse;              // of the calls that collected the change
+
+  // From draft() on.
+  std::vector<std::unique_ptr<link::Module>> modules;
+  std::vector<ModuleDraft> drafts;          // beside `modules`
+  std::optional<NameTable> names;
+  std::vector<NameExtra> extras;
+  std::vector<std::uint32_t> pending;       // names that are not resolved yet
+  std::vector<std::shared_ptr<ModuleState>> pins; // published modules that names were resolved to
+  std::vector<Missing> missing;
+  std::vector<ModuleLayout> layouts;
+  std::vector<std::vector<SectionLayout>> section_layouts;
+
+  // From place() on.
+  PlaceMode mode = PlaceMode::none;
+  Memory* memory = nullptr;
+  Granularity granularity = Granularity::section;
+  std::vector<BlockRequest> requests;       // client memory and plain addresses
+  std::vector<Placement> placements;
+  bool placements_owned = false;            // release() them if the change is dropped
+  std::vector<std::vector<std::byte>> buffers; // local bytes where the client gives none
+  std::vector<OwnedBlock> forward_slots;
+  std::vector<PlacedSection> placed_sections;
+
+  // From link() on.
+  Inspector inspector;
+  bool relinked = false;
+
+  explicit ChangeState(std::shared_ptr<EngineState> owner) : engine(std::move(owner)) {}
+  ~ChangeState();
+
+  std::uint32_t library_index(const std::shared_ptr<LibraryState>& library);
+  // Forgets everything from draft() on.
+  void undo_draft() noexcept;
+};
+
+// The stages. Each throws std::bad_alloc only, and leaves the state fit to be destroyed.
+Result<void> draft(ChangeState& change);
+Result<void> place_in_engine(ChangeState& change);
+Result<void> place_in_client(ChangeState& change, Memory& memory);
+Result<void> place_at(ChangeState& change, Granularity granularity, std::span<const Addr> addresses);
+Result<void> link_bytes(ChangeState& change);
+// The modules it publishes, in the order of ModuleIds.
+Result<std::vector<Module>> commit(ChangeState& change, bool initialize);
+// `needed`: the published modules that the released ones refer to, directly or not; each is pinned once.
+Result<std::vector<std::shared_ptr<ModuleState>>> release(ChangeState& change, std::vector<std::shared_ptr<ModuleState>>& needed,
+                                                          bool initialize);
+// Released code ends: what it referred to is no longer used by it.
+void end_released(EngineState& engine, std::span<const std::shared_ptr<ModuleState>> modules) noexcept;
+
+// Views of a stage (views.cpp).
+std::vector<PlacedSymbol> placed_symbols(const ChangeState& change);
+std::vector<LinkerEntry> linker_entries(const ChangeState& change);
+std::vector<BlockRequest> client_requests(const ChangeState& change, Granularity granularity);
+Result<void> copy_out(const ChangeState& change, std::span<const std::span<std::byte>> buffers);
+Result<void> edit(ChangeState& change, std::vector<Edit> edits);
+
+// Parts of draft(), in the order in which they run.
+Result<void> introduce_module(ChangeState& change, std::uint32_t index);  // groups, sections, symbols into names
+Result<void> resolve_names(ChangeState& change);                          // libraries, archives, host, resolvers
+void bind_targets(ChangeState& change);                                   // names to link::Target
+void list_missing(ChangeState& change);
+Result<void> survey_and_lay_out(ChangeState& change, bool engine_memory);
+
+// Parts of commit().
+Result<void> prepare_states(ChangeState& change);  // everything that allocates
+
+std::string module_context(const ChangeState& change, std::uint32_t index);
+
+} // namespace tenon::engine

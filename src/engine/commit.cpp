@@ -1,0 +1,435 @@
+// The point of no return: what a change has prepared becomes visible as a whole.
+//
+// Order: (1) everything that allocates; (2) frames are registered, IFUNCs chosen, without a lock: nobody can see the code yet;
+// (3) under the locks: what the draft was built on is checked once more, room is reserved, then symbols are exchanged by steps
+// that can't fail; (4) without a lock: finalizers of removed modules, their memory, then initializers of added ones.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "engine/change_state.h"
+
+#include "base/check.h"
+
+#include <cxxabi.h>
+
+#include <algorithm>
+#include <unordered_set>
+
+namespace tenon::engine {
+
+namespace {
+
+using link::Synthetic;
+
+Error conflict(std::string text) { return {ErrorCode::conflict, std::move(text) + "; draft the change again"}; }
+
+// (2) The unwinder is told before anything can run. A failed commit takes the frames out again with the blocks.
+Result<void> register_frames(ChangeState& change) {
+  Machinery& machinery = *change.engine->machinery;
+  std::vector<notify::Frame> frames;
+  for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
+    const link::Module& module = *change.modules[m];
+    ModuleState& state = *change.drafts[m].state;
+    if (change.mode == PlaceMode::client) {
+      if (!module.unwinding)
+        continue;
+      for (std::uint32_t i = 1; i < module.places.size(); ++i) {
+        bool synthetic = i >= module.object_sections();
+        SectionKind kind = synthetic ? link::synthetic_kind(Synthetic(i - module.object_sections())) : module.object.sections()[i].kind;
+        if (module.places[i].kept && kind == SectionKind::unwind)
+          state.client.frames.emplace_back(Addr{module.places[i].address}.as<const std::byte*>());
+      }
+      continue;
+    }
+    for (OwnedBlock& block : state.blocks)
+      if (block)
+        if (Result<void> published = machinery.space->publish(*block); !published)
+          return published;
+    if (!machinery.frames || module.frames.empty())
+      continue;
+    const OwnedBlock& code = state.blocks[std::size_t(link::Run::code)];
+    frames.clear();
+    for (const link::FrameEntry& frame : module.frames)
+      if (Addr pc{frame.pc}; pc >= code->begin && pc < code->end())
+        frames.push_back({pc, {frame.fde}});
+    memory::WriteGuard guard(*machinery.space);
+    machinery.frames->add(*code, frames);
+  }
+  return {};
+}
+
+// (2) IFUNC resolvers run in the new code; their answers go to the slots that stubs jump through.
+Result<void> choose_ifuncs(ChangeState& change) {
+  memory::Space& space = *change.engine->machinery->space;
+  for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
+    link::Module& module = *change.modules[m];
+    for (std::uint32_t symbol : module.ifuncs) {
+      const link::Target& target = module.targets[symbol];
+      const Symbol& definition = module.object.symbols()[symbol];
+      std::uint64_t resolver = module.places[definition.section].address + definition.value;
+      const link::SectionPlace& slots = module.place(Synthetic::slots);
+      std::uint32_t slot = module.entries[target.entry - 1].slot;
+      std::uint64_t chosen = 0;
+      try {
+        chosen = reinterpret_cast<std::uint64_t (*)()>(resolver)();
+      } catch (const abi::__forced_unwind&) {
+        throw;
+      } catch (...) {
+        return Error{ErrorCode::initializer, module.name + ": the resolver of IFUNC '" + std::string(definition.name()) + "' threw"};
+      }
+      memory::WriteGuard guard(space);
+      auto* cell = reinterpret_cast<std::uint64_t*>(slots.local + slot);
+      std::atomic_ref<std::uint64_t>(*cell).store(chosen, std::memory_order_release);
+    }
+  }
+  return {};
+}
+
+// What the definitions of a change meet when they are published.
+Result<void> check_definitions(ChangeState& change) {
+  auto leaving = [&](const SymbolRecord* record) {
+    return std::any_of(change.removals.begin(), change.removals.end(),
+                       [&](const std::shared_ptr<ModuleState>& m) { return m.get() == record->module && record->group == nullptr; });
+  };
+  for (std::uint32_t i = 0; i < change.names->size(); ++i) {
+    const Name& name = (*change.names)[i];
+    LibraryState& library = *change.libraries[name.library];
+    if (name.group != link::none && library.groups.find(name.view(), name.hash) != nullptr)
+      return conflict("COMDAT group '" + std::string(name.view()) + "' was committed by another change meanwhile");
+    if (name.module == link::none)
+      continue;
+    SymbolRecord* there = library.symbols.find(name.view(), name.hash);
+    SymbolRecord* expected = name.record != nullptr && (name.record->flags & symbol_flag::forward) != 0 ? name.record : nullptr;
+    if (there == expected || (there != nullptr && leaving(there)))
+      continue;
+    if (there == nullptr || name.strength != Strength::strong || (there->flags & symbol_flag::forward) != 0)
+      return conflict("'" + std::string(name.view()) + "' was defined or removed by another change meanwhile");
+    return Error{ErrorCode::duplicate, "'" + std::string(name.view()) + "' of " + change.modules[name.module]->name +
+                                           " was defined meanwhile" + (there->module != nullptr ? " by " + there->module->name : "")};
+  }
+  return {};
+}
+
+Result<void> check_pins(ChangeState& change) {
+  for (const std::shared_ptr<ModuleState>& pin : change.pins) {
+    if (!pin->live.load(std::memory_order_relaxed) && !pin->remnant)
+      return conflict("module " + pin->name + ", which this change refers to, was removed meanwhile");
+    bool leaving = std::find(change.removals.begin(), change.removals.end(), pin) != change.removals.end();
+    if (leaving)
+      for (const ModuleDraft& draft : change.drafts)
+        for (const Dependency& dependency : draft.state->dependencies)
+          if (dependency.module == pin.get() && dependency.group == nullptr)
+            return Error{ErrorCode::still_used, "module " + pin->name + " can't be removed: " + draft.state->name +
+                                                    ", which the same change adds, refers to its '" + dependency.symbol + "'"};
+  }
+  return {};
+}
+
+// Forward symbols that this change declares for the first time.
+struct NewForward {
+  std::uint32_t name;
+  std::unique_ptr<std::byte[]> bytes;
+  SymbolRecord* record;
+};
+
+std::vector<NewForward> make_forwards(ChangeState& change) {
+  std::vector<NewForward> made;
+  for (std::uint32_t i = 0; i < change.names->size(); ++i) {
+    const Name& name = (*change.names)[i];
+    if (name.module != link::none || name.kind != link::TargetKind::missing || !name.forward || !name.needed || name.address == 0)
+      continue;
+    auto bytes = std::make_unique<std::byte[]>(SymbolRecord::bytes(name.size));
+    SymbolRecord* record = SymbolRecord::make(bytes.get(), name.view(), name.hash);
+    record->flags = symbol_flag::forward;
+    record->slot = name.address;
+    made.push_back({i, std::move(bytes), record});
+  }
+  return made;
+}
+
+// Who refers to a forward symbol depends on the module that defines it, from now on.
+struct Adoption {
+  ModuleState* user;
+  ModuleState* definer;
+  SymbolRecord* record;
+};
+
+std::vector<Adoption> find_adoptions(ChangeState& change) {
+  std::vector<Adoption> adoptions;
+  for (std::uint32_t i = 0; i < change.names->size(); ++i) {
+    const Name& name = (*change.names)[i];
+    if (name.module == link::none || name.record == nullptr || (name.record->flags & symbol_flag::forward) == 0)
+      continue;
+    ModuleState* definer = change.drafts[name.module].state.get();
+    for (const std::shared_ptr<ModuleState>& user : change.libraries[name.library]->modules)
+      if (std::find(user->forwards.begin(), user->forwards.end(), name.record) != user->forwards.end())
+        adoptions.push_back({user.get(), definer, name.record});
+  }
+  for (const Adoption& adoption : adoptions)
+    adoption.user->dependencies.reserve(adoption.user->dependencies.size() + adoptions.size());
+  return adoptions;
+}
+
+void fill_forwards(ChangeState& change, const std::vector<Adoption>& adoptions) noexcept {
+  memory::Space& space = *change.engine->machinery->space;
+  for (std::uint32_t i = 0; i < change.names->size(); ++i) {
+    Name& name = (*change.names)[i];
+    if (name.module == link::none || name.record == nullptr || (name.record->flags & symbol_flag::forward) == 0)
+      continue;
+    name.record->address = change.modules[name.module]->targets[name.symbol].address;
+    name.record->module = change.drafts[name.module].state.get();
+    name.record->flags = std::uint16_t(name.record->flags & ~symbol_flag::forward);
+    memory::WriteGuard guard(space);
+    auto* cell = reinterpret_cast<std::uint64_t*>(space.writable({name.record->slot}));
+    // Release: whoever reads the new address through the slot sees the bytes it leads to.
+    std::atomic_ref<std::uint64_t>(*cell).store(name.record->address, std::memory_order_release);
+  }
+  for (const Adoption& adoption : adoptions) {
+    if (adoption.user == adoption.definer)
+      continue;
+    adoption.user->dependencies.push_back({adoption.definer, nullptr, adoption.record->name().data()});
+    ++adoption.definer->users;
+  }
+}
+
+void reserve_room(ChangeState& change, std::size_t forwards) {
+  std::vector<std::size_t> symbols(change.libraries.size()), groups(change.libraries.size()), modules(change.libraries.size());
+  for (ModuleDraft& draft : change.drafts) {
+    ++modules[draft.library];
+    draft.state->for_each_record([&](const SymbolRecord& record) {
+      ++((record.flags & symbol_flag::group) != 0 ? groups : symbols)[draft.library];
+    });
+  }
+  for (std::size_t l = 0; l < change.libraries.size(); ++l) {
+    LibraryState& library = *change.libraries[l];
+    if (symbols[l] + forwards != 0)
+      library.symbols.reserve(symbols[l] + forwards);
+    if (groups[l] != 0)
+      library.groups.reserve(groups[l]);
+    // Grown by doubling: reserving exactly would copy the list at every commit.
+    if (std::size_t wanted = library.modules.size() + modules[l]; wanted > library.modules.capacity())
+      library.modules.reserve(std::max(wanted, library.modules.capacity() * 2));
+    if (forwards != 0) {
+      library.own_records.reserve(library.own_records.size() + forwards);
+      library.own_slots.reserve(library.own_slots.size() + change.forward_slots.size());
+    }
+  }
+}
+
+// (3) From here on nothing fails.
+void publish(ChangeState& change, std::vector<NewForward>& forwards, const std::vector<Adoption>& adoptions) noexcept {
+  fill_forwards(change, adoptions);
+  std::size_t slot = 0;
+  for (NewForward& forward : forwards) {
+    LibraryState& library = *change.libraries[(*change.names)[forward.name].library];
+    library.symbols.insert(forward.record);
+    library.own_records.push_back(std::move(forward.bytes));
+    library.own_slots.push_back(std::move(change.forward_slots[slot++]));
+  }
+  for (ModuleDraft& draft : change.drafts) {
+    LibraryState& library = *change.libraries[draft.library];
+    ModuleState& state = *draft.state;
+    state.for_each_record([&](SymbolRecord& record) {
+      ((record.flags & symbol_flag::group) != 0 ? library.groups : library.symbols).insert(&record);
+    });
+    for (SymbolRecord* group : state.groups)
+      ++group->users;
+    for (const Dependency& dependency : state.dependencies)
+      ++(dependency.group != nullptr ? dependency.group->users : dependency.module->users);
+    state.sequence = change.engine->next_sequence++;
+    state.index = std::uint32_t(library.modules.size());
+    library.modules.push_back(draft.state);
+    state.live.store(true, std::memory_order_release);
+  }
+}
+
+void note_forwards(ChangeState& change, const std::vector<NewForward>& fresh) {
+  for (ModuleDraft& draft : change.drafts)
+    for (std::uint32_t id : draft.names) {
+      if (id == link::none)
+        continue;
+      const Name& name = (*change.names)[id];
+      if (name.module != link::none)
+        continue;
+      if (name.record != nullptr && (name.record->flags & symbol_flag::forward) != 0)
+        draft.state->forwards.push_back(name.record);
+      for (const NewForward& forward : fresh)
+        if (forward.name == id)
+          draft.state->forwards.push_back(forward.record);
+    }
+}
+
+void adopt_client_memory(ChangeState& change) noexcept {
+  for (ModuleDraft& draft : change.drafts)
+    draft.state->client.memory = change.memory;
+  for (std::size_t i = 0; i < change.requests.size(); ++i)
+    change.drafts[change.requests[i].module.index].state->client.placements.push_back(change.placements[i]);
+  change.placements_owned = false;
+}
+
+void reserve_client_memory(ChangeState& change) {
+  for (ModuleDraft& draft : change.drafts)
+    draft.state->client.placements.reserve(change.requests.size());
+}
+
+Result<void> publish_client_memory(ChangeState& change) {
+  reserve_client_memory(change);
+  if (Result<void> published = change.memory->publish(change.placements); !published)
+    return std::move(published).error().within("the client's memory");
+  adopt_client_memory(change);
+  return {};
+}
+
+// (4) All initializers of a change, as one program's: by priority, then in the order of modules.
+Result<void> run_initializers(ChangeState& change) {
+  struct Call {
+    ModuleState* module;
+    InitCall call;
+  };
+  std::vector<Call> calls;
+  for (ModuleDraft& draft : change.drafts) {
+    if (!draft.options.initialize)
+      continue;
+    draft.state->initialized.store(true, std::memory_order_release);
+    for (const InitCall& call : draft.state->initializers)
+      calls.push_back({draft.state.get(), call});
+  }
+  std::stable_sort(calls.begin(), calls.end(), [](const Call& a, const Call& b) { return a.call.priority < b.call.priority; });
+  for (const Call& call : calls) {
+    try {
+      reinterpret_cast<void (*)(int, char**, char**)>(call.call.function)(0, nullptr, environ);
+    } catch (const abi::__forced_unwind&) {
+      throw;
+    } catch (const std::exception& thrown) {
+      return Error{ErrorCode::initializer, "a static initializer of " + call.module->name + " threw: " + thrown.what()};
+    } catch (...) {
+      return Error{ErrorCode::initializer, "a static initializer of " + call.module->name + " threw"};
+    }
+  }
+  return {};
+}
+
+Result<void> make_ready(ChangeState& change) {
+  if (change.mode == PlaceMode::addresses)
+    return Error{ErrorCode::invalid_argument, "a change that was placed at plain addresses can be copied out, not committed"};
+  if (Result<void> prepared = prepare_states(change); !prepared)
+    return prepared;
+  if (change.mode == PlaceMode::client)
+    if (Result<void> published = publish_client_memory(change); !published)
+      return published;
+  if (Result<void> registered = register_frames(change); !registered)
+    return registered;
+  return choose_ifuncs(change);
+}
+
+} // namespace
+
+Result<std::vector<Module>> commit(ChangeState& change, bool initialize) {
+  if (Result<void> ready = make_ready(change); !ready)
+    return std::move(ready).error();
+  EngineState& engine = *change.engine;
+  std::vector<NewForward> forwards = make_forwards(change);
+  note_forwards(change, forwards);
+  std::vector<Module> modules;
+  modules.reserve(change.drafts.size());
+  for (const ModuleDraft& draft : change.drafts)
+    modules.emplace_back(draft.state);
+  std::vector<std::shared_ptr<ModuleState>> gone;
+  {
+    std::lock_guard lock(engine.commit_mutex);
+    if (Result<void> removable = check_removable(engine, change.removals); !removable)
+      return std::move(removable).error();
+    if (Result<void> pinned = check_pins(change); !pinned)
+      return std::move(pinned).error();
+    for (const std::shared_ptr<LibraryState>& library : change.libraries)
+      if (library->closed)
+        return Error{ErrorCode::conflict, "library " + library->name + " was closed meanwhile"};
+    std::unique_lock tables(engine.tables);
+    if (Result<void> defined = check_definitions(change); !defined)
+      return std::move(defined).error();
+    std::vector<Adoption> adoptions = find_adoptions(change);
+    reserve_room(change, forwards.size());
+    if (!change.removals.empty()) {
+      reserve_for_removal(engine, change.removals.size(), gone);
+      unpublish(engine, change.removals, gone);
+    }
+    publish(change, forwards, adoptions);
+  }
+  if (!gone.empty())
+    retire(engine, gone);
+  if (initialize)
+    if (Result<void> initialized = run_initializers(change); !initialized)
+      return std::move(initialized).error();
+  return modules;
+}
+
+namespace {
+
+// Released code keeps everything that it can reach, engine or no engine.
+void pin_closure(std::span<const std::shared_ptr<ModuleState>> from, std::vector<std::shared_ptr<ModuleState>>& needed) {
+  std::vector<ModuleState*> work;
+  for (const std::shared_ptr<ModuleState>& module : from)
+    work.push_back(module.get());
+  std::unordered_set<ModuleState*> seen(work.begin(), work.end());
+  std::vector<std::shared_ptr<ModuleState>> found;
+  while (!work.empty()) {
+    ModuleState* module = work.back();
+    work.pop_back();
+    for (const Dependency& dependency : module->dependencies) {
+      if (!seen.insert(dependency.module).second)
+        continue;
+      work.push_back(dependency.module);
+      found.push_back(dependency.module->shared_from_this());
+    }
+  }
+  for (const std::shared_ptr<ModuleState>& module : found)
+    module->pins.fetch_add(1, std::memory_order_relaxed);
+  needed = std::move(found);
+}
+
+} // namespace
+
+void end_released(EngineState& engine, std::span<const std::shared_ptr<ModuleState>> modules) noexcept {
+  {
+    std::lock_guard lock(engine.commit_mutex);
+    for (const std::shared_ptr<ModuleState>& module : modules) {
+      for (SymbolRecord* group : module->groups)
+        --group->users;
+      for (const Dependency& dependency : module->dependencies)
+        --(dependency.group != nullptr ? dependency.group->users : dependency.module->users);
+      module->groups.clear();
+      module->dependencies.clear();
+    }
+  }
+  sweep(engine);
+}
+
+Result<std::vector<std::shared_ptr<ModuleState>>> release(ChangeState& change, std::vector<std::shared_ptr<ModuleState>>& needed,
+                                                          bool initialize) {
+  if (!change.removals.empty())
+    return Error{ErrorCode::invalid_argument, "a change that removes modules is committed, not released"};
+  if (!change.forward_slots.empty())
+    return Error{ErrorCode::invalid_argument, "released code can't have forward references: nothing later can define them"};
+  if (Result<void> ready = make_ready(change); !ready)
+    return std::move(ready).error();
+  std::vector<std::shared_ptr<ModuleState>> states;
+  for (const ModuleDraft& draft : change.drafts)
+    states.push_back(draft.state);
+  {
+    std::lock_guard lock(change.engine->commit_mutex);
+    if (Result<void> pinned = check_pins(change); !pinned)
+      return std::move(pinned).error();
+    pin_closure(states, needed);
+    for (const ModuleDraft& draft : change.drafts) {
+      for (SymbolRecord* group : draft.state->groups)
+        ++group->users;
+      for (const Dependency& dependency : draft.state->dependencies)
+        ++(dependency.group != nullptr ? dependency.group->users : dependency.module->users);
+      draft.state->sequence = change.engine->next_sequence++;
+    }
+  }
+  if (initialize)
+    if (Result<void> initialized = run_initializers(change); !initialized)
+      return std::move(initialized).error();
+  return states;
+}
+
+} // namespace tenon::engine

@@ -1,0 +1,147 @@
+// From a change's inputs to a draft: everything resolved, all sizes known.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "engine/change_state.h"
+
+#include <algorithm>
+
+namespace tenon::engine {
+
+namespace {
+
+void begin_modules(ChangeState& change) {
+  std::size_t globals = 0;
+  for (Addition& addition : change.additions) {
+    auto module = std::make_unique<link::Module>(addition.object);
+    module->name = addition.options.name.empty() ? addition.object.name() : addition.options.name;
+    module->debug_sections = addition.options.debug_sections;
+    module->unwinding = addition.options.unwinding && change.engine->options.unwinding;
+    globals += addition.object.symbols().size() - std::min<std::size_t>(addition.object.first_global(), addition.object.symbols().size());
+    change.modules.push_back(std::move(module));
+    ModuleDraft& draft = change.drafts.emplace_back();
+    draft.library = addition.library;
+    draft.options = addition.options;
+  }
+  change.names.emplace(globals);
+}
+
+link::Reach engine_reach(const EngineState& engine) {
+  const memory::Space& space = *engine.machinery->space;
+  return {true, space.begin().value, space.end().value};
+}
+
+void describe_layouts(ChangeState& change) {
+  change.layouts.clear();
+  change.section_layouts.assign(change.modules.size(), {});
+  for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
+    const link::Module& module = *change.modules[m];
+    std::vector<SectionLayout>& sections = change.section_layouts[m];
+    ModuleLayout layout;
+    layout.id = {m};
+    layout.name = module.name;
+    layout.large_model = module.large_model;
+    layout.tls = module.tls_size;
+    layout.stubs = module.stub_size;
+    layout.got = module.got_size;
+    layout.slots = module.slot_size;
+    for (std::uint32_t i = 1; i < module.places.size(); ++i) {
+      const link::SectionPlace& place = module.places[i];
+      if (!place.kept)
+        continue;
+      bool synthetic = i >= module.object_sections();
+      auto which = link::Synthetic(i - module.object_sections());
+      SectionKind kind = synthetic ? link::synthetic_kind(which) : module.object.sections()[i].kind;
+      sections.push_back({{{m}, i}, synthetic ? link::synthetic_name(which) : module.object.sections()[i].name, kind, place.size,
+                          place.alignment, place.content_size, synthetic});
+      if (kind == SectionKind::unwind)
+        layout.unwind += place.size;
+      else if (synthetic && which != link::Synthetic::common && which != link::Synthetic::dso_handle)
+        continue;
+      else if (place.run == link::Run::code)
+        layout.code += place.size;
+      else if (place.run == link::Run::rodata)
+        layout.rodata += kind == SectionKind::tls_zero ? 0 : place.size;
+      else
+        layout.data += place.size;
+    }
+    layout.sections = sections;
+    change.layouts.push_back(layout);
+  }
+}
+
+// A removal is refused as early as it can be seen to fail; commit looks again.
+Result<void> check_removals(ChangeState& change) {
+  if (change.removals.empty())
+    return {};
+  std::lock_guard lock(change.engine->commit_mutex);
+  return check_removable(*change.engine, change.removals);
+}
+
+} // namespace
+
+std::string module_context(const ChangeState& change, std::uint32_t index) { return change.modules[index]->name; }
+
+Result<void> survey_and_lay_out(ChangeState& change, bool engine_memory) {
+  link::Reach reach = engine_memory ? engine_reach(*change.engine) : link::Reach{};
+  for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
+    link::Module& module = *change.modules[m];
+    Result<void> done = link::survey(module, reach);
+    if (done)
+      done = link::lay_out(module);
+    if (!done)
+      return std::move(done).error().within(module_context(change, m));
+  }
+  return {};
+}
+
+Result<void> draft(ChangeState& change) {
+  if (change.misuse)
+    return *change.misuse;
+  if (Result<void> removable = check_removals(change); !removable)
+    return removable;
+  begin_modules(change);
+  for (std::uint32_t m = 0; m < change.additions.size(); ++m)
+    if (Result<void> introduced = introduce_module(change, m); !introduced)
+      return std::move(introduced).error().within(module_context(change, m));
+  if (Result<void> resolved = resolve_names(change); !resolved)
+    return resolved;
+  bind_targets(change);
+  list_missing(change);
+  if (Result<void> surveyed = survey_and_lay_out(change, true); !surveyed)
+    return surveyed;
+  describe_layouts(change);
+  return {};
+}
+
+std::uint32_t ChangeState::library_index(const std::shared_ptr<LibraryState>& library) {
+  auto found = std::find(libraries.begin(), libraries.end(), library);
+  if (found != libraries.end())
+    return std::uint32_t(found - libraries.begin());
+  libraries.push_back(library);
+  return std::uint32_t(libraries.size() - 1);
+}
+
+void ChangeState::undo_draft() noexcept {
+  if (placements_owned && memory != nullptr)
+    for (const Placement& placement : placements)
+      memory->release(placement);
+  placements_owned = false;
+  placed_sections.clear();
+  forward_slots.clear();
+  buffers.clear();
+  placements.clear();
+  requests.clear();
+  mode = PlaceMode::none;
+  layouts.clear();
+  section_layouts.clear();
+  missing.clear();
+  drafts.clear();
+  modules.clear();
+  pins.clear();
+  pending.clear();
+  extras.clear();
+  names.reset();
+}
+
+ChangeState::~ChangeState() { undo_draft(); }
+
+} // namespace tenon::engine

@@ -1,0 +1,199 @@
+// Engines begin and end; libraries are made and closed.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "engine/engine_state.h"
+
+#include "base/check.h"
+#include "engine/tls.h"
+#include "link/arch/arch.h"
+
+#include <algorithm>
+#include <unordered_set>
+
+namespace tenon::engine {
+
+namespace {
+
+Result<std::shared_ptr<Machinery>> make_machinery(const memory::SpaceOptions& options, bool unwinding) {
+  Result<memory::AddressRange> range = unwinding ? notify::reserve_anchor(options) : memory::reserve(options);
+  if (!range)
+    return std::move(range).error();
+  auto machinery = std::make_shared<Machinery>();
+  Result<std::shared_ptr<memory::Space>> space = memory::Space::create(options, *range);
+  if (!space)
+    return std::move(space).error();
+  machinery->space = std::move(*space);
+  if (unwinding) {
+    Result<notify::Frames> frames = notify::Frames::create(*machinery->space);
+    if (!frames)
+      return std::move(frames).error();
+    machinery->frames.emplace(std::move(*frames));
+  }
+  return machinery;
+}
+
+void collect_all_modules(EngineState& engine, std::vector<std::shared_ptr<ModuleState>>& all) {
+  for (const std::weak_ptr<LibraryState>& weak : engine.libraries)
+    if (std::shared_ptr<LibraryState> library = weak.lock())
+      std::move(library->modules.begin(), library->modules.end(), std::back_inserter(all));
+  std::move(engine.remnants.begin(), engine.remnants.end(), std::back_inserter(all));
+  std::move(engine.lingering.begin(), engine.lingering.end(), std::back_inserter(all));
+}
+
+} // namespace
+
+Result<std::shared_ptr<EngineState>> EngineState::create(const Options& options) {
+  auto engine = std::make_shared<EngineState>();
+  engine->options = options;
+  memory::SpaceOptions space;
+  space.size = options.reservation_bytes;
+  space.low_2gib = options.low_2gib;
+  space.mapping = options.mapping == Mapping::dual ? memory::Mapping::dual : memory::Mapping::single;
+  Result<std::shared_ptr<Machinery>> machinery = make_machinery(space, options.unwinding);
+  if (!machinery)
+    return std::move(machinery).error().within("creating an engine");
+  engine->machinery = std::move(*machinery);
+  engine->options.reservation_bytes = engine->machinery->space->end() - engine->machinery->space->begin();
+  link::arch::tls_entry_points = {tls_get_addr_entry(), tls_descriptor_entry()};
+  register_for_fork(*engine);
+  return engine;
+}
+
+EngineState::~EngineState() {
+  unregister_for_fork(*this);
+  for (const std::weak_ptr<LibraryState>& weak : libraries)
+    if (std::shared_ptr<LibraryState> library = weak.lock())
+      library->sources = nullptr; // libraries may search each other in cycles
+  std::vector<std::shared_ptr<ModuleState>> all;
+  collect_all_modules(*this, all);
+  // In the reverse order of commits. Modules that released code refers to end with that code.
+  std::sort(all.begin(), all.end(), [](const auto& a, const auto& b) { return a->sequence > b->sequence; });
+  for (const std::shared_ptr<ModuleState>& module : all)
+    if (module->pins.load(std::memory_order_acquire) == 0)
+      module->finalize();
+  for (const std::shared_ptr<ModuleState>& module : all) {
+    module->live.store(false, std::memory_order_release);
+    module->dependencies.clear();
+    if (module->pins.load(std::memory_order_acquire) == 0)
+      module->release_memory();
+  }
+}
+
+std::shared_ptr<LibraryState> EngineState::library(std::string_view name) {
+  std::lock_guard lock(commit_mutex);
+  if (!name.empty())
+    if (auto found = named.find(name); found != named.end())
+      return found->second;
+  auto library = std::make_shared<LibraryState>();
+  library->name = name;
+  library->engine = this;
+  static const auto process = std::make_shared<const std::vector<Source>>(1, Source::process());
+  library->sources = process;
+  if (libraries.size() == libraries.capacity())
+    std::erase_if(libraries, [](const std::weak_ptr<LibraryState>& weak) { return weak.expired(); });
+  libraries.push_back(library);
+  if (!name.empty())
+    named.emplace(name, library);
+  return library;
+}
+
+Result<void> close_library(EngineState& engine, const std::shared_ptr<LibraryState>& library) {
+  std::vector<std::shared_ptr<ModuleState>> gone;
+  {
+    std::lock_guard lock(engine.commit_mutex);
+    if (library->closed)
+      return {};
+    std::vector<std::shared_ptr<ModuleState>> modules = library->modules;
+    if (Result<void> removable = check_removable(engine, modules); !removable)
+      return removable;
+    reserve_for_removal(engine, modules.size(), gone);
+    std::unique_lock tables(engine.tables);
+    unpublish(engine, modules, gone);
+    library->closed = true;
+    if (auto found = engine.named.find(library->name); found != engine.named.end() && found->second == library)
+      engine.named.erase(found);
+  }
+  retire(engine, gone);
+  return {};
+}
+
+namespace {
+
+// A symbol of the client's, in a record of the library's own.
+Result<SymbolRecord*> make_absolute(LibraryState& library, const Absolute& symbol) {
+  auto bytes = std::make_unique<std::byte[]>(SymbolRecord::bytes(symbol.name.size()));
+  SymbolRecord* record = SymbolRecord::make(bytes.get(), symbol.name, hash_name(symbol.name));
+  record->address = symbol.address.value;
+  record->flags = symbol.rebindable ? symbol_flag::rebindable : std::uint16_t(0);
+  if (symbol.rebindable) {
+    Result<OwnedBlock> slot = OwnedBlock::allocate(library.engine->machinery, memory::AreaKind::slots, 8, 8, 0);
+    if (!slot)
+      return std::move(slot).error();
+    record->slot = (*slot)->begin.value;
+    library.own_slots.push_back(std::move(*slot));
+  }
+  library.own_records.push_back(std::move(bytes));
+  return record;
+}
+
+void store_slot(memory::Space& space, const SymbolRecord& record) noexcept {
+  memory::WriteGuard guard(space);
+  auto* cell = reinterpret_cast<std::uint64_t*>(space.writable({record.slot}));
+  // Release: code that loads the new address sees what the client wrote there before.
+  std::atomic_ref<std::uint64_t>(*cell).store(record.address, std::memory_order_release);
+}
+
+} // namespace
+
+Result<void> define(LibraryState& library, std::span<const Absolute> symbols) {
+  EngineState& engine = *library.engine;
+  std::lock_guard lock(engine.commit_mutex);
+  std::vector<SymbolRecord*> records(symbols.size());
+  std::unordered_set<std::string_view> seen;
+  for (std::size_t i = 0; i < symbols.size(); ++i) {
+    if (symbols[i].name.empty() || !seen.insert(symbols[i].name).second)
+      return Error{ErrorCode::duplicate, "define() got '" + std::string(symbols[i].name) + "' twice, or without a name"};
+    SymbolRecord* there = library.symbols.find(symbols[i].name, hash_name(symbols[i].name));
+    if (there != nullptr && ((there->flags & symbol_flag::rebindable) == 0 || !symbols[i].rebindable))
+      return Error{ErrorCode::duplicate, "'" + std::string(symbols[i].name) + "' is defined already" +
+                                             (there->module != nullptr ? " by " + there->module->name : ", and not as rebindable")};
+    records[i] = there;
+  }
+  // New records first: what can fail, fails before anything is visible.
+  std::size_t records_before = library.own_records.size(), slots_before = library.own_slots.size();
+  auto undo = [&] {
+    library.own_records.resize(records_before);
+    library.own_slots.resize(slots_before);
+  };
+  std::vector<SymbolRecord*> fresh;
+  std::unique_lock tables(engine.tables);
+  try {
+    fresh.reserve(symbols.size());
+    library.symbols.reserve(symbols.size());
+    for (std::size_t i = 0; i < symbols.size(); ++i) {
+      if (records[i] != nullptr)
+        continue;
+      Result<SymbolRecord*> made = make_absolute(library, symbols[i]);
+      if (!made) {
+        undo();
+        return std::move(made).error();
+      }
+      fresh.push_back(*made);
+    }
+  } catch (const std::bad_alloc&) {
+    undo();
+    throw;
+  }
+  for (std::size_t i = 0; i < symbols.size(); ++i)
+    if (records[i] != nullptr) {
+      records[i]->address = symbols[i].address.value;
+      store_slot(*engine.machinery->space, *records[i]);
+    }
+  for (SymbolRecord* record : fresh) {
+    if (record->slot != 0)
+      store_slot(*engine.machinery->space, *record);
+    library.symbols.insert(record);
+  }
+  return {};
+}
+
+} // namespace tenon::engine

@@ -1,0 +1,199 @@
+// A module is introduced into a change: COMDAT groups are chosen, sections selected, and its symbols entered among the names.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "engine/change_state.h"
+
+#include <algorithm>
+
+namespace tenon::engine {
+
+namespace {
+
+using link::Target;
+using link::TargetKind;
+
+// What the change's edits say of one symbol of one module.
+struct SymbolEdits {
+  std::string_view name;
+  bool localized = false;
+};
+
+SymbolEdits edited(const ChangeState& change, std::uint32_t module, std::string_view name) {
+  SymbolEdits result{name};
+  for (const Edit& edit : change.edits) {
+    if (edit.module.index != module || edit.symbol != result.name)
+      continue;
+    if (edit.kind == Edit::Kind::rename)
+      result.name = edit.new_name;
+    else if (edit.kind == Edit::Kind::localize)
+      result.localized = true;
+  }
+  return result;
+}
+
+// The first module of the change, or the library, that has a group provides it; everybody else's copy is dropped.
+void choose_groups(ChangeState& change, std::uint32_t index) {
+  link::Module& module = *change.modules[index];
+  ModuleDraft& draft = change.drafts[index];
+  std::span<const Group> groups = module.object.groups();
+  if (groups.empty())
+    return;
+  LibraryState& library = *change.libraries[draft.library];
+  std::shared_lock lock(change.engine->tables);
+  for (const Group& group : groups) {
+    if (!group.comdat) {
+      draft.groups.push_back(link::none);
+      continue;
+    }
+    std::uint32_t id = change.names->intern(group.signature, draft.library);
+    draft.groups.push_back(id);
+    Name& name = (*change.names)[id];
+    bool provided_here = false;
+    if (name.group == link::none) {
+      SymbolRecord* published = library.groups.find(name.view(), name.hash);
+      if (published != nullptr && published->module != nullptr) {
+        draft.shared_groups.emplace_back(group.signature, published);
+        change.pins.push_back(published->module->shared_from_this());
+      } else {
+        name.group = index;
+        provided_here = true;
+      }
+    }
+    if (provided_here)
+      continue;
+    if (draft.dropped.empty())
+      draft.dropped.resize(module.object.sections().size());
+    for (std::uint32_t section : group.sections)
+      draft.dropped[section] = 1;
+  }
+}
+
+Error duplicate(const ChangeState& change, const Name& name, std::uint32_t second) {
+  return {ErrorCode::duplicate, "'" + std::string(name.view()) + "' is defined twice: in " + change.modules[name.module]->name +
+                                    " and in " + change.modules[second]->name};
+}
+
+Strength strength_of(const Symbol& symbol) {
+  if (symbol.section == section_common)
+    return Strength::common;
+  switch (symbol.binding) {
+  case Binding::weak: return Strength::weak;
+  case Binding::unique: return Strength::unique;
+  default: return Strength::strong;
+  }
+}
+
+// gABI, "Symbol Table": a strong definition wins over common and weak ones, a common one over weak ones, else the first stays.
+int rank(Strength strength) {
+  switch (strength) {
+  case Strength::none: return 0;
+  case Strength::weak:
+  case Strength::unique: return 1;
+  case Strength::common: return 2;
+  case Strength::strong: return 3;
+  }
+  return 0;
+}
+
+Result<void> define_name(ChangeState& change, std::uint32_t id, std::uint32_t module, std::uint32_t index, const Symbol& symbol) {
+  Name& name = (*change.names)[id];
+  Strength strength = strength_of(symbol);
+  if (strength == Strength::common) {
+    if (name.extra == link::none) {
+      name.extra = std::uint32_t(change.extras.size());
+      change.extras.emplace_back();
+    }
+    NameExtra& extra = change.extras[name.extra];
+    extra.common_size = std::max(extra.common_size, symbol.size);
+    extra.common_alignment = std::max(extra.common_alignment, symbol.value);
+  }
+  if (strength == Strength::strong && name.strength == Strength::strong)
+    return duplicate(change, name, module);
+  if (rank(strength) > rank(name.strength)) {
+    name.module = module;
+    name.symbol = index;
+    name.strength = strength;
+  }
+  if (symbol.visibility == Visibility::hidden || symbol.visibility == Visibility::internal)
+    name.hidden = true;
+  return {};
+}
+
+// The type of an undefined symbol says little; relocations decide, see bind_targets.
+void mention(ChangeState& change, std::uint32_t id, const Symbol& symbol, const ModuleOptions& options) {
+  Name& name = (*change.names)[id];
+  name.mentioned = true;
+  name.needed |= symbol.binding != Binding::weak;
+  name.called |= symbol.type == SymbolType::function;
+  if (symbol.type == SymbolType::tls)
+    name.flags |= link::target_flag::tls;
+  for (const std::string& forward : options.forward)
+    name.forward |= forward == "*" || forward == name.view();
+}
+
+bool is_dropped(const ModuleDraft& draft, std::uint32_t section) {
+  return !draft.dropped.empty() && section < draft.dropped.size() && draft.dropped[section] != 0;
+}
+
+Target local_target(const link::Module& module, const ModuleDraft& draft, const Symbol& symbol) {
+  Target target;
+  if (symbol.section == section_absolute || symbol.section == section_undefined) {
+    target.kind = TargetKind::fixed;
+    target.address = symbol.value;
+    return target;
+  }
+  target.kind = is_dropped(draft, symbol.section) ? TargetKind::discarded : TargetKind::section;
+  target.where = symbol.section;
+  const SectionKind kind = module.object.sections()[symbol.section].kind;
+  if (kind == SectionKind::tls_data || kind == SectionKind::tls_zero)
+    target.flags |= link::target_flag::tls;
+  return target;
+}
+
+Result<void> enter_symbols(ChangeState& change, std::uint32_t index) {
+  link::Module& module = *change.modules[index];
+  ModuleDraft& draft = change.drafts[index];
+  std::span<const Symbol> symbols = module.object.symbols();
+  module.targets.assign(symbols.size(), {});
+  module.targets[0].kind = TargetKind::fixed; // the null symbol: an absolute zero
+  std::uint32_t first = module.object.first_global();
+  draft.names.assign(symbols.size() - std::min<std::size_t>(first, symbols.size()), link::none);
+  bool has_edits = std::any_of(change.edits.begin(), change.edits.end(), [&](const Edit& e) { return e.module.index == index; });
+
+  for (std::uint32_t i = 1; i < symbols.size(); ++i) {
+    const Symbol& symbol = symbols[i];
+    if (symbol.is_local()) {
+      module.targets[i] = local_target(module, draft, symbol);
+    } else {
+      SymbolEdits edits = has_edits ? edited(change, index, symbol.name()) : SymbolEdits{symbol.name()};
+      if (edits.localized && symbol.defined() && symbol.section != section_common) {
+        module.targets[i] = local_target(module, draft, symbol);
+      } else {
+        std::uint32_t id = change.names->intern(edits.name, draft.library);
+        draft.names[i - first] = id;
+        if (symbol.defined() && !is_dropped(draft, symbol.section)) {
+          if (Result<void> defined = define_name(change, id, index, i, symbol); !defined)
+            return defined;
+        }
+        mention(change, id, symbol, draft.options);
+      }
+    }
+    if (symbol.type == SymbolType::ifunc && symbol.defined() && symbol.section < module.object_sections() &&
+        !is_dropped(draft, symbol.section))
+      module.ifuncs.push_back(i);
+  }
+  return {};
+}
+
+} // namespace
+
+Result<void> introduce_module(ChangeState& change, std::uint32_t index) {
+  link::Module& module = *change.modules[index];
+  if (module.object.machine() != Machine::x86_64)
+    return Error{ErrorCode::unsupported, "the object is for another machine than x86-64"};
+  choose_groups(change, index);
+  if (Result<void> selected = link::select_sections(module, change.drafts[index].dropped); !selected)
+    return selected;
+  return enter_symbols(change, index);
+}
+
+} // namespace tenon::engine

@@ -1,0 +1,47 @@
+// The memory of one engine and the unwinder's view of it. Shared by the engine and by all code that may outlive it.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+#include "memory/space.h"
+#include "notify/frames.h"
+
+#include <memory>
+#include <optional>
+
+namespace tenon::engine {
+
+struct Machinery {
+  std::shared_ptr<memory::Space> space;
+  std::optional<notify::Frames> frames; // none: the engine registers no unwind information
+};
+
+// A block that frees itself, and withdraws its frames first.
+class OwnedBlock {
+public:
+  OwnedBlock() = default;
+  OwnedBlock(std::shared_ptr<Machinery> machinery, const memory::Block& block) noexcept
+      : machinery_(std::move(machinery)), block_(block) {}
+  ~OwnedBlock() { reset(); }
+  OwnedBlock(OwnedBlock&& other) noexcept
+      : machinery_(std::move(other.machinery_)), block_(std::exchange(other.block_, {})) {}
+  OwnedBlock& operator=(OwnedBlock&& other) noexcept {
+    std::swap(machinery_, other.machinery_);
+    std::swap(block_, other.block_);
+    return *this;
+  }
+
+  explicit operator bool() const noexcept { return block_.size != 0; }
+  const memory::Block& operator*() const noexcept { return block_; }
+  const memory::Block* operator->() const noexcept { return &block_; }
+
+  // Allocates, for code with room for that many frames, and readies the unwinder's table for a block of code. May throw std::bad_alloc. Errors: as Space::allocate.
+  static Result<OwnedBlock> allocate(const std::shared_ptr<Machinery>& machinery, memory::AreaKind area, std::uint64_t size,
+                                     std::uint64_t alignment, std::uint32_t frames);
+  void reset() noexcept;
+
+private:
+  std::shared_ptr<Machinery> machinery_;
+  memory::Block block_;
+};
+
+} // namespace tenon::engine

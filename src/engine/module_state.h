@@ -1,0 +1,130 @@
+// A committed module, or one about to be: what it owns, whom it refers to, who refers to it.
+//
+// Owner: its library (LibraryState::modules), and handles. Fields below "under commit_mutex" are guarded by
+// EngineState::commit_mutex; the rest is set before the module is published and constant from then on, but for the atomics.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+#include <tenon/library.h>
+#include <tenon/memory.h>
+
+#include "engine/kept_relocations.h"
+#include "engine/machinery.h"
+#include "engine/symbol_table.h"
+#include "engine/tls.h"
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace tenon::engine {
+
+struct LibraryState;
+struct EngineState;
+
+// Somebody whom a module refers to: another module, or a COMDAT group that lives as long as anybody shares it.
+struct Dependency {
+  ModuleState* module = nullptr;
+  SymbolRecord* group = nullptr;  // set: the reference is to this group of `module`
+  const char* symbol = nullptr;   // one of the symbols referred to; the record's, so it lives as long as the dependency
+};
+
+struct InitCall {
+  std::uint64_t function = 0;
+  std::uint32_t priority = 65536; // pre-initializers come first: 0; then 1 + priority
+};
+
+// A module's memory when the client provides it.
+struct ClientMemory {
+  Memory* memory = nullptr;
+  std::vector<Placement> placements;
+  std::vector<notify::ForeignFrames> frames;
+
+  ClientMemory() = default;
+  ClientMemory(ClientMemory&&) = default;
+  ClientMemory& operator=(ClientMemory&& other) noexcept {
+    std::swap(memory, other.memory);
+    std::swap(placements, other.placements);
+    std::swap(frames, other.frames);
+    return *this;
+  }
+  ~ClientMemory();
+};
+
+struct ModuleState : std::enable_shared_from_this<ModuleState> {
+  std::string name;
+  std::uint64_t sequence = 0;        // order of commits
+  std::weak_ptr<LibraryState> library;
+
+  // Memory. Destroyed in the reverse order: first the TLS key, then client memory, blocks last.
+  std::array<OwnedBlock, link::runs> blocks;
+  ClientMemory client;
+  TlsKey tls;
+  std::uint64_t dso_handle = 0;
+
+  // What it defines: records one after another, in one allocation.
+  std::unique_ptr<std::byte[]> records;
+  std::size_t records_bytes = 0;
+  KeptRelocations relocations;
+  std::vector<link::Target> bindings;  // of each symbol, for relinking
+  std::vector<link::SectionPlace> places;
+
+  std::vector<InitCall> initializers;  // sorted
+  std::vector<std::uint64_t> finalizers; // in the order to call
+  Usage usage;
+
+  // Under commit_mutex.
+  std::vector<Dependency> dependencies;
+  std::vector<SymbolRecord*> groups;   // COMDAT groups that it provides or shares
+  std::vector<SymbolRecord*> forwards; // forward symbols that it refers to
+  std::uint32_t users = 0;             // dependencies on it, other than through groups
+  std::uint32_t index = 0;             // in its library
+  bool remnant = false;                // removed, but others share its COMDAT groups
+  bool reachable = false;              // scratch of the sweep over removed modules
+
+  std::atomic<std::uint32_t> pins{0};  // handles and pending thread exits that need its memory
+  std::atomic<bool> live{false};       // published and not removed
+  std::atomic<bool> has_exit_handlers{false};
+  std::atomic<bool> initialized{false};
+  bool wants_finalizers = false;
+
+  ~ModuleState();
+
+  template <class Visit> void for_each_record(Visit&& visit) const {
+    for (std::size_t at = 0; at < records_bytes;) {
+      auto* record = reinterpret_cast<SymbolRecord*>(records.get() + at);
+      at += SymbolRecord::bytes(record->name_size);
+      visit(*record);
+    }
+  }
+
+  // Runs what it registered with atexit, then its finalizers. Once; no lock is held.
+  void finalize() noexcept;
+  // Gives its memory back; what is known of it stays.
+  void release_memory() noexcept;
+};
+
+// Keeps a module's memory, and its engine, while somebody may call into it.
+class Pin {
+public:
+  Pin(std::shared_ptr<EngineState> engine, std::shared_ptr<ModuleState> module) noexcept;
+  ~Pin();
+  Pin(const Pin&) = delete;
+  Pin& operator=(const Pin&) = delete;
+
+private:
+  std::shared_ptr<EngineState> engine_;
+  std::shared_ptr<ModuleState> module_;
+};
+
+// What the slot of a symbol holds that nobody has defined: ends the program with a message.
+std::uint64_t unresolved_function() noexcept;
+
+// Written at a module's __dso_handle, so that functions that are handed one find the module.
+inline constexpr std::uint64_t dso_handle_magic = 0x5454'454e'4f4e'4453;
+
+// The module of a __dso_handle, or null if it is not one of ours.
+ModuleState* module_of_dso_handle(const void* dso_handle) noexcept;
+
+} // namespace tenon::engine

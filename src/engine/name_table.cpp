@@ -1,0 +1,63 @@
+// Interning the names of a change.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "engine/name_table.h"
+
+namespace tenon::engine {
+
+namespace {
+// The library's own hash stays unchanged: it is what published tables are probed with.
+std::uint64_t mixed(std::uint64_t hash, std::uint32_t library) { return hash ^ (std::uint64_t(library) * 0x9E3779B97F4A7C15ULL); }
+} // namespace
+
+NameTable::NameTable(std::size_t expected) {
+  std::size_t cells = 16;
+  while (cells < expected * 2)
+    cells *= 2;
+  cells_.resize(cells);
+  names_.reserve(expected);
+}
+
+std::uint32_t NameTable::find(std::string_view text, std::uint32_t library) const noexcept {
+  std::uint64_t hash = mixed(hash_name(text), library);
+  std::size_t mask = cells_.size() - 1;
+  for (std::size_t at = hash & mask; cells_[at].index != link::none; at = (at + 1) & mask) {
+    const Name& name = names_[cells_[at].index];
+    if (cells_[at].tag == std::uint32_t(hash >> 32) && name.library == library && name.view() == text)
+      return cells_[at].index;
+  }
+  return link::none;
+}
+
+std::uint32_t NameTable::intern(std::string_view text, std::uint32_t library) {
+  if ((names_.size() + 1) * 2 > cells_.size())
+    grow();
+  std::uint64_t plain = hash_name(text), hash = mixed(plain, library);
+  std::size_t mask = cells_.size() - 1, at = hash & mask;
+  for (; cells_[at].index != link::none; at = (at + 1) & mask) {
+    const Name& name = names_[cells_[at].index];
+    if (cells_[at].tag == std::uint32_t(hash >> 32) && name.library == library && name.view() == text)
+      return cells_[at].index;
+  }
+  Name& name = names_.emplace_back();
+  name.text = text.data();
+  name.size = std::uint32_t(text.size());
+  name.hash = plain;
+  name.library = library;
+  cells_[at] = {std::uint32_t(names_.size() - 1), std::uint32_t(hash >> 32)};
+  return cells_[at].index;
+}
+
+void NameTable::grow() {
+  std::vector<Cell> grown(cells_.size() * 2);
+  std::size_t mask = grown.size() - 1;
+  for (std::uint32_t i = 0; i < names_.size(); ++i) {
+    std::uint64_t hash = mixed(names_[i].hash, names_[i].library);
+    std::size_t at = hash & mask;
+    while (grown[at].index != link::none)
+      at = (at + 1) & mask;
+    grown[at] = {i, std::uint32_t(hash >> 32)};
+  }
+  cells_.swap(grown);
+}
+
+} // namespace tenon::engine

@@ -1,0 +1,75 @@
+// The names of one change: every global symbol and COMDAT signature of its modules, each once, with what it was resolved to.
+//
+// A name belongs to the library of the module that uses it: the same text in two libraries is two names. Texts are the objects'
+// own or of the change's edits; they live as long as the change.
+// Owner: ChangeState, one thread.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+#include "engine/symbol_table.h"
+#include "link/module.h"
+
+#include <string_view>
+#include <vector>
+
+namespace tenon::engine {
+
+enum class Strength : std::uint8_t { none, common, weak, unique, strong };
+
+struct Name {
+  const char* text = nullptr;
+  std::uint64_t hash = 0;
+  std::uint64_t address = 0;           // resolved outside of the change
+  SymbolRecord* record = nullptr;      // resolved to a published symbol
+  SymbolRecord* group_record = nullptr; // as a signature that this change provides, from prepare_states() on
+  std::uint32_t size = 0;
+  std::uint32_t library = 0;           // index into ChangeState::libraries
+  std::uint32_t module = link::none;   // the definition, if it is in this change
+  std::uint32_t symbol = 0;
+  std::uint32_t group = link::none;    // as a COMDAT signature: the module of this change that provides it
+  std::uint32_t extra = link::none;    // index into ChangeState::extras, for common and TLS symbols of the host
+  link::TargetKind kind = link::TargetKind::missing; // if not defined here
+  std::uint8_t flags = 0;              // target_flag
+  std::uint8_t thunk = 0;
+  Strength strength = Strength::none;
+  bool needed = false;                 // by a reference that is not weak
+  bool mentioned = false;              // by any reference
+  bool called = false;
+  bool hidden = false;
+  bool forward = false;                // may be missing
+  bool queued = false;                 // waits for the sources
+
+  std::string_view view() const noexcept { return {text, size}; }
+};
+
+struct NameExtra {
+  std::uint64_t common_size = 0;
+  std::uint64_t common_alignment = 1;
+  std::uint64_t tls_key = 0;
+  std::int64_t tls_static_offset = 0;
+};
+
+class NameTable {
+public:
+  explicit NameTable(std::size_t expected);
+
+  // The index of the name, added if it is new. May throw std::bad_alloc.
+  std::uint32_t intern(std::string_view text, std::uint32_t library);
+  std::uint32_t find(std::string_view text, std::uint32_t library) const noexcept; // link::none: not there
+
+  Name& operator[](std::uint32_t index) noexcept { return names_[index]; }
+  const Name& operator[](std::uint32_t index) const noexcept { return names_[index]; }
+  std::uint32_t size() const noexcept { return std::uint32_t(names_.size()); }
+
+private:
+  struct Cell {
+    std::uint32_t index = link::none;
+    std::uint32_t tag = 0;
+  };
+  void grow();
+
+  std::vector<Name> names_;
+  std::vector<Cell> cells_;
+};
+
+} // namespace tenon::engine

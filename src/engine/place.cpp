@@ -1,0 +1,255 @@
+// Addresses are chosen: in the engine's memory, in the client's, or as the client says.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "engine/change_state.h"
+
+#include "base/check.h"
+
+#include <algorithm>
+
+namespace tenon::engine {
+
+namespace {
+
+using link::Run;
+using link::TargetKind;
+
+Error undefined(const std::vector<Missing>& missing) {
+  std::string text = std::to_string(missing.size()) + (missing.size() == 1 ? " symbol is" : " symbols are") + " undefined:";
+  for (const Missing& one : missing) {
+    text += " '" + one.name + "' (needed by ";
+    for (std::size_t i = 0; i < one.needed_by.size(); ++i)
+      text += (i != 0 ? ", " : "") + one.needed_by[i];
+    text += ")";
+    text += &one == &missing.back() ? "" : ",";
+  }
+  return {ErrorCode::undefined, std::move(text)};
+}
+
+// Slots of names that a later change will define. One for each name; modules of the change share it.
+Result<void> allocate_forward_slots(ChangeState& change) {
+  bool any = false;
+  for (std::uint32_t i = 0; i < change.names->size(); ++i) {
+    Name& name = (*change.names)[i];
+    if (name.module != link::none || name.kind != TargetKind::missing || !name.forward || !name.needed)
+      continue;
+    Result<OwnedBlock> slot = OwnedBlock::allocate(change.engine->machinery, memory::AreaKind::slots, 8, 8, 0);
+    if (!slot)
+      return std::move(slot).error();
+    name.address = (*slot)->begin.value;
+    change.forward_slots.push_back(std::move(*slot));
+    any = true;
+  }
+  if (!any)
+    return {};
+  for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
+    link::Module& module = *change.modules[m];
+    const std::vector<std::uint32_t>& names = change.drafts[m].names;
+    for (std::uint32_t i = 0; i < names.size(); ++i) {
+      link::Target& target = module.targets[module.object.first_global() + i];
+      if (names[i] != link::none && target.kind == TargetKind::slot && target.address == 0)
+        target.address = (*change.names)[names[i]].address;
+    }
+  }
+  return {};
+}
+
+// Before bytes are written: the module's state, whose address its __dso_handle will hold, and its TLS key.
+void begin_states(ChangeState& change) {
+  for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
+    ModuleDraft& draft = change.drafts[m];
+    draft.state = std::make_shared<ModuleState>();
+    draft.state->name = change.modules[m]->name;
+    draft.state->library = change.libraries[draft.library];
+  }
+}
+
+constexpr memory::AreaKind area_of(Run run) {
+  switch (run) {
+  case Run::code: return memory::AreaKind::code;
+  case Run::rodata: return memory::AreaKind::rodata;
+  case Run::data: return memory::AreaKind::data;
+  default: return memory::AreaKind::slots;
+  }
+}
+
+Result<void> place_module(ChangeState& change, std::uint32_t index) {
+  link::Module& module = *change.modules[index];
+  ModuleState& state = *change.drafts[index].state;
+  const std::shared_ptr<Machinery>& machinery = change.engine->machinery;
+  for (std::size_t run = 0; run < link::runs; ++run) {
+    const link::RunSize& size = module.run_sizes[run];
+    if (size.size == 0)
+      continue;
+    std::uint32_t frames = Run(run) == Run::code && machinery->frames ? module.frame_count : 0;
+    Result<OwnedBlock> block = OwnedBlock::allocate(machinery, area_of(Run(run)), size.size, size.alignment, frames);
+    if (!block)
+      return std::move(block).error();
+    std::uint64_t address = (*block)->begin.value;
+    link::set_run(module, Run(run), address, machinery->space->writable({address}));
+    state.blocks[run] = std::move(*block);
+  }
+  return {};
+}
+
+void describe_places(ChangeState& change) {
+  for (const ModuleLayout& layout : change.layouts) {
+    const link::Module& module = *change.modules[layout.id.index];
+    for (std::uint32_t i = 1; i < module.places.size(); ++i) {
+      const link::SectionPlace& place = module.places[i];
+      if (!place.kept)
+        continue;
+      bool synthetic = i >= module.object_sections();
+      auto which = link::Synthetic(i - module.object_sections());
+      change.placed_sections.push_back({{layout.id, i},
+                                        synthetic ? link::synthetic_name(which) : module.object.sections()[i].name,
+                                        synthetic ? link::synthetic_kind(which) : module.object.sections()[i].kind,
+                                        {place.address},
+                                        place.size,
+                                        place.alignment,
+                                        synthetic});
+    }
+  }
+}
+
+Result<void> require_defined(const ChangeState& change) {
+  return change.missing.empty() ? Result<void>() : undefined(change.missing);
+}
+
+// Client memory: addresses may be anywhere, so that stubs and GOT entries are counted for the farthest.
+Result<void> survey_for_client(ChangeState& change, Granularity granularity) {
+  change.granularity = granularity;
+  if (Result<void> surveyed = survey_and_lay_out(change, false); !surveyed)
+    return surveyed;
+  change.requests.clear();
+  for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
+    Result<std::vector<BlockRequest>> blocks = link::client_blocks(*change.modules[m], {m}, granularity);
+    if (!blocks)
+      return std::move(blocks).error().within(module_context(change, m));
+    std::move(blocks->begin(), blocks->end(), std::back_inserter(change.requests));
+  }
+  return {};
+}
+
+Result<void> check_placements(const ChangeState& change) {
+  for (std::size_t i = 0; i < change.requests.size(); ++i) {
+    const BlockRequest& request = change.requests[i];
+    std::uint64_t address = change.placements[i].address.value;
+    if (address % request.alignment != 0)
+      return Error{ErrorCode::invalid_argument, "the address for " + request.name + " is not aligned to " + std::to_string(request.alignment)};
+    if (address + request.size < address)
+      return Error{ErrorCode::invalid_argument, "the address for " + request.name + " leaves no room for its " +
+                                                    std::to_string(request.size) + " bytes"};
+  }
+  return {};
+}
+
+// Where the client gives no local bytes, the change keeps a buffer.
+void use_placements(ChangeState& change) {
+  change.buffers.resize(change.requests.size());
+  for (std::size_t i = 0; i < change.requests.size(); ++i) {
+    const BlockRequest& request = change.requests[i];
+    std::byte* local = change.placements[i].local;
+    if (local == nullptr) {
+      change.buffers[i].resize(request.size);
+      local = change.buffers[i].data();
+    }
+    for (const BlockRequest::Part& part : request.parts)
+      link::set_section(*change.modules[part.section.module.index], part.section.index, change.placements[i].address.value + part.offset,
+                        local + part.offset);
+  }
+  describe_places(change);
+}
+
+} // namespace
+
+Result<void> place_in_engine(ChangeState& change) {
+  if (Result<void> defined = require_defined(change); !defined)
+    return defined;
+  if (change.mode == PlaceMode::none)
+    change.mode = PlaceMode::engine;
+  if (Result<void> slots = allocate_forward_slots(change); !slots)
+    return slots;
+  begin_states(change);
+  for (std::uint32_t m = 0; m < change.modules.size(); ++m)
+    if (Result<void> placed = place_module(change, m); !placed)
+      return std::move(placed).error().within(module_context(change, m));
+  describe_places(change);
+  return {};
+}
+
+Result<void> place_in_client(ChangeState& change, Memory& memory) {
+  if (Result<void> defined = require_defined(change); !defined)
+    return defined;
+  change.mode = PlaceMode::client;
+  change.memory = &memory;
+  if (Result<void> slots = allocate_forward_slots(change); !slots)
+    return slots;
+  if (Result<void> surveyed = survey_for_client(change, memory.granularity()); !surveyed)
+    return surveyed;
+  begin_states(change);
+  change.placements.assign(change.requests.size(), {});
+  if (Result<void> placed = memory.place(change.requests, change.placements); !placed)
+    return std::move(placed).error().within("the client's memory");
+  change.placements_owned = true;
+  if (Result<void> sound = check_placements(change); !sound)
+    return sound;
+  use_placements(change);
+  return {};
+}
+
+Result<void> place_at(ChangeState& change, Granularity granularity, std::span<const Addr> addresses) {
+  if (Result<void> defined = require_defined(change); !defined)
+    return defined;
+  change.mode = PlaceMode::addresses;
+  if (Result<void> surveyed = survey_for_client(change, granularity); !surveyed)
+    return surveyed;
+  if (addresses.size() != change.requests.size())
+    return Error{ErrorCode::invalid_argument, "place() got " + std::to_string(addresses.size()) + " addresses for " +
+                                                  std::to_string(change.requests.size()) + " blocks"};
+  begin_states(change);
+  change.placements.assign(addresses.size(), {});
+  for (std::size_t i = 0; i < addresses.size(); ++i)
+    change.placements[i].address = addresses[i];
+  if (Result<void> sound = check_placements(change); !sound)
+    return sound;
+  use_placements(change);
+  return {};
+}
+
+Result<void> link_bytes(ChangeState& change) {
+  for (const std::unique_ptr<link::Module>& module : change.modules)
+    link::settle_own(*module);
+  for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
+    link::Module& module = *change.modules[m];
+    link::settle_references(module, change.modules);
+    if (module.tls_size != 0 && change.drafts[m].state->tls.value() == 0) {
+      // The image's local bytes are what new threads copy; for the engine's memory they are also what the program sees.
+      std::uint64_t image = 0;
+      for (std::uint32_t i = 1; i < module.object_sections() && image == 0; ++i)
+        if (module.places[i].kept && module.object.sections()[i].kind == SectionKind::tls_data)
+          image = module.places[i].address - module.places[i].offset;
+      change.drafts[m].state->tls = TlsKey({reinterpret_cast<const std::byte*>(image), module.tls_image_size, module.tls_size,
+                                            module.tls_alignment});
+    }
+    module.tls_key = change.drafts[m].state->tls.value();
+  }
+  link::FixUpOptions options;
+  options.low_2gib = change.engine->options.low_2gib;
+  options.private_memory = change.mode == PlaceMode::engine;
+  memory::Space& space = *change.engine->machinery->space;
+  memory::WriteGuard guard(space);
+  for (const OwnedBlock& slot : change.forward_slots) {
+    std::uint64_t unresolved = unresolved_function();
+    std::memcpy(space.writable(slot->begin), &unresolved, sizeof unresolved);
+  }
+  options.unresolved_slot = unresolved_function();
+  for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
+    options.dso_handle_content[0] = dso_handle_magic;
+    options.dso_handle_content[1] = reinterpret_cast<std::uint64_t>(change.drafts[m].state.get());
+    if (Result<void> fixed = link::fix_up(*change.modules[m], change.modules, options); !fixed)
+      return std::move(fixed).error().within(module_context(change, m));
+  }
+  return {};
+}
+
+} // namespace tenon::engine

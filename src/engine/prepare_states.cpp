@@ -1,0 +1,259 @@
+// Everything that a commit will publish is made here, before any lock is taken: records of symbols, kept relocations,
+// dependencies, lists of initializers. What can fail for want of memory fails here.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "engine/change_state.h"
+
+#include "base/check.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace tenon::engine {
+
+namespace {
+
+namespace flag = link::target_flag;
+
+bool defines(const ChangeState& change, std::uint32_t module, std::uint32_t name, std::uint32_t symbol) {
+  const Name& n = (*change.names)[name];
+  return n.module == module && n.symbol == symbol;
+}
+
+bool fills_forward(const Name& name) { return name.record != nullptr && (name.record->flags & symbol_flag::forward) != 0; }
+
+std::uint16_t record_flags(const Name& name, const link::Target& target, const Symbol& symbol) {
+  std::uint16_t flags = name.hidden ? symbol_flag::hidden : 0;
+  if (name.strength != Strength::strong)
+    flags |= symbol_flag::weak;
+  if ((target.flags & flag::function) != 0 || symbol.type == SymbolType::function)
+    flags |= symbol_flag::function;
+  if ((target.flags & flag::data) != 0)
+    flags |= symbol_flag::data;
+  if ((target.flags & flag::tls) != 0)
+    flags |= symbol_flag::tls;
+  return flags;
+}
+
+// Calls visit(name id, symbol index) for each symbol that the module publishes, and group(name id) for each COMDAT group.
+template <class Visit, class VisitGroup>
+void for_each_published(const ChangeState& change, std::uint32_t m, Visit&& visit, VisitGroup&& group) {
+  const link::Module& module = *change.modules[m];
+  const ModuleDraft& draft = change.drafts[m];
+  for (std::uint32_t id : draft.groups)
+    if (id != link::none && (*change.names)[id].group == m)
+      group(id);
+  std::uint32_t first = module.object.first_global();
+  for (std::uint32_t i = 0; i < draft.names.size(); ++i)
+    if (draft.names[i] != link::none && defines(change, m, draft.names[i], first + i) && !fills_forward((*change.names)[draft.names[i]]))
+      visit(draft.names[i], first + i);
+}
+
+// The COMDAT group records of a module are made before its symbols' records, which point to them.
+void make_records(ChangeState& change, std::uint32_t m) {
+  link::Module& module = *change.modules[m];
+  ModuleState& state = *change.drafts[m].state;
+  std::size_t bytes = 0;
+  for_each_published(
+      change, m, [&](std::uint32_t id, std::uint32_t) { bytes += SymbolRecord::bytes((*change.names)[id].size); },
+      [&](std::uint32_t id) { bytes += SymbolRecord::bytes((*change.names)[id].size); });
+  if (bytes == 0)
+    return;
+  state.records = std::make_unique_for_overwrite<std::byte[]>(bytes);
+  state.records_bytes = bytes;
+  std::vector<SymbolRecord*> group_of_section;
+  std::byte* at = state.records.get();
+  auto make = [&](const Name& name) {
+    SymbolRecord* record = SymbolRecord::make(at, name.view(), name.hash);
+    at += SymbolRecord::bytes(name.size);
+    record->module = &state;
+    return record;
+  };
+  for_each_published(
+      change, m,
+      [&](std::uint32_t id, std::uint32_t symbol) {
+        const Name& name = (*change.names)[id];
+        const link::Target& target = module.targets[symbol];
+        SymbolRecord* record = make(name);
+        record->address = target.address;
+        record->flags = record_flags(name, target, module.object.symbols()[symbol]);
+        if (target.kind == link::TargetKind::section && target.where < group_of_section.size())
+          record->group = group_of_section[target.where];
+      },
+      [&](std::uint32_t id) {
+        SymbolRecord* record = make((*change.names)[id]);
+        record->flags = symbol_flag::group;
+        (*change.names)[id].group_record = record;
+        group_of_section.resize(module.object_sections());
+        std::span<const Group> groups = module.object.groups();
+        for (std::size_t g = 0; g < groups.size(); ++g)
+          if (change.drafts[m].groups[g] == id)
+            for (std::uint32_t section : groups[g].sections)
+              group_of_section[section] = record;
+        state.groups.push_back(record);
+      });
+}
+
+// Groups that the module has a copy of but does not provide.
+void share_groups(ChangeState& change, std::uint32_t m) {
+  ModuleDraft& draft = change.drafts[m];
+  for (std::uint32_t id : draft.groups) {
+    if (id == link::none)
+      continue;
+    const Name& name = (*change.names)[id];
+    if (name.group != link::none && name.group != m)
+      draft.state->groups.push_back(name.group_record);
+  }
+  for (const auto& [signature, record] : draft.shared_groups)
+    draft.state->groups.push_back(record);
+  std::sort(draft.state->groups.begin(), draft.state->groups.end());
+  draft.state->groups.erase(std::unique(draft.state->groups.begin(), draft.state->groups.end()), draft.state->groups.end());
+}
+
+SymbolRecord* group_of_definition(const ChangeState& change, const Name& name) {
+  const link::Module& owner = *change.modules[name.module];
+  const Symbol& symbol = owner.object.symbols()[name.symbol];
+  if (symbol.section >= owner.object_sections())
+    return nullptr;
+  std::int32_t group = owner.object.sections()[symbol.section].group;
+  if (group < 0 || change.drafts[name.module].groups[std::size_t(group)] == link::none)
+    return nullptr;
+  return (*change.names)[change.drafts[name.module].groups[std::size_t(group)]].group_record;
+}
+
+// Whom a module refers to, each once.
+void find_dependencies(ChangeState& change, std::uint32_t m) {
+  ModuleDraft& draft = change.drafts[m];
+  std::vector<Dependency>& all = draft.state->dependencies;
+  for (std::uint32_t id : draft.names) {
+    if (id == link::none)
+      continue;
+    const Name& name = (*change.names)[id];
+    Dependency dependency;
+    if (name.module != link::none && name.module != m) {
+      dependency = {change.drafts[name.module].state.get(), group_of_definition(change, name), name.text};
+    } else if (name.module == link::none && name.record != nullptr && name.record->module != nullptr) {
+      dependency = {name.record->module, name.record->group, name.record->name().data()};
+    } else {
+      continue;
+    }
+    // Sharing a group is counted already.
+    if (dependency.group != nullptr &&
+        std::binary_search(draft.state->groups.begin(), draft.state->groups.end(), dependency.group))
+      continue;
+    all.push_back(dependency);
+  }
+  auto key = [](const Dependency& d) { return std::pair(d.module, d.group); };
+  std::sort(all.begin(), all.end(), [&](const Dependency& a, const Dependency& b) { return key(a) < key(b); });
+  all.erase(std::unique(all.begin(), all.end(), [&](const Dependency& a, const Dependency& b) { return key(a) == key(b); }), all.end());
+  all.shrink_to_fit();
+}
+
+// Texts of names within the change are the objects' own: the records made from them outlive the objects.
+void keep_dependency_names(ChangeState& change, std::uint32_t m) {
+  for (Dependency& dependency : change.drafts[m].state->dependencies) {
+    const char* kept = "";
+    dependency.module->for_each_record([&](const SymbolRecord& record) {
+      if (*kept == 0 && record.name() == dependency.symbol)
+        kept = record.name().data();
+    });
+    if (*kept != 0)
+      dependency.symbol = kept;
+    else if (std::any_of(change.drafts.begin(), change.drafts.end(), [&](const ModuleDraft& d) { return d.state.get() == dependency.module; }))
+      dependency.symbol = "a forward reference";
+  }
+}
+
+std::vector<std::uint64_t> read_table(const link::SectionPlace& place) {
+  std::vector<std::uint64_t> functions(place.content_size / 8);
+  if (!functions.empty())
+    std::memcpy(functions.data(), place.local, functions.size() * 8);
+  // 0 and -1 are what GNU toolchains put at the ends of such tables.
+  std::erase_if(functions, [](std::uint64_t f) { return f == 0 || f == ~std::uint64_t(0); });
+  return functions;
+}
+
+// gABI, "Initialization and Termination Functions": .init_array runs forwards, .fini_array backwards; .ctors and .dtors, their
+// predecessors, the other way round. Tables with a priority come before those without, low numbers first.
+void read_init_tables(ChangeState& change, std::uint32_t m) {
+  const link::Module& module = *change.modules[m];
+  ModuleState& state = *change.drafts[m].state;
+  std::vector<InitCall> finalizers;
+  std::span<const Section> sections = module.object.sections();
+  for (std::uint32_t i = 1; i < sections.size(); ++i) {
+    if (!module.places[i].kept || sections[i].init_table == InitTable::none)
+      continue;
+    std::vector<std::uint64_t> functions = read_table(module.places[i]);
+    if (sections[i].init_table == InitTable::ctors || sections[i].init_table == InitTable::fini)
+      std::reverse(functions.begin(), functions.end());
+    bool initializes = sections[i].init_table != InitTable::fini && sections[i].init_table != InitTable::dtors;
+    std::uint32_t priority = sections[i].init_table == InitTable::preinit ? 0 : 1U + sections[i].init_priority;
+    for (std::uint64_t function : functions)
+      (initializes ? state.initializers : finalizers).push_back({function, priority});
+  }
+  auto by_priority = [](const InitCall& a, const InitCall& b) { return a.priority < b.priority; };
+  std::stable_sort(state.initializers.begin(), state.initializers.end(), by_priority);
+  std::stable_sort(finalizers.begin(), finalizers.end(), [&](const InitCall& a, const InitCall& b) { return by_priority(b, a); });
+  for (const InitCall& call : finalizers)
+    state.finalizers.push_back(call.function);
+  state.wants_finalizers = change.drafts[m].options.initialize;
+}
+
+void account(ChangeState& change, std::uint32_t m) {
+  const link::Module& module = *change.modules[m];
+  ModuleState& state = *change.drafts[m].state;
+  Usage& usage = state.usage;
+  for (std::uint32_t i = 1; i < module.places.size(); ++i) {
+    const link::SectionPlace& place = module.places[i];
+    if (!place.kept)
+      continue;
+    bool synthetic = i >= module.object_sections();
+    auto which = link::Synthetic(i - module.object_sections());
+    SectionKind kind = synthetic ? link::synthetic_kind(which) : module.object.sections()[i].kind;
+    if (kind == SectionKind::tls_zero)
+      continue; // every thread's own
+    if (kind == SectionKind::tls_data)
+      usage.tls += place.size;
+    else if (kind == SectionKind::unwind)
+      usage.unwind += place.size;
+    else if (synthetic && which == link::Synthetic::stubs)
+      usage.stubs += place.size;
+    else if (synthetic && which == link::Synthetic::got)
+      usage.got += place.size;
+    else if (synthetic && which == link::Synthetic::slots)
+      usage.slots += place.size;
+    else if (place.run == link::Run::code)
+      usage.code += place.size;
+    else if (place.run == link::Run::rodata)
+      usage.rodata += place.size;
+    else
+      usage.data += place.size;
+  }
+  usage.bookkeeping = sizeof(ModuleState) + state.name.capacity() + state.records_bytes + state.relocations.bytes() +
+                      state.bindings.capacity() * sizeof(state.bindings[0]) + state.places.capacity() * sizeof(state.places[0]) +
+                      state.dependencies.capacity() * sizeof(Dependency) + state.groups.capacity() * sizeof(SymbolRecord*) +
+                      state.initializers.capacity() * sizeof(InitCall) + state.finalizers.capacity() * sizeof(std::uint64_t);
+}
+
+} // namespace
+
+Result<void> prepare_states(ChangeState& change) {
+  for (std::uint32_t m = 0; m < change.modules.size(); ++m)
+    make_records(change, m);
+  for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
+    const link::Module& module = *change.modules[m];
+    ModuleState& state = *change.drafts[m].state;
+    share_groups(change, m);
+    find_dependencies(change, m);
+    keep_dependency_names(change, m);
+    read_init_tables(change, m);
+    if (module.wants_dso_handle)
+      state.dso_handle = module.place(link::Synthetic::dso_handle).address;
+    state.relocations = KeptRelocations::of(module);
+    state.bindings = module.targets;
+    state.places = module.places;
+    account(change, m);
+  }
+  return {};
+}
+
+} // namespace tenon::engine

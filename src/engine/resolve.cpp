@@ -1,0 +1,291 @@
+// Names are resolved: in the change itself, in the library, then in the library's sources in order, in rounds, because archive
+// members bring names of their own. Each source is asked for everything that is still open at once, with no lock held.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "engine/change_state.h"
+#include "engine/host.h"
+
+#include <dlfcn.h>
+#include <glob.h>
+
+#include <algorithm>
+
+namespace tenon::engine {
+
+namespace {
+
+using link::TargetKind;
+namespace flag = link::target_flag;
+
+void resolve_to_host(ChangeState& change, Name& name, const HostSymbol& host) {
+  name.kind = host.thunk != 0 ? TargetKind::thunk : TargetKind::fixed;
+  name.thunk = host.thunk;
+  name.address = host.address;
+  name.flags |= flag::host;
+  if (!host.tls)
+    return;
+  name.flags |= flag::tls | (host.tls_static ? flag::static_tls : 0);
+  name.extra = std::uint32_t(change.extras.size());
+  NameExtra& extra = change.extras.emplace_back();
+  extra.tls_key = host.tls_module;
+  extra.tls_static_offset = host.tls_static_offset;
+}
+
+// Under EngineState::tables.
+void resolve_to_record(ChangeState& change, Name& name, SymbolRecord* record) {
+  name.record = record;
+  name.address = record->address;
+  name.kind = TargetKind::fixed;
+  name.flags = std::uint8_t((name.flags & ~flag::host) | ((record->flags & symbol_flag::function) != 0 ? flag::function : 0) |
+                            ((record->flags & symbol_flag::data) != 0 ? flag::data : 0));
+  if (record->slot != 0 && ((record->flags & (symbol_flag::rebindable | symbol_flag::forward)) != 0)) {
+    name.kind = TargetKind::slot;
+    name.address = record->slot;
+  } else if (record->module == nullptr) {
+    name.flags |= flag::host;
+  }
+  if (record->module == nullptr)
+    return;
+  if ((record->flags & symbol_flag::tls) != 0) {
+    name.flags |= flag::tls;
+    name.extra = std::uint32_t(change.extras.size());
+    change.extras.emplace_back().tls_key = record->module->tls.value();
+  }
+  if (change.pins.empty() || change.pins.back().get() != record->module)
+    change.pins.push_back(record->module->shared_from_this());
+}
+
+// Looks new names up in their libraries; those that are still open are queued for the sources.
+Result<void> look_in_libraries(ChangeState& change, std::uint32_t from) {
+  NameTable& names = *change.names;
+  std::shared_lock lock(change.engine->tables);
+  for (std::uint32_t i = from; i < names.size(); ++i) {
+    Name& name = names[i];
+    SymbolRecord* record = change.libraries[name.library]->symbols.find(name.view(), name.hash);
+    bool removed = record != nullptr && record->module != nullptr &&
+                   std::any_of(change.removals.begin(), change.removals.end(),
+                               [&](const std::shared_ptr<ModuleState>& gone) { return gone.get() == record->module; });
+    if (record != nullptr && !removed)
+      resolve_to_record(change, name, record);
+  }
+  return {};
+}
+
+bool open(const Name& name) { return name.module == link::none && name.kind == TargetKind::missing && name.mentioned; }
+
+void collect_pending(ChangeState& change) {
+  NameTable& names = *change.names;
+  change.pending.clear();
+  for (std::uint32_t i = 0; i < names.size(); ++i)
+    if (open(names[i]))
+      change.pending.push_back(i);
+}
+
+bool is_own_symbol(std::string_view name) {
+  return name == "__dso_handle" || name == "_GLOBAL_OFFSET_TABLE_" || name.starts_with("__start_") || name.starts_with("__stop_");
+}
+
+Result<bool> add_member(ChangeState& change, const Archive& archive, std::size_t member, std::uint32_t library) {
+  Result<Object> object = archive.member(member);
+  if (!object)
+    return std::move(object).error();
+  change.modules.push_back(std::make_unique<link::Module>(std::move(*object)));
+  change.modules.back()->name = change.modules.back()->object.name();
+  change.drafts.emplace_back().library = library;
+  std::uint32_t index = std::uint32_t(change.modules.size() - 1);
+  if (Result<void> introduced = introduce_module(change, index); !introduced)
+    return std::move(introduced).error().within(module_context(change, index));
+  return true;
+}
+
+// Each member once: what it defines is in the change from then on.
+Result<bool> ask_archive(ChangeState& change, const Archive& archive, std::span<const std::uint32_t> wanted, std::uint32_t library) {
+  bool grown = false;
+  for (std::uint32_t id : wanted) {
+    const Name& name = (*change.names)[id];
+    if (!open(name) || !name.needed)
+      continue;
+    std::optional<std::size_t> member = archive.find(name.view());
+    if (!member)
+      continue;
+    std::uint32_t names_before = change.names->size();
+    if (Result<bool> added = add_member(change, archive, *member, library); !added)
+      return added;
+    if (Result<void> looked = look_in_libraries(change, names_before); !looked)
+      return std::move(looked).error();
+    grown = true;
+  }
+  return grown;
+}
+
+// The compiler's support library, from wherever a GCC keeps it; there need not be any.
+const Archive* support_archive() {
+  static const std::optional<Archive> archive = []() -> std::optional<Archive> {
+    glob_t found{};
+    std::optional<Archive> result;
+    if (glob("/usr/lib/gcc/x86_64-linux-gnu/*/libgcc.a", 0, nullptr, &found) == 0 && found.gl_pathc != 0)
+      if (Result<Archive> read = Archive::read_file(found.gl_pathv[found.gl_pathc - 1]))
+        result = std::move(*read);
+    globfree(&found);
+    return result;
+  }();
+  return archive ? &*archive : nullptr;
+}
+
+Result<bool> ask_process(ChangeState& change, void* handle, std::span<const std::uint32_t> wanted, std::uint32_t library) {
+  std::vector<std::uint32_t> left;
+  for (std::uint32_t id : wanted) {
+    Name& name = (*change.names)[id];
+    if (!open(name))
+      continue;
+    std::optional<HostSymbol> host;
+    if (handle == RTLD_DEFAULT)
+      host = special_symbol(name.view());
+    if (!host) {
+      std::string text(name.view()); // an edit's or object's text ends in a NUL only by the object's table
+      host = host_symbol(handle, text.c_str(), (name.flags & flag::tls) != 0);
+    }
+    if (!host && handle == RTLD_DEFAULT)
+      host = compiler_helper(name.view());
+    if (host)
+      resolve_to_host(change, name, *host);
+    else if (handle == RTLD_DEFAULT && name.needed && name.view().starts_with("__") && !is_own_symbol(name.view()))
+      left.push_back(id);
+  }
+  const Archive* support = left.empty() ? nullptr : support_archive();
+  return support != nullptr ? ask_archive(change, *support, left, library) : false;
+}
+
+Result<bool> ask_resolver(ChangeState& change, Resolver& resolver, std::span<const std::uint32_t> wanted) {
+  std::vector<Needed> needed;
+  std::vector<std::uint32_t> ids;
+  for (std::uint32_t id : wanted) {
+    const Name& name = (*change.names)[id];
+    if (!open(name) || name.view() == "__dso_handle" || name.view() == "_GLOBAL_OFFSET_TABLE_")
+      continue;
+    needed.push_back({name.view(), !name.needed, name.called});
+    ids.push_back(id);
+  }
+  if (needed.empty())
+    return false;
+  std::vector<Answer> answers(needed.size());
+  if (Result<void> resolved = resolver.resolve(needed, answers); !resolved) {
+    Error error = std::move(resolved).error();
+    error.code = ErrorCode::resolver;
+    return std::move(error).within("the client's resolver");
+  }
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    Name& name = (*change.names)[ids[i]];
+    if (answers[i].kind == Answer::Kind::absent)
+      continue;
+    if (answers[i].kind == Answer::Kind::weak_null) {
+      name.kind = TargetKind::null;
+      continue;
+    }
+    name.kind = TargetKind::fixed;
+    name.address = answers[i].address.value;
+    name.flags |= flag::host;
+    if ((name.flags & flag::tls) != 0)
+      return Error{ErrorCode::resolver, "the client's resolver gave an address for the thread-local symbol '" +
+                                            std::string(name.view()) + "': that of one thread means nothing to the others"};
+  }
+  return false;
+}
+
+Result<bool> ask_library(ChangeState& change, LibraryState& library, std::span<const std::uint32_t> wanted) {
+  std::shared_lock lock(change.engine->tables);
+  for (std::uint32_t id : wanted) {
+    Name& name = (*change.names)[id];
+    if (!open(name))
+      continue;
+    SymbolRecord* record = library.symbols.find(name.view(), name.hash);
+    if (record != nullptr && (record->flags & (symbol_flag::hidden | symbol_flag::forward)) == 0)
+      resolve_to_record(change, name, record);
+  }
+  return false;
+}
+
+Result<bool> ask(ChangeState& change, const Source::State& source, std::span<const std::uint32_t> wanted, std::uint32_t library) {
+  switch (source.kind) {
+  case Source::State::Kind::process: return ask_process(change, RTLD_DEFAULT, wanted, library);
+  case Source::State::Kind::shared: return ask_process(change, source.handle, wanted, library);
+  case Source::State::Kind::library: return ask_library(change, *source.library, wanted);
+  case Source::State::Kind::archive: return ask_archive(change, *source.archive, wanted, library);
+  case Source::State::Kind::resolver: return ask_resolver(change, *source.resolver, wanted);
+  }
+  return false;
+}
+
+// One round over all sources of one library. True if modules were added, so that there may be more to ask.
+Result<bool> ask_sources(ChangeState& change, std::uint32_t library) {
+  std::shared_ptr<const std::vector<Source>> sources;
+  {
+    std::shared_lock lock(change.engine->tables);
+    sources = change.libraries[library]->sources;
+  }
+  std::vector<std::uint32_t> wanted;
+  for (std::uint32_t id : change.pending)
+    if ((*change.names)[id].library == library)
+      wanted.push_back(id);
+  bool grown = false;
+  for (const Source& source : *sources) {
+    if (wanted.empty())
+      break;
+    Result<bool> asked = ask(change, source.state(), wanted, library);
+    if (!asked)
+      return asked;
+    grown |= *asked;
+  }
+  return grown;
+}
+
+bool searches_process(ChangeState& change, std::uint32_t library) {
+  std::shared_lock lock(change.engine->tables);
+  const std::vector<Source>& sources = *change.libraries[library]->sources;
+  return std::any_of(sources.begin(), sources.end(),
+                     [](const Source& source) { return source.state().kind == Source::State::Kind::process; });
+}
+
+// A definition of this change meets one that is there already: a published one stays, the host's prevails over GNU_UNIQUE ones.
+Result<void> settle_definitions(ChangeState& change) {
+  NameTable& names = *change.names;
+  for (std::uint32_t i = 0; i < names.size(); ++i) {
+    Name& name = names[i];
+    if (name.module == link::none)
+      continue;
+    if (name.record != nullptr && (name.record->flags & symbol_flag::forward) == 0) {
+      if (name.strength == Strength::strong)
+        return Error{ErrorCode::duplicate, "'" + std::string(name.view()) + "' of " + change.modules[name.module]->name +
+                                               " is defined already" +
+                                               (name.record->module != nullptr ? ", by " + name.record->module->name : std::string())};
+      name.module = link::none; // weak, common, unique: what is published stays
+    } else if (name.strength == Strength::unique && searches_process(change, name.library)) {
+      if (std::optional<HostSymbol> host = host_symbol(RTLD_DEFAULT, std::string(name.view()).c_str(), false)) {
+        name.module = link::none;
+        resolve_to_host(change, name, *host);
+      }
+    }
+  }
+  return {};
+}
+
+} // namespace
+
+Result<void> resolve_names(ChangeState& change) {
+  std::uint32_t looked = 0;
+  for (bool more = true; more;) {
+    if (Result<void> done = look_in_libraries(change, looked); !done)
+      return done;
+    looked = change.names->size();
+    collect_pending(change);
+    more = false;
+    for (std::uint32_t library = 0; library < change.libraries.size() && !change.pending.empty(); ++library) {
+      Result<bool> grown = ask_sources(change, library);
+      if (!grown)
+        return std::move(grown).error();
+      more |= *grown;
+    }
+  }
+  return settle_definitions(change);
+}
+
+} // namespace tenon::engine

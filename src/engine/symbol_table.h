@@ -1,0 +1,95 @@
+// A library's symbols by name: open addressing over tagged pointers to records, which hold their names inline. A look-up costs
+// two dependent cache misses, one for the cell and one for the record.
+//
+// Owner: LibraryState. Lock: EngineState::tables, shared for find, exclusive for everything else. Records belong to the module
+// (or library) that made them; the table only points.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <string_view>
+#include <vector>
+
+namespace tenon::engine {
+
+struct ModuleState;
+
+namespace symbol_flag {
+inline constexpr std::uint16_t hidden = 1, weak = 2, function = 4, tls = 8, data = 16, rebindable = 32, forward = 64, group = 128;
+}
+
+// A published symbol, or a COMDAT group by its signature. Variable length: the name follows.
+struct SymbolRecord {
+  std::uint64_t hash = 0;
+  std::uint64_t address = 0;       // offset in the TLS block for thread-local ones
+  ModuleState* module = nullptr;   // null: an absolute one
+  SymbolRecord* group = nullptr;   // the COMDAT group that the symbol belongs to
+  std::uint64_t slot = 0;          // address of its slot, or 0
+  std::uint32_t users = 0;         // groups: modules that carry or use it
+  std::uint32_t name_size = 0;
+  std::uint16_t flags = 0;
+
+  std::string_view name() const noexcept { return {reinterpret_cast<const char*>(this + 1), name_size}; }
+  static std::size_t bytes(std::size_t name_size) noexcept { return (sizeof(SymbolRecord) + name_size + 1 + 7) & ~std::size_t(7); }
+  static SymbolRecord* make(std::byte* at, std::string_view name, std::uint64_t hash) noexcept {
+    auto* record = new (at) SymbolRecord;
+    record->hash = hash;
+    record->name_size = std::uint32_t(name.size());
+    char* text = reinterpret_cast<char*>(record + 1);
+    std::memcpy(text, name.data(), name.size());
+    text[name.size()] = 0;
+    return record;
+  }
+};
+
+std::uint64_t hash_name(std::string_view name) noexcept;
+
+class SymbolTable {
+public:
+  SymbolRecord* find(std::string_view name, std::uint64_t hash) const noexcept {
+    if (cells_.empty())
+      return nullptr;
+    std::size_t mask = cells_.size() - 1;
+    for (std::size_t at = hash & mask;; at = (at + 1) & mask) {
+      std::uint64_t cell = cells_[at];
+      if (cell == empty)
+        return nullptr;
+      if (cell != erased && cell >> tag_shift == tag(hash)) {
+        SymbolRecord* record = pointer(cell);
+        if (record->hash == hash && record->name() == name)
+          return record;
+      }
+    }
+  }
+
+  // Makes room for `more` records. May throw std::bad_alloc, and then nothing has changed.
+  void reserve(std::size_t more);
+  // Room must be there.
+  void insert(SymbolRecord* record) noexcept;
+  void erase(const SymbolRecord* record) noexcept;
+  std::size_t size() const noexcept { return size_; }
+  std::size_t bytes() const noexcept { return cells_.size() * sizeof(std::uint64_t); }
+
+  template <class Visit> void for_each(Visit&& visit) const {
+    for (std::uint64_t cell : cells_)
+      if (cell != empty && cell != erased)
+        visit(*pointer(cell));
+  }
+
+private:
+  static constexpr std::uint64_t empty = 0, erased = 1;
+  static constexpr unsigned tag_shift = 48; // user-space pointers have 47 bits
+  static std::uint64_t tag(std::uint64_t hash) noexcept { return hash >> tag_shift; }
+  static SymbolRecord* pointer(std::uint64_t cell) noexcept {
+    return reinterpret_cast<SymbolRecord*>(cell & ((std::uint64_t(1) << tag_shift) - 1));
+  }
+
+  std::vector<std::uint64_t> cells_; // a power of two, or none
+  std::size_t size_ = 0;
+  std::size_t used_ = 0; // cells that are not empty
+};
+
+} // namespace tenon::engine

@@ -1,0 +1,49 @@
+// Thread-local storage of modules: one block for each thread and module, made when a thread first touches it.
+//
+// The C library knows nothing of these blocks. Code reaches them through general-dynamic, local-dynamic and descriptor
+// sequences, which the linker binds to the two entry points here instead of to __tls_get_addr. A TlsIndex whose module number
+// has its top bit set is ours; others are the C library's and are handed to it (variables of the host).
+//
+// Owner: process-wide registry of threads and keys, in tls.cpp, under one mutex that only the slow path takes.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+
+namespace tenon::engine {
+
+struct TlsImage {
+  const std::byte* content = nullptr; // initial content, valid while the key lives
+  std::uint64_t content_size = 0;
+  std::uint64_t size = 0;
+  std::uint64_t alignment = 1;
+};
+
+// A key; frees the blocks of all threads when it goes. No thread may use the module's variables then.
+class TlsKey {
+public:
+  TlsKey() = default;
+  explicit TlsKey(const TlsImage& image); // may throw std::bad_alloc
+  ~TlsKey();
+  TlsKey(TlsKey&& other) noexcept : value_(std::exchange(other.value_, 0)) {}
+  TlsKey& operator=(TlsKey&& other) noexcept {
+    std::swap(value_, other.value_);
+    return *this;
+  }
+  // The module number in a TlsIndex; 0: no key.
+  std::uint64_t value() const noexcept { return value_; }
+
+private:
+  std::uint64_t value_ = 0;
+};
+
+std::uint64_t tls_get_addr_entry() noexcept;
+std::uint64_t tls_descriptor_entry() noexcept;
+
+// Around fork: nobody is inside the registry while memory is copied.
+void lock_tls() noexcept;
+void unlock_tls() noexcept;
+
+} // namespace tenon::engine

@@ -1,0 +1,108 @@
+// What clients see of a change's stages: symbols and linker entries at their addresses, blocks, bytes.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "engine/change_state.h"
+
+#include "base/align.h"
+
+#include <cstring>
+
+namespace tenon::engine {
+
+std::vector<PlacedSymbol> placed_symbols(const ChangeState& change) {
+  std::vector<PlacedSymbol> symbols;
+  for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
+    const link::Module& module = *change.modules[m];
+    std::span<const Symbol> all = module.object.symbols();
+    for (std::uint32_t i = 1; i < all.size(); ++i) {
+      const Symbol& symbol = all[i];
+      const link::Target& target = module.targets[i];
+      bool absolute = symbol.section == section_absolute && target.kind == link::TargetKind::fixed;
+      if (!symbol.defined() || symbol.type == SymbolType::section || symbol.type == SymbolType::file ||
+          (target.kind != link::TargetKind::section && !absolute) || symbol.name().empty())
+        continue;
+      std::uint32_t section = absolute ? section_absolute : target.where;
+      if (!absolute && section < module.places.size() && !module.places[section].kept)
+        continue;
+      symbols.push_back({symbol.name(), {target.address}, symbol.size, {m}, section, symbol.binding, symbol.type});
+    }
+  }
+  return symbols;
+}
+
+std::vector<LinkerEntry> linker_entries(const ChangeState& change) {
+  std::vector<LinkerEntry> entries;
+  for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
+    const link::Module& module = *change.modules[m];
+    std::uint64_t got = module.place(link::Synthetic::got).address, stubs = module.place(link::Synthetic::stubs).address;
+    std::uint64_t slots = module.place(link::Synthetic::slots).address;
+    for (const link::Entry& entry : module.entries) {
+      const link::Target& target = module.targets[entry.symbol];
+      const Symbol& symbol = module.object.symbols()[entry.symbol];
+      std::string_view name = symbol.name();
+      if (symbol.type == SymbolType::section && symbol.section < module.object_sections())
+        name = module.object.sections()[symbol.section].name;
+      Addr to{target.kind == link::TargetKind::slot || entry.slot != link::none ? 0 : target.address};
+      auto add = [&](LinkerEntry::Kind kind, std::uint64_t base, std::uint32_t offset) {
+        if (offset != link::none)
+          entries.push_back({kind, name, {m}, {base + offset}, to});
+      };
+      add(LinkerEntry::Kind::got, got, entry.got);
+      add(LinkerEntry::Kind::got, got, entry.address_cell);
+      add(LinkerEntry::Kind::stub, stubs, entry.stub);
+      add(LinkerEntry::Kind::slot, slots, entry.slot);
+      add(LinkerEntry::Kind::tls, got, entry.tls_pair);
+      add(LinkerEntry::Kind::tls, got, entry.tls_descriptor);
+      add(LinkerEntry::Kind::tls, got, entry.tls_offset);
+    }
+  }
+  return entries;
+}
+
+std::vector<BlockRequest> client_requests(const ChangeState& change, Granularity granularity) {
+  // The draft itself is surveyed for the engine's memory; a copy is surveyed for the farthest addresses.
+  std::vector<BlockRequest> requests;
+  for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
+    link::Module copy = *change.modules[m];
+    // Both passes succeeded for this module when it was drafted, and depend on its content only.
+    if (!link::survey(copy, link::Reach{}) || !link::lay_out(copy))
+      continue;
+    Result<std::vector<BlockRequest>> blocks = link::client_blocks(copy, {m}, granularity);
+    if (blocks)
+      std::move(blocks->begin(), blocks->end(), std::back_inserter(requests));
+  }
+  return requests;
+}
+
+Result<void> edit(ChangeState& change, std::vector<Edit> edits) {
+  std::vector<Edit> before = change.edits;
+  change.edits.insert(change.edits.end(), std::make_move_iterator(edits.begin()), std::make_move_iterator(edits.end()));
+  change.undo_draft();
+  Result<void> drafted = draft(change);
+  if (drafted)
+    return drafted;
+  change.edits = std::move(before);
+  change.undo_draft();
+  if (Result<void> restored = draft(change); !restored)
+    return restored;
+  return drafted;
+}
+
+Result<void> copy_out(const ChangeState& change, std::span<const std::span<std::byte>> buffers) {
+  if (change.mode == PlaceMode::engine)
+    return Error{ErrorCode::invalid_argument, "copy_out() is for changes that were placed in the client's memory or at its addresses"};
+  if (buffers.size() != change.requests.size())
+    return Error{ErrorCode::invalid_argument, "copy_out() got " + std::to_string(buffers.size()) + " buffers for " +
+                                                  std::to_string(change.requests.size()) + " blocks"};
+  for (std::size_t i = 0; i < buffers.size(); ++i)
+    if (buffers[i].size() < change.requests[i].size)
+      return Error{ErrorCode::invalid_argument, "the buffer for " + change.requests[i].name + " has " +
+                                                    std::to_string(buffers[i].size()) + " bytes of the " +
+                                                    std::to_string(change.requests[i].size) + " that are needed"};
+  for (std::size_t i = 0; i < buffers.size(); ++i) {
+    const std::byte* local = change.placements[i].local != nullptr ? change.placements[i].local : change.buffers[i].data();
+    std::memcpy(buffers[i].data(), local, change.requests[i].size);
+  }
+  return {};
+}
+
+} // namespace tenon::engine

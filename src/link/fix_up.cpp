@@ -1,0 +1,194 @@
+// The last pass: bytes are copied to where the program will see them, and relocated there.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "base/check.h"
+#include "link/arch/arch.h"
+#include "link/frames.h"
+#include "link/passes.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstring>
+
+namespace tenon::link {
+
+namespace {
+
+void put_word(std::byte* at, std::uint64_t value) { std::memcpy(at, &value, sizeof value); }
+
+void copy_sections(Module& module) {
+  std::span<const Section> sections = module.object.sections();
+  for (std::uint32_t i = 1; i < sections.size(); ++i) {
+    const SectionPlace& place = module.places[i];
+    if (place.kept && place.content_size != 0)
+      std::memcpy(place.local, sections[i].content.data(), place.content_size);
+  }
+}
+
+// Fresh memory is zero, but reused memory is not; large pieces go back to the kernel instead of being touched.
+void zero_fill(std::byte* at, std::uint64_t size, bool private_memory) {
+  constexpr std::uint64_t page = 4096, worth_a_call = 64 * 1024;
+  if (size >= worth_a_call && private_memory) {
+    auto begin = (reinterpret_cast<std::uintptr_t>(at) + page - 1) & ~(page - 1);
+    auto end = (reinterpret_cast<std::uintptr_t>(at) + size) & ~(page - 1);
+    if (madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED) == 0) {
+      std::memset(at, 0, begin - reinterpret_cast<std::uintptr_t>(at));
+      std::memset(reinterpret_cast<void*>(end), 0, reinterpret_cast<std::uintptr_t>(at) + size - end);
+      return;
+    }
+  }
+  std::memset(at, 0, size);
+}
+
+void zero_sections(Module& module, bool private_memory) {
+  for (const SectionPlace& place : module.places)
+    if (place.kept && place.content_size == 0 && place.run == Run::data && place.local != nullptr)
+      zero_fill(place.local, place.size, private_memory);
+}
+
+std::uint64_t cell_content(const Target& target) { return target.kind == TargetKind::null ? 0 : target.address; }
+
+TlsIndex tls_index(const Module& module, std::span<const std::unique_ptr<Module>> modules, std::uint32_t symbol) {
+  const Target& target = module.targets[symbol];
+  switch (target.kind) {
+  case TargetKind::section: return {module.tls_key, target.address};
+  case TargetKind::module: return {modules[target.where]->tls_key, target.address};
+  case TargetKind::fixed: break;
+  default: return {};
+  }
+  auto binding = std::lower_bound(module.tls_bindings.begin(), module.tls_bindings.end(), symbol,
+                                  [](const TlsBinding& b, std::uint32_t s) { return b.symbol < s; });
+  TENON_CHECK(binding != module.tls_bindings.end() && binding->symbol == symbol, "a TLS target without a key");
+  return {binding->key, target.address};
+}
+
+std::int64_t tls_offset(const Module& module, std::uint32_t symbol) {
+  auto binding = std::lower_bound(module.tls_bindings.begin(), module.tls_bindings.end(), symbol,
+                                  [](const TlsBinding& b, std::uint32_t s) { return b.symbol < s; });
+  return binding != module.tls_bindings.end() && binding->symbol == symbol ? binding->static_offset : 0;
+}
+
+void write_got(Module& module, std::span<const std::unique_ptr<Module>> modules) {
+  const SectionPlace& got = module.place(Synthetic::got);
+  if (!got.kept)
+    return;
+  std::memset(got.local, 0, got.size);
+  for (const Entry& entry : module.entries) {
+    const Target& target = module.targets[entry.symbol];
+    if (entry.got != none)
+      put_word(got.local + entry.got, cell_content(target));
+    if (entry.address_cell != none)
+      put_word(got.local + entry.address_cell, module.place(Synthetic::stubs).address + entry.stub);
+    if (entry.tls_pair != none) {
+      TlsIndex index = tls_index(module, modules, entry.symbol);
+      put_word(got.local + entry.tls_pair, index.module);
+      put_word(got.local + entry.tls_pair + 8, index.offset);
+    }
+    if (entry.tls_descriptor != none) {
+      put_word(got.local + entry.tls_descriptor, arch::tls_entry_points.descriptor);
+      put_word(got.local + entry.tls_descriptor + 8, got.address + entry.tls_pair);
+    }
+    if (entry.tls_offset != none)
+      put_word(got.local + entry.tls_offset, std::uint64_t(tls_offset(module, entry.symbol)));
+  }
+  if (module.tls_ld != none)
+    put_word(got.local + module.tls_ld, module.tls_key);
+}
+
+void write_stubs(Module& module) {
+  const SectionPlace& stubs = module.place(Synthetic::stubs);
+  if (!stubs.kept)
+    return;
+  std::memset(stubs.local, 0xCC, stubs.size);
+  const SectionPlace& got = module.place(Synthetic::got);
+  const SectionPlace& slots = module.place(Synthetic::slots);
+  for (const Entry& entry : module.entries) {
+    if (entry.stub == none)
+      continue;
+    const Target& target = module.targets[entry.symbol];
+    std::uint64_t at = stubs.address + entry.stub;
+    std::uint64_t cell = entry.slot != none ? slots.address + entry.slot
+                         : target.kind == TargetKind::slot ? target.address
+                                                           : got.address + entry.got;
+    if (target.kind == TargetKind::thunk)
+      arch::write_dso_stub(stubs.local + entry.stub, at, cell, module.place(Synthetic::dso_handle).address, target.thunk);
+    else
+      arch::write_stub(stubs.local + entry.stub, at, cell);
+  }
+  const SectionPlace& frames = module.place(Synthetic::stub_frames);
+  if (frames.kept) {
+    arch::write_stub_frames(frames.local, frames.address, stubs.address, stubs.size);
+    module.frames.push_back({stubs.address, frames.address + 24});
+  }
+}
+
+Result<void> collect_frames(Module& module) {
+  std::span<const Section> sections = module.object.sections();
+  for (std::uint32_t i = 1; i < sections.size(); ++i) {
+    if (!module.places[i].kept || sections[i].kind != SectionKind::unwind || !module.unwinding)
+      continue;
+    std::uint64_t base = module.places[i].address;
+    Result<void> walked = for_each_frame(module, i, [&](const Relocation& start, std::uint32_t offset) {
+      if (frame_is_live(module, start))
+        module.frames.push_back({module.targets[start.symbol].address + std::uint64_t(start.addend), base + offset});
+    });
+    if (!walked)
+      return std::move(walked).error().within(sections[i].name);
+  }
+  std::sort(module.frames.begin(), module.frames.end(), [](const FrameEntry& a, const FrameEntry& b) { return a.pc < b.pc; });
+  return {};
+}
+
+// Debug sections are kept beside the program, uncompressed, with section addresses of zero among themselves.
+Result<void> fix_debug_sections(Module& module, std::span<const std::unique_ptr<Module>> modules, bool low_2gib) {
+  std::span<const Section> sections = module.object.sections();
+  module.debug_bytes.resize(sections.size());
+  for (std::uint32_t i = 1; i < sections.size(); ++i) {
+    if (sections[i].kind != SectionKind::debug)
+      continue;
+    Result<std::vector<std::byte>> bytes = module.object.uncompressed(i);
+    if (!bytes)
+      return std::move(bytes).error();
+    module.debug_bytes[i] = std::move(*bytes);
+    SectionPlace& place = module.places[i];
+    place.local = module.debug_bytes[i].data();
+    place.size = place.content_size = module.debug_bytes[i].size();
+    if (Result<void> done = arch::fix_section(module, i, modules, low_2gib); !done)
+      return std::move(done).error().within(sections[i].name);
+  }
+  return {};
+}
+
+} // namespace
+
+Result<void> fix_up(Module& module, std::span<const std::unique_ptr<Module>> modules, const FixUpOptions& options) {
+  module.frames.clear();
+  module.frames.reserve(module.frame_count);
+  copy_sections(module);
+  zero_sections(module, options.private_memory);
+  if (const SectionPlace& dso = module.place(Synthetic::dso_handle); dso.kept) {
+    put_word(dso.local, options.dso_handle_content[0]);
+    put_word(dso.local + 8, options.dso_handle_content[1]);
+  }
+  if (const SectionPlace& slots = module.place(Synthetic::slots); slots.kept)
+    for (std::uint64_t at = 0; at < slots.size; at += 8)
+      put_word(slots.local + at, options.unresolved_slot);
+  write_got(module, modules);
+  write_stubs(module);
+
+  std::span<const Section> sections = module.object.sections();
+  for (std::uint32_t i = 1; i < sections.size(); ++i) {
+    if (!module.places[i].kept || module.places[i].content_size == 0)
+      continue;
+    if (Result<void> done = arch::fix_section(module, i, modules, options.low_2gib); !done)
+      return std::move(done).error().within(sections[i].name);
+  }
+  for (const Thunk& thunk : module.thunks)
+    if (Result<void> done = arch::write_thunk(module, thunk); !done)
+      return std::move(done).error().within(sections[thunk.section].name);
+  if (Result<void> collected = collect_frames(module); !collected)
+    return collected;
+  return module.debug_sections ? fix_debug_sections(module, modules, options.low_2gib) : Result<void>();
+}
+
+} // namespace tenon::link

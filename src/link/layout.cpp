@@ -1,0 +1,221 @@
+// Which sections take part, and where each lies in its run.
+//
+// A run is a contiguous piece of one memory area: code (then stubs), read-only data (then unwind information, the TLS image,
+// the GOT), writable data (then zero fill), slots. `.data.rel.ro` goes to read-only data: the linker relocates through its own
+// view, so nothing need ever be writable to the program. TLS sections follow psABI section 3.4.6 in being one contiguous image.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "base/align.h"
+#include "base/check.h"
+#include "link/arch/arch.h"
+#include "link/passes.h"
+
+#include <algorithm>
+
+namespace tenon::link {
+
+namespace {
+
+// More than any reservation can hold, and far from overflow when sizes are added up.
+constexpr std::uint64_t largest_module = std::uint64_t(1) << 40;
+
+Run run_of(const Section& section) {
+  switch (section.kind) {
+  case SectionKind::code: return Run::code;
+  case SectionKind::rodata:
+  case SectionKind::unwind:
+  case SectionKind::init:
+  case SectionKind::tls_data:
+  case SectionKind::tls_zero: return Run::rodata;
+  case SectionKind::data: return section.name.starts_with(".data.rel.ro") ? Run::rodata : Run::data;
+  case SectionKind::zero: return Run::data;
+  case SectionKind::debug:
+  case SectionKind::other: break;
+  }
+  return Run::none;
+}
+
+// Places sections one after another in a run.
+class Cursor {
+public:
+  explicit Cursor(RunSize& run) : run_(run) {}
+
+  void put(SectionPlace& place) {
+    run_.size = base::align_up(run_.size, place.alignment);
+    place.offset = run_.size;
+    run_.size += place.size;
+    run_.alignment = std::max<std::uint64_t>(run_.alignment, place.alignment);
+  }
+
+private:
+  RunSize& run_;
+};
+
+bool is_tls(const Section& section) { return section.kind == SectionKind::tls_data || section.kind == SectionKind::tls_zero; }
+
+void put_synthetic(Module& module, Synthetic which, std::uint64_t size, std::uint64_t content, std::uint32_t alignment, Run run) {
+  SectionPlace& place = module.place(which);
+  place = {};
+  place.kept = size != 0;
+  place.size = size;
+  place.content_size = content;
+  place.alignment = alignment;
+  place.run = size != 0 ? run : Run::none;
+}
+
+void size_synthetic(Module& module) {
+  bool frames = module.stub_size != 0 && module.unwinding;
+  put_synthetic(module, Synthetic::stubs, module.stub_size, module.stub_size, 16, Run::code);
+  put_synthetic(module, Synthetic::stub_frames, frames ? arch::stub_frames_bytes : 0, arch::stub_frames_bytes, 8, Run::rodata);
+  put_synthetic(module, Synthetic::got, module.got_size, module.got_size, 16, Run::rodata);
+  put_synthetic(module, Synthetic::common, module.common_size, 0, module.common_alignment, Run::data);
+  put_synthetic(module, Synthetic::dso_handle, module.wants_dso_handle ? 16 : 0, 16, 16, Run::rodata);
+  put_synthetic(module, Synthetic::slots, module.slot_size, module.slot_size, 8, Run::slots);
+}
+
+// Thread-local sections form one block: initialized ones first, so that the image needs no bytes for the rest.
+void lay_out_tls(Module& module) {
+  std::span<const Section> sections = module.object.sections();
+  std::uint64_t size = 0;
+  std::uint32_t alignment = 1;
+  for (SectionKind kind : {SectionKind::tls_data, SectionKind::tls_zero}) {
+    for (std::uint32_t i = 1; i < sections.size(); ++i) {
+      SectionPlace& place = module.places[i];
+      if (!place.kept || sections[i].kind != kind)
+        continue;
+      size = base::align_up(size, place.alignment);
+      place.offset = size;
+      size += place.size;
+      alignment = std::max(alignment, place.alignment);
+    }
+    if (kind == SectionKind::tls_data)
+      module.tls_image_size = size;
+  }
+  module.tls_size = size;
+  module.tls_alignment = alignment;
+}
+
+bool is_bounded(const Module& module, std::uint32_t section) {
+  return std::any_of(module.bounds.begin(), module.bounds.end(), [&](const SectionBound& b) { return b.first == section; });
+}
+
+// Whether a section is placed right behind the first one of its name, because __start_ and __stop_ symbols bound them.
+bool follows_namesake(const Module& module, std::uint32_t section) {
+  std::span<const Section> sections = module.object.sections();
+  return std::any_of(module.bounds.begin(), module.bounds.end(), [&](const SectionBound& b) {
+    return section > b.first && section <= b.last && sections[section].name == sections[b.first].name;
+  });
+}
+
+void put_namesakes(Module& module, std::uint32_t first, Cursor& cursor) {
+  for (std::uint32_t i = first + 1; i < module.object_sections(); ++i)
+    if (module.places[i].kept && follows_namesake(module, i) && module.object.sections()[i].name == module.object.sections()[first].name)
+      cursor.put(module.places[i]);
+}
+
+} // namespace
+
+const char* synthetic_name(Synthetic section) noexcept {
+  switch (section) {
+  case Synthetic::stubs: return ".tenon.stubs";
+  case Synthetic::stub_frames: return ".tenon.eh_frame";
+  case Synthetic::got: return ".tenon.got";
+  case Synthetic::common: return ".tenon.common";
+  case Synthetic::dso_handle: return ".tenon.dso_handle";
+  case Synthetic::slots: return ".tenon.slots";
+  case Synthetic::count: break;
+  }
+  return "";
+}
+
+SectionKind synthetic_kind(Synthetic section) noexcept {
+  switch (section) {
+  case Synthetic::stubs: return SectionKind::code;
+  case Synthetic::stub_frames: return SectionKind::unwind;
+  case Synthetic::common: return SectionKind::zero;
+  case Synthetic::got:
+  case Synthetic::dso_handle: return SectionKind::rodata;
+  case Synthetic::slots: return SectionKind::data;
+  case Synthetic::count: break;
+  }
+  return SectionKind::other;
+}
+
+std::uint64_t Module::section_count() const noexcept {
+  return std::uint64_t(std::count_if(places.begin(), places.end(), [](const SectionPlace& place) { return place.kept; }));
+}
+
+Result<void> select_sections(Module& module, std::span<const std::uint8_t> dropped) {
+  std::span<const Section> sections = module.object.sections();
+  module.places.assign(sections.size() + synthetic_sections, {});
+  std::uint64_t total = 0;
+  for (std::uint32_t i = 1; i < sections.size(); ++i) {
+    const Section& section = sections[i];
+    if (!section.allocated || (!dropped.empty() && dropped[i]))
+      continue;
+    if (section.link_order != 0 && section.link_order < sections.size() && !dropped.empty() && dropped[section.link_order])
+      continue;
+    SectionPlace& place = module.places[i];
+    place.run = run_of(section);
+    place.kept = place.run != Run::none;
+    place.size = section.size;
+    bool zero = section.kind == SectionKind::zero || section.kind == SectionKind::tls_zero;
+    place.content_size = zero ? 0 : section.size;
+    place.alignment = section.alignment;
+    if (!place.kept)
+      continue;
+    if (section.compressed)
+      return Error{ErrorCode::unsupported, "section " + std::string(section.name) + " is compressed but takes part in the program"};
+    total += section.size;
+    if (total > largest_module)
+      return Error{ErrorCode::exhausted, "sections up to " + std::string(section.name) + " need " + std::to_string(total) +
+                                             " bytes: more than any reservation holds"};
+  }
+  lay_out_tls(module);
+  return {};
+}
+
+Result<void> lay_out(Module& module) {
+  size_synthetic(module);
+  module.run_sizes = {};
+  Cursor cursors[runs] = {Cursor(module.run_sizes[0]), Cursor(module.run_sizes[1]), Cursor(module.run_sizes[2]),
+                          Cursor(module.run_sizes[3])};
+  std::span<const Section> sections = module.object.sections();
+  // TLS data has its offset in the image already; the image as a whole is placed in the read-only run first.
+  if (module.tls_image_size != 0) {
+    RunSize& run = module.run_sizes[std::size_t(Run::rodata)];
+    run.size = module.tls_image_size;
+    run.alignment = std::max<std::uint64_t>(run.alignment, module.tls_alignment);
+  }
+  for (bool zero : {false, true}) {
+    for (std::uint32_t i = 1; i < module.places.size(); ++i) {
+      SectionPlace& place = module.places[i];
+      if (!place.kept || (place.content_size == 0) != zero)
+        continue;
+      if (i < sections.size() && (is_tls(sections[i]) || (!module.bounds.empty() && follows_namesake(module, i))))
+        continue;
+      cursors[std::size_t(place.run)].put(place);
+      if (i < sections.size() && !module.bounds.empty() && is_bounded(module, i))
+        put_namesakes(module, i, cursors[std::size_t(place.run)]);
+    }
+  }
+  for (const RunSize& run : module.run_sizes)
+    if (run.size > largest_module)
+      return Error{ErrorCode::exhausted, "the module needs " + std::to_string(run.size) + " bytes of one kind"};
+  return {};
+}
+
+void set_run(Module& module, Run run, std::uint64_t address, std::byte* local) {
+  for (SectionPlace& place : module.places) {
+    if (!place.kept || place.run != run)
+      continue;
+    place.address = address + place.offset;
+    place.local = local + place.offset;
+  }
+}
+
+void set_section(Module& module, std::uint32_t section, std::uint64_t address, std::byte* local) {
+  module.places[section].address = address;
+  module.places[section].local = local;
+}
+
+} // namespace tenon::link

@@ -1,0 +1,190 @@
+// A module on its way through the linker: its sections' places, what its symbols are bound to, and what the linker adds.
+//
+// The passes run in this order, each over flat arrays, and each relies on what those before it have established:
+//
+//     engine: choose COMDAT groups, bind symbols     every kept section and every symbol's Target::kind is known
+//     survey   (survey.cpp, arch)                    what each Target needs: GOT entry, stub, TLS pair, thunk
+//     lay out  (layout.cpp)                          every section has an offset in a run; sizes are exact
+//     engine or client: addresses                    every run has an address and local bytes
+//     settle   (settle.cpp)                          Target::address is final for all symbols of all modules
+//     fix up   (fix_up.cpp, arch)                    bytes are copied and relocated
+//
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+#include <tenon/memory.h>
+#include <tenon/object.h>
+
+#include <array>
+#include <memory>
+#include <span>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace tenon::link {
+
+// What a symbol of a module is bound to.
+enum class TargetKind : std::uint8_t {
+  missing,    // nothing defines it
+  section,    // this module's section `where`; address = place + value once settled
+  module,     // symbol `address` of module `where` of the same change, until settled
+  fixed,      // an address that was known before: the host's, another module's, an absolute symbol's
+  null,       // undefined weak, or the resolver's "weak, null"
+  slot,       // reached only through the slot at `address`: rebindable, or defined later
+  discarded,  // lies in a dropped COMDAT section
+  thunk,      // a host function that must be told the module's __dso_handle: atexit and its kin
+};
+
+namespace need {
+inline constexpr std::uint8_t got = 1, stub = 2, tls_pair = 4, tls_descriptor = 8, tls_offset = 16;
+}
+
+namespace target_flag {
+inline constexpr std::uint8_t near = 1;     // within reach of every byte of the module's memory
+inline constexpr std::uint8_t function = 2; // defined as one
+inline constexpr std::uint8_t tls = 4;      // address is an offset in its TLS block
+inline constexpr std::uint8_t ifunc = 8;    // own IFUNC: address is that of its stub
+inline constexpr std::uint8_t host = 16;    // outside of the engine
+inline constexpr std::uint8_t static_tls = 32; // a host variable with a fixed offset from the thread pointer
+inline constexpr std::uint8_t data = 64;    // known to be a data object
+}
+
+struct Target {
+  std::uint64_t address = 0;
+  std::uint32_t where = 0;
+  std::uint32_t entry = 0; // index into Module::entries, plus one; zero: none
+  TargetKind kind = TargetKind::missing;
+  std::uint8_t needs = 0;
+  std::uint8_t flags = 0;
+  std::uint8_t thunk = 0;  // TargetKind::thunk: which argument register takes __dso_handle
+};
+
+inline constexpr std::uint32_t none = 0xFFFFFFFF;
+
+// What the linker makes for one symbol; offsets are in the GOT, stub and slot sections.
+struct Entry {
+  std::uint32_t symbol = 0;
+  std::uint32_t got = none;
+  std::uint32_t stub = none;
+  std::uint32_t tls_pair = none;
+  std::uint32_t tls_descriptor = none;
+  std::uint32_t tls_offset = none;
+  std::uint32_t slot = none;
+  std::uint32_t address_cell = none; // TargetKind::thunk: a cell that holds the stub's own address
+};
+
+// An instruction that is led through a thunk because its data is out of reach.
+struct Thunk {
+  std::uint32_t section = 0;
+  std::uint32_t symbol = 0;
+  std::uint64_t offset = 0; // of the relocated field
+  std::uint32_t stub = 0;   // offset in the stub section
+};
+
+// The four contiguous pieces of memory that a module takes, at most.
+enum class Run : std::uint8_t { code, rodata, data, slots, none };
+inline constexpr std::size_t runs = 4;
+
+struct SectionPlace {
+  std::uint64_t address = 0;
+  std::byte* local = nullptr;     // null for zero fill that nobody writes, and before placing
+  std::uint64_t offset = 0;       // in the run; in the TLS image for thread-local sections
+  std::uint64_t size = 0;
+  std::uint64_t content_size = 0;
+  std::uint32_t alignment = 1;
+  Run run = Run::none;            // none: does not take part
+  bool kept = false;
+};
+
+// The linker's own sections follow the object's, in this order.
+enum class Synthetic : std::uint8_t { stubs, stub_frames, got, common, dso_handle, slots, count };
+
+inline constexpr std::size_t synthetic_sections = std::size_t(Synthetic::count);
+const char* synthetic_name(Synthetic section) noexcept;
+SectionKind synthetic_kind(Synthetic section) noexcept;
+
+// What a __start_ or __stop_ symbol stands for; Target::where is bound_section then, Target::address the index.
+inline constexpr std::uint32_t bound_section = 0xFFFFFFFE;
+struct SectionBound {
+  std::uint32_t first = 0, last = 0; // sections of one name
+  bool stop = false;
+};
+
+struct RunSize {
+  std::uint64_t size = 0;
+  std::uint64_t alignment = 16;
+};
+
+// Where the bytes that PC-relative references may be applied to can lie, and so what is surely near.
+struct Reach {
+  bool known = false; // false: addresses are the client's, nothing outside of a block is surely near
+  std::uint64_t begin = 0, end = 0;
+
+  bool covers(std::uint64_t address) const noexcept {
+    // 2^31 less the largest addends and instruction tails that may be added to a symbol.
+    constexpr std::uint64_t span = (std::uint64_t(1) << 31) - (std::uint64_t(1) << 20);
+    return known && (address >= begin ? address - begin < span : end - address < span) &&
+           (address <= end ? end - address < span || address >= begin : address - begin < span);
+  }
+};
+
+struct TlsIndex {
+  std::uint64_t module = 0; // glibc's module id, or the engine's key
+  std::uint64_t offset = 0;
+};
+
+// A relocation's target that only the engine can give a TLS module key for.
+struct TlsBinding {
+  std::uint32_t symbol = 0;
+  std::uint64_t key = 0;       // of a fixed target; for section and module targets the module's own
+  std::int64_t static_offset = 0; // from the thread pointer, with target_flag::static_tls
+};
+
+struct FrameEntry {
+  std::uint64_t pc = 0, fde = 0;
+};
+
+struct Module {
+  Object object;
+  std::string name;
+  bool debug_sections = false;
+  bool unwinding = true;
+
+  std::vector<SectionPlace> places;   // of the object's sections, then the synthetic ones
+  std::vector<Target> targets;        // one for each symbol
+  std::vector<TlsBinding> tls_bindings; // sorted by symbol; fixed TLS targets
+  std::vector<Entry> entries;
+  std::vector<Thunk> thunks;
+  std::vector<std::uint32_t> needy;   // symbols with needs, in the order found
+  std::vector<std::uint32_t> ifuncs;  // symbols that define one
+  std::vector<SectionBound> bounds;   // whose sections lie next to each other
+
+  std::array<RunSize, runs> run_sizes;
+  std::uint64_t got_size = 0, stub_size = 0, slot_size = 0;
+  std::uint64_t common_size = 0;
+  std::uint32_t common_alignment = 1;
+  std::uint32_t frame_count = 0;      // frame descriptions of kept code, stubs included
+  std::uint64_t tls_size = 0, tls_image_size = 0;
+  std::uint32_t tls_alignment = 1;
+  std::uint64_t tls_key = 0;          // set by the engine before fixing up
+  bool needs_tls_ld = false;          // one pair for local-dynamic
+  std::uint32_t tls_ld = none;
+  bool wants_dso_handle = false;
+  bool wants_got_base = false;
+  bool large_model = false;
+  std::uint64_t relocation_count = 0;
+
+  std::vector<FrameEntry> frames;     // sorted by pc, filled when fixing up
+  std::vector<std::vector<std::byte>> debug_bytes; // of object section i, if kept
+
+  explicit Module(Object input) : object(std::move(input)) {}
+
+  std::uint32_t object_sections() const noexcept { return std::uint32_t(object.sections().size()); }
+  std::uint32_t synthetic_index(Synthetic section) const noexcept { return object_sections() + std::uint32_t(section); }
+  SectionPlace& place(Synthetic section) noexcept { return places[synthetic_index(section)]; }
+  const SectionPlace& place(Synthetic section) const noexcept { return places[synthetic_index(section)]; }
+  std::uint64_t section_count() const noexcept;
+};
+
+} // namespace tenon::link

@@ -1,0 +1,120 @@
+// Counts, before any memory is asked for, what the relocations of a module need: GOT entries, stubs, TLS pairs, thunks, frames.
+// Entries are deduplicated: one for each symbol, in the order in which the relocations first need them.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "link/arch/arch.h"
+#include "link/frames.h"
+#include "link/passes.h"
+
+namespace tenon::link {
+
+namespace {
+
+void reset(Module& module) {
+  for (std::uint32_t symbol : module.needy) {
+    module.targets[symbol].needs = 0;
+    module.targets[symbol].entry = 0;
+  }
+  for (std::uint32_t symbol : module.ifuncs)
+    module.targets[symbol].entry = 0;
+  module.needy.clear();
+  module.entries.clear();
+  module.thunks.clear();
+  module.got_size = module.stub_size = module.slot_size = 0;
+  module.needs_tls_ld = false;
+  module.tls_ld = none;
+  module.frame_count = 0;
+  module.relocation_count = 0;
+}
+
+// Offsets within GOT and stubs. A stub jumps through a GOT cell, except that a slot's own cell is used directly.
+class Allocator {
+public:
+  explicit Allocator(Module& module) : module_(module) {}
+
+  void add(std::uint32_t symbol) {
+    Target& target = module_.targets[symbol];
+    Entry& entry = entry_of(symbol);
+    bool through_slot = target.kind == TargetKind::slot || (target.flags & target_flag::ifunc) != 0;
+    bool wants_cell = (target.needs & need::got) != 0 || ((target.needs & need::stub) != 0 && !through_slot);
+    if (wants_cell && target.kind != TargetKind::slot)
+      entry.got = got(8);
+    if (target.kind == TargetKind::thunk && (target.needs & need::got) != 0)
+      entry.address_cell = got(8);
+    if ((target.needs & need::stub) != 0 && entry.stub == none)
+      entry.stub = stub(target.kind == TargetKind::thunk ? arch::dso_stub_bytes : arch::stub_bytes);
+    if (target.needs & (need::tls_pair | need::tls_descriptor))
+      entry.tls_pair = got(16);
+    if (target.needs & need::tls_descriptor)
+      entry.tls_descriptor = got(16);
+    if (target.needs & need::tls_offset)
+      entry.tls_offset = got(8);
+  }
+
+  // Every IFUNC that the module defines has a slot and a stub, which is its address.
+  void add_ifunc(std::uint32_t symbol) {
+    Entry& entry = entry_of(symbol);
+    entry.slot = std::uint32_t(module_.slot_size);
+    module_.slot_size += 8;
+    entry.stub = stub(arch::stub_bytes);
+  }
+
+  std::uint32_t got(std::uint32_t bytes) {
+    std::uint32_t offset = std::uint32_t(module_.got_size);
+    module_.got_size += bytes;
+    return offset;
+  }
+  std::uint32_t stub(std::uint64_t bytes) {
+    std::uint32_t offset = std::uint32_t(module_.stub_size);
+    module_.stub_size += bytes;
+    return offset;
+  }
+
+private:
+  Entry& entry_of(std::uint32_t symbol) {
+    Target& target = module_.targets[symbol];
+    if (target.entry == 0) {
+      module_.entries.emplace_back().symbol = symbol;
+      target.entry = std::uint32_t(module_.entries.size());
+    }
+    return module_.entries[target.entry - 1];
+  }
+
+  Module& module_;
+};
+
+} // namespace
+
+Result<void> survey(Module& module, const Reach& reach) {
+  reset(module);
+  std::span<const Section> sections = module.object.sections();
+  for (std::uint32_t i = 1; i < sections.size(); ++i) {
+    if (!module.places[i].kept)
+      continue;
+    module.relocation_count += module.object.relocations(i).size();
+    if (Result<void> done = arch::survey_section(module, i, reach); !done)
+      return std::move(done).error().within(sections[i].name);
+    if (sections[i].kind == SectionKind::unwind && module.unwinding) {
+      Result<void> walked = for_each_frame(module, i, [&](const Relocation& start, std::uint32_t) {
+        module.frame_count += frame_is_live(module, start) ? 1 : 0;
+      });
+      if (!walked)
+        return std::move(walked).error().within(sections[i].name);
+    }
+  }
+  Allocator allocator(module);
+  for (std::uint32_t symbol : module.ifuncs)
+    allocator.add_ifunc(symbol);
+  for (std::uint32_t symbol : module.needy)
+    allocator.add(symbol);
+  if (module.needs_tls_ld)
+    module.tls_ld = allocator.got(16);
+  for (Thunk& thunk : module.thunks)
+    thunk.stub = allocator.stub(arch::thunk_bytes);
+  if (module.got_size == 0 && module.wants_got_base)
+    module.got_size = 8; // _GLOBAL_OFFSET_TABLE_ must lie somewhere
+  if (module.stub_size != 0 && module.unwinding)
+    ++module.frame_count;
+  return {};
+}
+
+} // namespace tenon::link

@@ -1,0 +1,142 @@
+// Which granules of an area are free: a bump pointer for what was never used, size-class bins for what came back.
+//
+// Live blocks have no headers and free memory holds no bookkeeping (it is full of trap bytes, and the program can see it),
+// so all of it stands beside the area, in a SideTable. A free range is a 24-byte node from a dense pool; the tag (4 bytes)
+// of its first and of its last granule names the node, which is how a freed block finds its neighbours. Tags are never
+// cleared: a tag only counts if the node it names ends, or begins, at just this granule. So freeing any granule-aligned part
+// of a block costs the same as freeing all of it: two tag reads, a bin operation or three, two tag writes.
+//
+// Bins follow two-level segregated fit (Masmano et al., "TLSF", ECRTS 2004): exact up to 15 granules, then eight per power
+// of two, one bit each in a bitmap. A search looks at a few ranges per bin and gives up after a bounded number; then fresh
+// memory is taken, and only when there is none left is every range looked at.
+//
+// Entries of the unwinder's table ("slots", see notify/frames.h) belong to address ranges, live or free, in address order.
+// Fresh memory appends entries at the table's end, splitting shares them out, coalescing joins runs that are adjacent
+// because nothing else can lie between.
+//
+// Not thread-safe: the owner locks. Nothing here allocates or fails but for SideTable::grow.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+#include <tenon/result.h>
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <mutex>
+#include <optional>
+#include <span>
+
+namespace tenon::memory {
+
+inline constexpr std::uint64_t granule = 16;
+
+// A stretch of granules, counted from the area's begin, with its entries of the unwinder's table.
+struct Piece {
+  std::uint32_t begin = 0;
+  std::uint32_t size = 0;
+  std::uint32_t first_slot = 0; // means nothing while `slots` is zero
+  std::uint32_t slots = 0;
+
+  std::uint32_t end() const noexcept { return begin + size; }
+};
+
+// Memory for tags and nodes of all areas of a Space: one private mapping, so that after fork() each process has its own.
+//
+// It is as large as the areas themselves (4 bytes of tag and 12 of node per granule: a free range needs at least one granule
+// and a live one beside it, so this is never too little), but it is address space only. Resident are the tag pages in which
+// free ranges begin or end (at worst a quarter of the area's used part) and one node per free range there ever was at a
+// time. Accessible is only as much as the areas' bump pointers need, in stripes that serve an equal part of each area: under
+// strict overcommit the kernel counts no more, and two kernel mappings do for all areas.
+class SideTable {
+public:
+  static constexpr std::size_t max_areas = 4;
+
+  // One table for areas of so many granules each.
+  static Result<void> create(std::span<const std::uint32_t> capacities, SideTable& out);
+  SideTable() = default;
+  ~SideTable();
+  SideTable(const SideTable&) = delete;
+  SideTable& operator=(const SideTable&) = delete;
+
+  // Makes sure that the first `granules` granules of an area have tags and nodes. Any thread. Errors: system.
+  Result<void> grow(std::size_t area, std::uint32_t granules);
+
+private:
+  friend class FreeSpace;
+  struct Part {
+    unsigned shift = 0;           // a stripe serves 2^shift granules
+    std::uint64_t tag_offset = 0; // in a stripe
+    std::uint64_t node_offset = 0;
+  };
+
+  std::byte* begin_ = nullptr;
+  std::uint64_t stride_ = 0;
+  std::uint32_t stripes_ = 0;
+  std::atomic<std::uint32_t> accessible_{0}; // stripes
+  std::mutex mutex_;
+  std::array<Part, max_areas> parts_{};
+};
+
+class FreeSpace {
+public:
+  // `address` is the area's first byte, for alignments.
+  void init(SideTable& table, std::size_t area, std::uint64_t address, std::uint32_t capacity, std::uint32_t slot_capacity);
+
+  // From what came back. `alignment` in granules, a power of two. `patient`: look at every range.
+  std::optional<Piece> take(std::uint32_t size, std::uint32_t alignment, std::uint32_t slots, bool patient = false) noexcept;
+
+  // From fresh memory (together with a free range just below it, if there is one): where it would end, then the taking.
+  // Between the two the owner grows the SideTable and backs the memory up to Fresh::end.
+  struct Fresh {
+    std::uint32_t begin = 0, end = 0;
+  };
+  std::optional<Fresh> plan_fresh(std::uint32_t size, std::uint32_t alignment, std::uint32_t slots) const noexcept;
+  Piece take_fresh(Fresh place, std::uint32_t slots) noexcept;
+
+  void give_back(const Piece& run) noexcept;
+
+  std::uint32_t used_end() const noexcept { return fresh_; } // granules below were handed out at least once
+  std::uint32_t slot_count() const noexcept { return slot_count_; }
+  std::uint32_t free_ranges() const noexcept { return free_ranges_; }
+
+private:
+  struct Node {
+    std::uint32_t begin, end;
+    std::uint32_t next, prev; // in the bin; `next` also links unused nodes
+    std::uint32_t first_slot, slots;
+  };
+  static constexpr std::uint32_t none = ~std::uint32_t(0);
+  static constexpr std::size_t bins = 256;
+
+  std::uint32_t& tag(std::uint32_t at) const noexcept;
+  Node& node(std::uint32_t index) const noexcept;
+  std::uint32_t aligned(std::uint64_t at, std::uint32_t alignment) const noexcept;
+  std::uint32_t ending_at(std::uint32_t at) const noexcept;
+  std::uint32_t beginning_at(std::uint32_t at) const noexcept;
+  bool fits(const Node& range, std::uint32_t size, std::uint32_t alignment, std::uint32_t slots) const noexcept;
+  Piece carve(std::uint32_t index, std::uint32_t begin, std::uint32_t size, std::uint32_t slots) noexcept;
+  void insert(const Piece& run) noexcept;
+  void remove(std::uint32_t index) noexcept;
+  static std::size_t bin_of(std::uint32_t size) noexcept;
+
+  // Tags and nodes, as SideTable laid them out.
+  std::byte* tags_ = nullptr;
+  std::byte* nodes_ = nullptr;
+  std::uint64_t stride_ = 0;
+  unsigned shift_ = 0;
+
+  std::uint64_t origin_ = 0; // the area's address in granules
+  std::uint32_t capacity_ = 0;
+  std::uint32_t fresh_ = 0;
+  std::uint32_t slot_capacity_ = 0;
+  std::uint32_t slot_count_ = 0;
+  std::uint32_t node_count_ = 0;
+  std::uint32_t free_ranges_ = 0;
+  std::uint32_t unused_node_ = none;
+  std::array<std::uint32_t, bins> heads_{};
+  std::array<std::uint64_t, bins / 64> filled_{};
+};
+
+} // namespace tenon::memory

@@ -1,0 +1,86 @@
+// mmap and its kin, with the calls' names and reasons in the errors.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "memory/system.h"
+
+#include "base/fault.h"
+
+#include <cerrno>
+#include <string>
+#include <system_error>
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+namespace tenon::memory::system {
+
+namespace {
+
+#ifdef MFD_EXEC
+constexpr unsigned memfd_exec = MFD_EXEC;
+#else
+constexpr unsigned memfd_exec = 0x10; // Linux 6.3; C libraries came later
+#endif
+
+#ifdef MADV_POPULATE_WRITE
+constexpr int advice_populate_write = MADV_POPULATE_WRITE;
+#else
+constexpr int advice_populate_write = 23; // Linux 5.14
+#endif
+
+} // namespace
+
+Error failure(const char* call, const char* what) {
+  const int reason = errno;
+  return {ErrorCode::system, std::string(call) + " for " + what + ": " + std::generic_category().message(reason)};
+}
+
+Result<std::byte*> map(void* at, std::uint64_t size, int protection, int flags, int fd, std::uint64_t offset,
+                       const char* what) {
+  void* const begin =
+      base::fault::injected() ? MAP_FAILED : ::mmap(at, size, protection, flags, fd, static_cast<off_t>(offset));
+  if (begin == MAP_FAILED) return failure("mmap", what);
+  return static_cast<std::byte*>(begin);
+}
+
+Result<void> protect(void* at, std::uint64_t size, int protection, const char* what) {
+  if (base::fault::injected() || ::mprotect(at, size, protection) != 0) return failure("mprotect", what);
+  return {};
+}
+
+Result<int> memory_file(std::uint64_t size, const char* what) {
+  if (base::fault::injected()) return failure("memfd_create", what);
+  int fd = ::memfd_create("tenon", MFD_CLOEXEC | memfd_exec);
+  if (fd < 0 && errno == EINVAL) fd = ::memfd_create("tenon", MFD_CLOEXEC);
+  if (fd < 0) return failure("memfd_create", what);
+  if (base::fault::injected() || ::ftruncate(fd, static_cast<off_t>(size)) != 0) {
+    const int reason = errno;
+    ::close(fd);
+    errno = reason;
+    return failure("ftruncate", what);
+  }
+  return fd;
+}
+
+Result<void> populate_for_write(void* at, std::uint64_t size, const char* what) {
+  if (base::fault::injected()) return failure("madvise", what);
+  while (::madvise(at, size, advice_populate_write) != 0) {
+    if (errno == EINTR || errno == EAGAIN) continue;
+    if (errno == EINVAL || errno == ENOSYS) return {};
+    return failure("madvise", what);
+  }
+  return {};
+}
+
+void advise(void* at, std::uint64_t size, int advice) noexcept {
+  const int kept = errno;
+  (void)::madvise(at, size, advice);
+  errno = kept;
+}
+
+void unmap(void* at, std::uint64_t size) noexcept {
+  const int kept = errno;
+  (void)::munmap(at, size);
+  errno = kept;
+}
+
+} // namespace tenon::memory::system

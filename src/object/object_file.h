@@ -1,0 +1,31 @@
+// What an Object holds: the bytes, and the flat tables that one pass over them made. Immutable once read, so copies share
+// it.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+#include <tenon/object.h>
+
+namespace tenon {
+
+struct Object::File {
+  std::string name;
+  Bytes bytes;
+  std::shared_ptr<const void> owner; // of bytes
+  Machine machine = Machine::other;
+  std::uint32_t first_global = 1;
+  std::vector<Section> sections;
+  std::vector<Symbol> symbols;
+  std::vector<Group> groups;
+  std::vector<std::uint32_t> group_members; // of all groups, one after the other
+
+  // Of section `index`, in place. Not checked here.
+  std::span<const Relocation> relocations_in_place(std::uint32_t index) const noexcept {
+    const Section& section = sections[index];
+    if (section.relocation_count == 0) return {};
+    // The bytes are an array of implicit-lifetime Relocations, of alignment 1.
+    const std::byte* at = sections[section.first_relocation_section].content.data();
+    return {reinterpret_cast<const Relocation*>(at), section.relocation_count};
+  }
+};
+
+} // namespace tenon

@@ -1,0 +1,23 @@
+# R_X86_64_SIZE32: Z + A in 32 bits, from 0 to 2^32 - 1. Z is the size of the symbol.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+# RUN: mkdir -p %t && %llvm_mc %s -o %t/test.o
+# RUN: %tenon link --check %s %t/test.o
+# RUN: python3 %S/../patch_object.py %t/test.o %t/bad1.o rela:.rela.data:0:offset=0x19
+# RUN: not %tenon link  -o %t/out %t/bad1.o 2>&1 | FileCheck %s --check-prefix=MALFORMED1
+# RUN: python3 %S/../patch_object.py %t/test.o %t/bad2.o symbol:object:size=0x100000000
+# RUN: not %tenon link  -o %t/out %t/bad2.o 2>&1 | FileCheck %s --check-prefix=MALFORMED2
+
+        .data
+        .globl  field, object
+# jitlink-check: *{4}field = 28
+field:  .long   object@SIZE + 4
+        .type   object, @object
+        .size   object, 24
+object: .zero   24
+
+# MALFORMED1-DAG: bad1.o
+# MALFORMED1-DAG: .data+0x19
+# MALFORMED2-DAG: bad2.o
+# MALFORMED2-DAG: {{\.data\+0x0}}
+# MALFORMED2-DAG: object

@@ -1,0 +1,33 @@
+# R_X86_64_TPOFF64: local exec, the offset from the thread pointer + A in 64 bits. Variables of a module
+# that comes at run time have no place at a fixed distance from the thread pointer: using one so is an error that names the flag to
+# compile with. (Variables of the host work: see tests/programs.)
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+# RUN: mkdir -p %t && %llvm_mc %s -o %t/test.o
+# RUN: not %tenon link -o %t/out %t/test.o 2>&1 | FileCheck %s --check-prefix=FLAG
+# RUN: python3 %S/../patch_object.py %t/test.o %t/bad1.o rela:.rela.text:0:offset=0x100
+# RUN: not %tenon link -o %t/out %t/bad1.o 2>&1 | FileCheck %s --check-prefix=MALFORMED
+
+# FLAG-DAG: test.o
+# FLAG-DAG: {{\.text\+0x2}}
+# FLAG-DAG: first
+# FLAG-DAG: {{-fPIC|-ftls-model=global-dynamic}}
+# MALFORMED-DAG: bad1.o
+
+        .text
+        .globl  test_load
+test_load:
+        movabsq $first@TPOFF, %rax
+        .section .tdata,"awT",@progbits
+        .globl  first, second
+        .type   first, @object
+        .size   first, 8
+first:  .quad   1
+        .type   second, @object
+        .size   second, 8
+second: .quad   2
+        .section .tbss,"awT",@nobits
+        .globl  zeroed
+        .type   zeroed, @object
+        .size   zeroed, 4
+zeroed: .zero   4
