@@ -70,10 +70,12 @@ public:
   Change(Change&&) noexcept;
   Change& operator=(Change&&) noexcept;
   ~Change();
+  // Null: there was no memory for it, which draft() reports.
   explicit Change(std::unique_ptr<engine::ChangeState> state);
 
 private:
   std::unique_ptr<engine::ChangeState> state_;
+  bool starved_ = false;
 };
 
 // Resolved, not placed: sizes are known.

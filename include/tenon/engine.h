@@ -41,8 +41,8 @@ public:
   // Source::process() unless told otherwise.
   Result<Library> library(std::string_view name = {});
 
-  // A new, empty change.
-  Change change();
+  // A new, empty change. If there is no memory for it, its draft() says so.
+  Change change() noexcept;
 
   EngineUsage usage() const noexcept;
 

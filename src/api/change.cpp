@@ -12,7 +12,7 @@ namespace tenon {
 
 using api::guarded;
 
-Change::Change(std::unique_ptr<engine::ChangeState> state) : state_(std::move(state)) {}
+Change::Change(std::unique_ptr<engine::ChangeState> state) : state_(std::move(state)), starved_(state_ == nullptr) {}
 Change::Change(Change&&) noexcept = default;
 Change& Change::operator=(Change&&) noexcept = default;
 Change::~Change() = default;
@@ -55,6 +55,8 @@ template <class F> void collected(engine::ChangeState& state, F&& body) {
 } // namespace
 
 ModuleId Change::add(const Library& library, Object object, ModuleOptions options) {
+  if (starved_)
+    return {};
   TENON_CHECK(state_ != nullptr, "a change was used after it had been consumed");
   ModuleId id{std::uint32_t(state_->additions.size())};
   collected(*state_, [&] {
@@ -67,6 +69,8 @@ ModuleId Change::add(const Library& library, Object object, ModuleOptions option
 }
 
 void Change::remove(Module module) {
+  if (starved_)
+    return;
   TENON_CHECK(state_ != nullptr, "a change was used after it had been consumed");
   collected(*state_, [&] {
     for (const auto& there : state_->removals)
@@ -80,6 +84,8 @@ void Change::remove(Module module) {
 }
 
 Result<Draft> Change::draft() && {
+  if (starved_)
+    return api::out_of_memory();
   return guarded([&]() -> Result<Draft> {
     std::unique_ptr<engine::ChangeState> state = take(state_);
     if (Result<void> drafted = engine::draft(*state); !drafted)
@@ -229,12 +235,15 @@ struct Code::State {
   ~State() {
     for (auto module = modules.rbegin(); module != modules.rend(); ++module)
       (*module)->finalize();
-    if (std::shared_ptr<engine::EngineState> alive = engine.lock())
+    std::shared_ptr<engine::EngineState> alive = engine.lock();
+    if (alive)
       engine::end_released(*alive, modules);
     for (const auto& module : modules)
       module->release_memory();
     for (const auto& module : needed)
       module->pins.fetch_sub(1, std::memory_order_acq_rel);
+    if (alive)
+      engine::sweep(*alive);
   }
 };
 

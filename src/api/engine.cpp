@@ -29,7 +29,9 @@ Result<Library> Engine::library(std::string_view name) {
   });
 }
 
-Change Engine::change() { return Change(std::make_unique<engine::ChangeState>(state_)); }
+Change Engine::change() noexcept {
+  return Change(std::unique_ptr<engine::ChangeState>(new (std::nothrow) engine::ChangeState(state_)));
+}
 
 const Options& Engine::options() const noexcept { return state_->options; }
 
@@ -57,9 +59,7 @@ EngineUsage Engine::usage() const noexcept {
     for (const auto& module : library->modules)
       count(*module);
   }
-  for (const auto& module : state_->remnants)
-    count(*module);
-  for (const auto& module : state_->lingering)
+  for (const auto& module : state_->removed)
     count(*module);
   return usage;
 }
@@ -69,16 +69,16 @@ Library::Handle::~Handle() {
   // stays until they are gone, or the engine is.
   if (!state->name.empty() || state->closed)
     return;
+  bool closed = false;
   try {
-    if (!engine::close_library(*engine, state)) {
-      std::lock_guard lock(engine->commit_mutex);
-      engine->orphans.push_back(state);
-    }
+    closed = engine::close_library(*engine, state).ok();
   } catch (const std::bad_alloc&) {
-    std::lock_guard lock(engine->commit_mutex);
-    for (const auto& module : state->modules)
-      module->library = state; // nothing was changed; the modules end with the engine
+    // Nothing was changed.
   }
+  if (closed)
+    return;
+  std::lock_guard lock(engine->commit_mutex);
+  engine->orphans.push_back(state); // has the capacity
 }
 
 const std::string& Library::name() const noexcept { return handle_->state->name; }

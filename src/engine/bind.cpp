@@ -41,7 +41,7 @@ void allocate_commons(ChangeState& change) {
 std::uint8_t definition_flags(const link::Module& module, const Symbol& symbol) {
   std::uint8_t flags = 0;
   if (symbol.section < module.object_sections()) {
-    SectionKind kind = module.object.sections()[symbol.section].kind;
+    SectionKind kind = module.sections()[symbol.section].kind;
     if (kind == SectionKind::tls_data || kind == SectionKind::tls_zero)
       flags |= flag::tls;
   }
@@ -56,7 +56,7 @@ std::uint8_t definition_flags(const link::Module& module, const Symbol& symbol) 
 
 Target target_in_change(const ChangeState& change, const Name& name, std::uint32_t module) {
   const link::Module& owner = *change.modules[name.module];
-  const Symbol& symbol = owner.object.symbols()[name.symbol];
+  const Symbol& symbol = owner.symbols()[name.symbol];
   Target target;
   target.flags = definition_flags(owner, symbol);
   if (symbol.section == section_absolute) {
@@ -85,7 +85,7 @@ bool bind_section_bound(link::Module& module, std::string_view name, Target& tar
   if (!start && !stop)
     return false;
   std::string_view section_name = name.substr(start ? 8 : 7);
-  std::span<const Section> sections = module.object.sections();
+  std::span<const Section> sections = module.sections();
   for (std::uint32_t i = 1; i < sections.size(); ++i) {
     if (sections[i].name != section_name || !module.places[i].kept)
       continue;
@@ -163,7 +163,7 @@ void bind_module(ChangeState& change, std::uint32_t index) {
       module.tls_bindings.push_back({first + i, change.extras[name.extra].tls_key, change.extras[name.extra].tls_static_offset});
     if (change.edits.empty())
       continue;
-    if (const Edit* edit = bound_by_edit(change, index, module.object.symbols()[first + i].name())) {
+    if (const Edit* edit = bound_by_edit(change, index, module.symbols()[first + i].name())) {
       target = {};
       target.kind = TargetKind::fixed;
       target.address = edit->address.value;
@@ -184,13 +184,13 @@ std::map<std::uint32_t, std::vector<std::string>> users_of_missing(const ChangeS
     for (std::uint32_t s = 1; s < module.object_sections(); ++s) {
       if (!module.places[s].kept)
         continue;
-      for (const Relocation& r : module.object.relocations(s)) {
+      for (const Relocation& r : module.relocations(s)) {
         if (r.symbol < first || r.symbol - first >= names.size() || module.targets[r.symbol].kind != TargetKind::missing)
           continue;
         std::uint32_t id = names[r.symbol - first];
         if (id == link::none || told[id]++ >= enough)
           continue;
-        users[id].push_back(module.name + ": " + std::string(module.object.sections()[s].name) + "+" + base::hex(r.offset));
+        users[id].push_back(module.name + ": " + std::string(module.sections()[s].name) + "+" + base::hex(r.offset));
       }
     }
   }

@@ -47,6 +47,8 @@ struct ChangeState {
   std::vector<ModuleDraft> drafts;          // beside `modules`
   std::optional<NameTable> names;
   std::vector<NameExtra> extras;
+  std::vector<NameRecords> records;         // beside `names`, from prepare_states() on
+  std::vector<const SymbolRecord*> leaving_groups; // COMDAT groups that only removed modules share, sorted
   std::vector<std::uint32_t> pending;       // names that are not resolved yet
   std::vector<std::shared_ptr<ModuleState>> pins; // published modules that names were resolved to
   std::vector<Missing> missing;
@@ -96,6 +98,11 @@ std::vector<LinkerEntry> linker_entries(const ChangeState& change);
 std::vector<BlockRequest> client_requests(const ChangeState& change, Granularity granularity);
 Result<void> copy_out(const ChangeState& change, std::span<const std::span<std::byte>> buffers);
 Result<void> edit(ChangeState& change, std::vector<Edit> edits);
+
+// Whether a published symbol or group goes when the change is committed.
+bool leaves(const ChangeState& change, const SymbolRecord& record) noexcept;
+// The COMDAT groups that nobody shares once these modules are gone, sorted; under EngineState::commit_mutex.
+std::vector<const SymbolRecord*> find_leaving_groups(std::span<const std::shared_ptr<ModuleState>> removals);
 
 // Parts of draft(), in the order in which they run.
 Result<void> introduce_module(ChangeState& change, std::uint32_t index);  // groups, sections, symbols into names

@@ -7,6 +7,7 @@
 #include "engine/change_state.h"
 
 #include "base/check.h"
+#include "base/stable_sort.h"
 
 #include <cxxabi.h>
 
@@ -33,7 +34,7 @@ Result<void> register_frames(ChangeState& change) {
         continue;
       for (std::uint32_t i = 1; i < module.places.size(); ++i) {
         bool synthetic = i >= module.object_sections();
-        SectionKind kind = synthetic ? link::synthetic_kind(Synthetic(i - module.object_sections())) : module.object.sections()[i].kind;
+        SectionKind kind = synthetic ? link::synthetic_kind(Synthetic(i - module.object_sections())) : module.sections()[i].kind;
         if (module.places[i].kept && kind == SectionKind::unwind)
           state.client.frames.emplace_back(Addr{module.places[i].address}.as<const std::byte*>());
       }
@@ -63,7 +64,9 @@ Result<void> choose_ifuncs(ChangeState& change) {
     link::Module& module = *change.modules[m];
     for (std::uint32_t symbol : module.ifuncs) {
       const link::Target& target = module.targets[symbol];
-      const Symbol& definition = module.object.symbols()[symbol];
+      if (target.kind != link::TargetKind::section)
+        continue; // a stronger definition has won
+      const Symbol& definition = module.symbols()[symbol];
       std::uint64_t resolver = module.places[definition.section].address + definition.value;
       const link::SectionPlace& slots = module.place(Synthetic::slots);
       std::uint32_t slot = module.entries[target.entry - 1].slot;
@@ -76,29 +79,52 @@ Result<void> choose_ifuncs(ChangeState& change) {
         return Error{ErrorCode::initializer, module.name + ": the resolver of IFUNC '" + std::string(definition.name()) + "' threw"};
       }
       memory::WriteGuard guard(space);
-      auto* cell = reinterpret_cast<std::uint64_t*>(slots.local + slot);
+      // A client's memory has been published by now: its slots are writable where the program sees them.
+      auto* cell = change.mode == PlaceMode::client ? Addr{slots.address + slot}.as<std::uint64_t*>()
+                                                    : reinterpret_cast<std::uint64_t*>(slots.local + slot);
       std::atomic_ref<std::uint64_t>(*cell).store(chosen, std::memory_order_release);
     }
   }
   return {};
 }
 
+bool is_new_forward(const Name& name) {
+  return name.module == link::none && name.kind == link::TargetKind::missing && name.forward && name.needed && name.address != 0;
+}
+
+// Whether what the references of a change were bound to is still there; under EngineState::tables.
+Result<void> check_references(const ChangeState& change) {
+  for (const ModuleDraft& draft : change.drafts)
+    for (const auto& [signature, record] : draft.shared_groups)
+      if ((record->flags & symbol_flag::erased) != 0)
+        return conflict("COMDAT group '" + std::string(signature) + "', which this change shares, was removed meanwhile");
+  for (std::uint32_t i = 0; i < change.names->size(); ++i) {
+    const Name& name = (*change.names)[i];
+    if (name.record == nullptr)
+      continue;
+    if (((name.record->flags & symbol_flag::forward) != 0) != name.forward_record)
+      return conflict("'" + std::string(name.view()) + "', a forward reference, was defined or reopened meanwhile");
+    if (name.module == link::none && (name.record->flags & symbol_flag::erased) != 0)
+      return conflict("'" + std::string(name.view()) + "' of " + name.record->module->name + " was removed meanwhile");
+  }
+  return {};
+}
+
 // What the definitions of a change meet when they are published.
 Result<void> check_definitions(ChangeState& change) {
-  auto leaving = [&](const SymbolRecord* record) {
-    return std::any_of(change.removals.begin(), change.removals.end(),
-                       [&](const std::shared_ptr<ModuleState>& m) { return m.get() == record->module && record->group == nullptr; });
-  };
+  if (!change.removals.empty() && find_leaving_groups(change.removals) != change.leaving_groups)
+    return conflict("another change has begun or ceased meanwhile to share COMDAT groups of the modules that this one removes");
   for (std::uint32_t i = 0; i < change.names->size(); ++i) {
     const Name& name = (*change.names)[i];
     LibraryState& library = *change.libraries[name.library];
-    if (name.group != link::none && library.groups.find(name.view(), name.hash) != nullptr)
+    const SymbolRecord* group = name.group != link::none ? library.groups.find(name.view(), name.hash) : nullptr;
+    if (group != nullptr && !leaves(change, *group))
       return conflict("COMDAT group '" + std::string(name.view()) + "' was committed by another change meanwhile");
-    if (name.module == link::none)
+    if (name.module == link::none && !is_new_forward(name))
       continue;
     SymbolRecord* there = library.symbols.find(name.view(), name.hash);
-    SymbolRecord* expected = name.record != nullptr && (name.record->flags & symbol_flag::forward) != 0 ? name.record : nullptr;
-    if (there == expected || (there != nullptr && leaving(there)))
+    SymbolRecord* expected = name.forward_record ? name.record : nullptr;
+    if (there == expected || (there != nullptr && leaves(change, *there)))
       continue;
     if (there == nullptr || name.strength != Strength::strong || (there->flags & symbol_flag::forward) != 0)
       return conflict("'" + std::string(name.view()) + "' was defined or removed by another change meanwhile");
@@ -110,8 +136,6 @@ Result<void> check_definitions(ChangeState& change) {
 
 Result<void> check_pins(ChangeState& change) {
   for (const std::shared_ptr<ModuleState>& pin : change.pins) {
-    if (!pin->live.load(std::memory_order_relaxed) && !pin->remnant)
-      return conflict("module " + pin->name + ", which this change refers to, was removed meanwhile");
     bool leaving = std::find(change.removals.begin(), change.removals.end(), pin) != change.removals.end();
     if (leaving)
       for (const ModuleDraft& draft : change.drafts)
@@ -134,7 +158,7 @@ std::vector<NewForward> make_forwards(ChangeState& change) {
   std::vector<NewForward> made;
   for (std::uint32_t i = 0; i < change.names->size(); ++i) {
     const Name& name = (*change.names)[i];
-    if (name.module != link::none || name.kind != link::TargetKind::missing || !name.forward || !name.needed || name.address == 0)
+    if (!is_new_forward(name))
       continue;
     auto bytes = std::make_unique<std::byte[]>(SymbolRecord::bytes(name.size));
     SymbolRecord* record = SymbolRecord::make(bytes.get(), name.view(), name.hash);
@@ -156,7 +180,7 @@ std::vector<Adoption> find_adoptions(ChangeState& change) {
   std::vector<Adoption> adoptions;
   for (std::uint32_t i = 0; i < change.names->size(); ++i) {
     const Name& name = (*change.names)[i];
-    if (name.module == link::none || name.record == nullptr || (name.record->flags & symbol_flag::forward) == 0)
+    if (name.module == link::none || !name.forward_record)
       continue;
     ModuleState* definer = change.drafts[name.module].state.get();
     for (const std::shared_ptr<ModuleState>& user : change.libraries[name.library]->modules)
@@ -172,7 +196,7 @@ void fill_forwards(ChangeState& change, const std::vector<Adoption>& adoptions) 
   memory::Space& space = *change.engine->machinery->space;
   for (std::uint32_t i = 0; i < change.names->size(); ++i) {
     Name& name = (*change.names)[i];
-    if (name.module == link::none || name.record == nullptr || (name.record->flags & symbol_flag::forward) == 0)
+    if (name.module == link::none || !name.forward_record)
       continue;
     name.record->address = change.modules[name.module]->targets[name.symbol].address;
     name.record->module = change.drafts[name.module].state.get();
@@ -224,16 +248,15 @@ void publish(ChangeState& change, std::vector<NewForward>& forwards, const std::
     library.own_records.push_back(std::move(forward.bytes));
     library.own_slots.push_back(std::move(change.forward_slots[slot++]));
   }
-  for (ModuleDraft& draft : change.drafts) {
+  for (std::size_t m = 0; m < change.drafts.size(); ++m) {
+    ModuleDraft& draft = change.drafts[m];
     LibraryState& library = *change.libraries[draft.library];
     ModuleState& state = *draft.state;
+    state.bindings = std::move(change.modules[m]->targets);
+    state.places = std::move(change.modules[m]->places);
     state.for_each_record([&](SymbolRecord& record) {
       ((record.flags & symbol_flag::group) != 0 ? library.groups : library.symbols).insert(&record);
     });
-    for (SymbolRecord* group : state.groups)
-      ++group->users;
-    for (const Dependency& dependency : state.dependencies)
-      ++(dependency.group != nullptr ? dependency.group->users : dependency.module->users);
     state.sequence = change.engine->next_sequence++;
     state.index = std::uint32_t(library.modules.size());
     library.modules.push_back(draft.state);
@@ -249,7 +272,7 @@ void note_forwards(ChangeState& change, const std::vector<NewForward>& fresh) {
       const Name& name = (*change.names)[id];
       if (name.module != link::none)
         continue;
-      if (name.record != nullptr && (name.record->flags & symbol_flag::forward) != 0)
+      if (name.forward_record)
         draft.state->forwards.push_back(name.record);
       for (const NewForward& forward : fresh)
         if (forward.name == id)
@@ -278,22 +301,29 @@ Result<void> publish_client_memory(ChangeState& change) {
   return {};
 }
 
-// (4) All initializers of a change, as one program's: by priority, then in the order of modules.
-Result<void> run_initializers(ChangeState& change) {
-  struct Call {
-    ModuleState* module;
-    InitCall call;
-  };
-  std::vector<Call> calls;
-  for (ModuleDraft& draft : change.drafts) {
-    if (!draft.options.initialize)
-      continue;
-    draft.state->initialized.store(true, std::memory_order_release);
-    for (const InitCall& call : draft.state->initializers)
-      calls.push_back({draft.state.get(), call});
-  }
-  std::stable_sort(calls.begin(), calls.end(), [](const Call& a, const Call& b) { return a.call.priority < b.call.priority; });
-  for (const Call& call : calls) {
+struct PendingCall {
+  ModuleState* module;
+  InitCall call;
+};
+
+// All initializers of a change, as one program's: by priority, then in the order of modules. Before the point of no return,
+// because the list needs memory.
+std::vector<PendingCall> collect_initializers(ChangeState& change, bool initialize) {
+  std::vector<PendingCall> calls;
+  for (ModuleDraft& draft : change.drafts)
+    if (initialize && draft.options.initialize)
+      for (const InitCall& call : draft.state->initializers)
+        calls.push_back({draft.state.get(), call});
+  base::stable_sort_by(calls, [](const PendingCall& call) { return call.call.priority; });
+  return calls;
+}
+
+// (4)
+Result<void> run_initializers(ChangeState& change, const std::vector<PendingCall>& calls) {
+  for (ModuleDraft& draft : change.drafts)
+    if (draft.options.initialize)
+      draft.state->initialized.store(true, std::memory_order_release);
+  for (const PendingCall& call : calls) {
     try {
       reinterpret_cast<void (*)(int, char**, char**)>(call.call.function)(0, nullptr, environ);
     } catch (const abi::__forced_unwind&) {
@@ -332,7 +362,8 @@ Result<std::vector<Module>> commit(ChangeState& change, bool initialize) {
   modules.reserve(change.drafts.size());
   for (const ModuleDraft& draft : change.drafts)
     modules.emplace_back(draft.state);
-  std::vector<std::shared_ptr<ModuleState>> gone;
+  std::vector<PendingCall> initializers = collect_initializers(change, initialize);
+  Removal removal(change.removals);
   {
     std::lock_guard lock(engine.commit_mutex);
     if (Result<void> removable = check_removable(engine, change.removals); !removable)
@@ -343,20 +374,23 @@ Result<std::vector<Module>> commit(ChangeState& change, bool initialize) {
       if (library->closed)
         return Error{ErrorCode::conflict, "library " + library->name + " was closed meanwhile"};
     std::unique_lock tables(engine.tables);
+    if (Result<void> found = check_references(change); !found)
+      return std::move(found).error();
     if (Result<void> defined = check_definitions(change); !defined)
       return std::move(defined).error();
     std::vector<Adoption> adoptions = find_adoptions(change);
     reserve_room(change, forwards.size());
-    if (!change.removals.empty()) {
-      reserve_for_removal(engine, change.removals.size(), gone);
-      unpublish(engine, change.removals, gone);
-    }
+    // What is added is counted before anything leaves: a COMDAT group may go from one to the other.
+    for (const ModuleDraft& draft : change.drafts)
+      count_references(*draft.state);
+    if (!removal.modules.empty())
+      unpublish(engine, removal);
     publish(change, forwards, adoptions);
   }
-  if (!gone.empty())
-    retire(engine, gone);
+  if (!removal.modules.empty())
+    retire(engine, removal);
   if (initialize)
-    if (Result<void> initialized = run_initializers(change); !initialized)
+    if (Result<void> initialized = run_initializers(change, initializers); !initialized)
       return std::move(initialized).error();
   return modules;
 }
@@ -373,12 +407,16 @@ void pin_closure(std::span<const std::shared_ptr<ModuleState>> from, std::vector
   while (!work.empty()) {
     ModuleState* module = work.back();
     work.pop_back();
-    for (const Dependency& dependency : module->dependencies) {
-      if (!seen.insert(dependency.module).second)
-        continue;
-      work.push_back(dependency.module);
-      found.push_back(dependency.module->shared_from_this());
-    }
+    auto need = [&](ModuleState* other) {
+      if (!seen.insert(other).second)
+        return;
+      work.push_back(other);
+      found.push_back(other->shared_from_this());
+    };
+    for (const Dependency& dependency : module->dependencies)
+      need(dependency.module);
+    for (const SymbolRecord* group : module->groups)
+      need(group->module);
   }
   for (const std::shared_ptr<ModuleState>& module : found)
     module->pins.fetch_add(1, std::memory_order_relaxed);
@@ -390,16 +428,13 @@ void pin_closure(std::span<const std::shared_ptr<ModuleState>> from, std::vector
 void end_released(EngineState& engine, std::span<const std::shared_ptr<ModuleState>> modules) noexcept {
   {
     std::lock_guard lock(engine.commit_mutex);
+    std::unique_lock tables(engine.tables);
     for (const std::shared_ptr<ModuleState>& module : modules) {
-      for (SymbolRecord* group : module->groups)
-        --group->users;
-      for (const Dependency& dependency : module->dependencies)
-        --(dependency.group != nullptr ? dependency.group->users : dependency.module->users);
+      uncount_references(*module);
       module->groups.clear();
       module->dependencies.clear();
     }
   }
-  sweep(engine);
 }
 
 Result<std::vector<std::shared_ptr<ModuleState>>> release(ChangeState& change, std::vector<std::shared_ptr<ModuleState>>& needed,
@@ -413,22 +448,25 @@ Result<std::vector<std::shared_ptr<ModuleState>>> release(ChangeState& change, s
   std::vector<std::shared_ptr<ModuleState>> states;
   for (const ModuleDraft& draft : change.drafts)
     states.push_back(draft.state);
+  std::vector<PendingCall> initializers = collect_initializers(change, initialize);
   {
     std::lock_guard lock(change.engine->commit_mutex);
-    if (Result<void> pinned = check_pins(change); !pinned)
-      return std::move(pinned).error();
+    std::unique_lock tables(change.engine->tables);
+    if (Result<void> found = check_references(change); !found)
+      return std::move(found).error();
     pin_closure(states, needed);
     for (const ModuleDraft& draft : change.drafts) {
-      for (SymbolRecord* group : draft.state->groups)
-        ++group->users;
-      for (const Dependency& dependency : draft.state->dependencies)
-        ++(dependency.group != nullptr ? dependency.group->users : dependency.module->users);
+      count_references(*draft.state);
       draft.state->sequence = change.engine->next_sequence++;
     }
   }
   if (initialize)
-    if (Result<void> initialized = run_initializers(change); !initialized)
+    if (Result<void> initialized = run_initializers(change, initializers); !initialized) {
+      for (auto state = states.rbegin(); state != states.rend(); ++state)
+        (*state)->finalize();
+      end_released(*change.engine, states);
       return std::move(initialized).error();
+    }
   return states;
 }
 

@@ -3,6 +3,8 @@
 #include "engine/change_state.h"
 
 #include <algorithm>
+#include <functional>
+#include <map>
 
 namespace tenon::engine {
 
@@ -49,8 +51,8 @@ void describe_layouts(ChangeState& change) {
         continue;
       bool synthetic = i >= module.object_sections();
       auto which = link::Synthetic(i - module.object_sections());
-      SectionKind kind = synthetic ? link::synthetic_kind(which) : module.object.sections()[i].kind;
-      sections.push_back({{{m}, i}, synthetic ? link::synthetic_name(which) : module.object.sections()[i].name, kind, place.size,
+      SectionKind kind = synthetic ? link::synthetic_kind(which) : module.sections()[i].kind;
+      sections.push_back({{{m}, i}, synthetic ? link::synthetic_name(which) : module.sections()[i].name, kind, place.size,
                           place.alignment, place.content_size, synthetic});
       if (kind == SectionKind::unwind)
         layout.unwind += place.size;
@@ -73,10 +75,36 @@ Result<void> check_removals(ChangeState& change) {
   if (change.removals.empty())
     return {};
   std::lock_guard lock(change.engine->commit_mutex);
+  change.leaving_groups = find_leaving_groups(change.removals);
   return check_removable(*change.engine, change.removals);
 }
 
 } // namespace
+
+std::vector<const SymbolRecord*> find_leaving_groups(std::span<const std::shared_ptr<ModuleState>> removals) {
+  std::map<const SymbolRecord*, std::uint32_t> users;
+  for (const std::shared_ptr<ModuleState>& module : removals) {
+    for (const SymbolRecord* group : module->groups)
+      ++users[group];
+    for (const Dependency& dependency : module->dependencies)
+      if (dependency.group != nullptr)
+        ++users[dependency.group];
+  }
+  std::vector<const SymbolRecord*> leaving;
+  for (const auto& [group, count] : users)
+    if (group->users == count)
+      leaving.push_back(group);
+  return leaving;
+}
+
+bool leaves(const ChangeState& change, const SymbolRecord& record) noexcept {
+  if (change.removals.empty())
+    return false;
+  if (const SymbolRecord* group = (record.flags & symbol_flag::group) != 0 ? &record : record.group)
+    return std::binary_search(change.leaving_groups.begin(), change.leaving_groups.end(), group, std::less<>());
+  return std::any_of(change.removals.begin(), change.removals.end(),
+                     [&](const std::shared_ptr<ModuleState>& module) { return module.get() == record.module; });
+}
 
 std::string module_context(const ChangeState& change, std::uint32_t index) { return change.modules[index]->name; }
 
@@ -139,6 +167,7 @@ void ChangeState::undo_draft() noexcept {
   pins.clear();
   pending.clear();
   extras.clear();
+  records.clear();
   names.reset();
 }
 

@@ -7,6 +7,7 @@
 #include "link/arch/arch.h"
 
 #include <algorithm>
+#include <optional>
 #include <unordered_set>
 
 namespace tenon::engine {
@@ -14,11 +15,13 @@ namespace tenon::engine {
 namespace {
 
 Result<std::shared_ptr<Machinery>> make_machinery(const memory::SpaceOptions& options, bool unwinding) {
+  auto machinery = std::make_shared<Machinery>(); // before there is a range to give back
   Result<memory::AddressRange> range = unwinding ? notify::reserve_anchor(options) : memory::reserve(options);
   if (!range)
     return std::move(range).error();
-  auto machinery = std::make_shared<Machinery>();
-  Result<std::shared_ptr<memory::Space>> space = memory::Space::create(options, *range);
+  memory::SpaceOptions granted = options;
+  granted.size = range->size; // the low 2 GiB may have had room for less
+  Result<std::shared_ptr<memory::Space>> space = memory::Space::create(granted, *range);
   if (!space)
     return std::move(space).error();
   machinery->space = std::move(*space);
@@ -35,8 +38,7 @@ void collect_all_modules(EngineState& engine, std::vector<std::shared_ptr<Module
   for (const std::weak_ptr<LibraryState>& weak : engine.libraries)
     if (std::shared_ptr<LibraryState> library = weak.lock())
       std::move(library->modules.begin(), library->modules.end(), std::back_inserter(all));
-  std::move(engine.remnants.begin(), engine.remnants.end(), std::back_inserter(all));
-  std::move(engine.lingering.begin(), engine.lingering.end(), std::back_inserter(all));
+  std::move(engine.removed.begin(), engine.removed.end(), std::back_inserter(all));
 }
 
 } // namespace
@@ -91,28 +93,28 @@ std::shared_ptr<LibraryState> EngineState::library(std::string_view name) {
   if (libraries.size() == libraries.capacity())
     std::erase_if(libraries, [](const std::weak_ptr<LibraryState>& weak) { return weak.expired(); });
   libraries.push_back(library);
+  orphans.reserve(libraries.capacity()); // whoever drops a library's last handle can't be told of a failure
   if (!name.empty())
     named.emplace(name, library);
   return library;
 }
 
 Result<void> close_library(EngineState& engine, const std::shared_ptr<LibraryState>& library) {
-  std::vector<std::shared_ptr<ModuleState>> gone;
+  std::optional<Removal> removal;
   {
     std::lock_guard lock(engine.commit_mutex);
     if (library->closed)
       return {};
-    std::vector<std::shared_ptr<ModuleState>> modules = library->modules;
-    if (Result<void> removable = check_removable(engine, modules); !removable)
+    if (Result<void> removable = check_removable(engine, library->modules); !removable)
       return removable;
-    reserve_for_removal(engine, modules.size(), gone);
+    removal.emplace(library->modules);
     std::unique_lock tables(engine.tables);
-    unpublish(engine, modules, gone);
+    unpublish(engine, *removal);
     library->closed = true;
     if (auto found = engine.named.find(library->name); found != engine.named.end() && found->second == library)
       engine.named.erase(found);
   }
-  retire(engine, gone);
+  retire(engine, *removal);
   return {};
 }
 

@@ -14,6 +14,7 @@
 #include "engine/module_state.h"
 #include "engine/symbol_table.h"
 
+#include <list>
 #include <map>
 #include <mutex>
 #include <shared_mutex>
@@ -36,6 +37,9 @@ struct LibraryState {
   bool closed = false;
 };
 
+// Lists are spliced: what has been put into one can go on to the others without memory.
+using ModuleList = std::list<std::shared_ptr<ModuleState>>;
+
 struct EngineState : std::enable_shared_from_this<EngineState> {
   Options options;
   std::shared_ptr<Machinery> machinery;
@@ -46,9 +50,9 @@ struct EngineState : std::enable_shared_from_this<EngineState> {
   // Under commit_mutex.
   std::map<std::string, std::shared_ptr<LibraryState>, std::less<>> named;
   std::vector<std::weak_ptr<LibraryState>> libraries;   // all of them
-  std::vector<std::shared_ptr<LibraryState>> orphans;   // closed, but others still refer to their modules
-  std::vector<std::shared_ptr<ModuleState>> remnants;   // removed, but others share their COMDAT groups
-  std::vector<std::shared_ptr<ModuleState>> lingering;  // removed and finalized, but pinned, or needed by one that is
+  std::vector<std::shared_ptr<LibraryState>> orphans;   // without a handle, but others refer to their modules; has the
+                                                        // capacity for all libraries
+  ModuleList removed; // being finalized, or pinned, or COMDAT groups of theirs are shared, or needed by one of these
   std::uint64_t next_sequence = 1;
 
   ~EngineState();
@@ -64,15 +68,23 @@ Result<void> remove_modules(EngineState& engine, std::span<const std::shared_ptr
 
 // The two halves, for a commit that removes and adds at once; under commit_mutex, unpublish under tables too.
 Result<void> check_removable(EngineState& engine, std::span<const std::shared_ptr<ModuleState>> modules);
-// Room for what unpublish and retire keep; may throw std::bad_alloc.
-void reserve_for_removal(EngineState& engine, std::size_t count, std::vector<std::shared_ptr<ModuleState>>& gone);
-// Moves the modules out of their libraries into `gone`, which has the capacity.
-void unpublish(EngineState& engine, std::span<const std::shared_ptr<ModuleState>> modules,
-               std::vector<std::shared_ptr<ModuleState>>& gone) noexcept;
-// Without a lock: finalizers in the reverse order of commits, then the memory of those that nobody pins.
-void retire(EngineState& engine, std::vector<std::shared_ptr<ModuleState>>& gone) noexcept;
-// Frees removed modules that had been pinned and are no longer. The caller holds no lock.
+// What is removed by one change. Made before the removal, so that this needs no memory; may throw std::bad_alloc.
+struct Removal {
+  std::vector<std::shared_ptr<ModuleState>> modules;
+  ModuleList entries; // the same, for EngineState::removed
+
+  explicit Removal(std::span<const std::shared_ptr<ModuleState>> leaving) : modules(leaving.begin(), leaving.end()),
+                                                                            entries(leaving.begin(), leaving.end()) {}
+};
+// Moves the modules out of their libraries into EngineState::removed.
+void unpublish(EngineState& engine, Removal& removal) noexcept;
+// Without a lock: finalizers in the reverse order of commits, then the memory of those that nobody needs.
+void retire(EngineState& engine, Removal& removal) noexcept;
+// Frees removed modules that had been needed and are no longer, closes libraries that had been in use. The caller holds no lock.
 void sweep(EngineState& engine) noexcept;
+// Counts a module as a user of what it refers to, or no longer; under commit_mutex and, if the groups are published, tables.
+void count_references(const ModuleState& module) noexcept;
+void uncount_references(const ModuleState& module) noexcept;
 
 // Takes a library out of its engine: all its modules go. Errors: still_used; nothing has changed then.
 Result<void> close_library(EngineState& engine, const std::shared_ptr<LibraryState>& library);

@@ -50,7 +50,7 @@ void choose_groups(ChangeState& change, std::uint32_t index) {
     bool provided_here = false;
     if (name.group == link::none) {
       SymbolRecord* published = library.groups.find(name.view(), name.hash);
-      if (published != nullptr && published->module != nullptr) {
+      if (published != nullptr && !leaves(change, *published)) {
         draft.shared_groups.emplace_back(group.signature, published);
         change.pins.push_back(published->module->shared_from_this());
       } else {
@@ -61,7 +61,7 @@ void choose_groups(ChangeState& change, std::uint32_t index) {
     if (provided_here)
       continue;
     if (draft.dropped.empty())
-      draft.dropped.resize(module.object.sections().size());
+      draft.dropped.resize(module.sections().size());
     for (std::uint32_t section : group.sections)
       draft.dropped[section] = 1;
   }
@@ -143,7 +143,7 @@ Target local_target(const link::Module& module, const ModuleDraft& draft, const 
   }
   target.kind = is_dropped(draft, symbol.section) ? TargetKind::discarded : TargetKind::section;
   target.where = symbol.section;
-  const SectionKind kind = module.object.sections()[symbol.section].kind;
+  const SectionKind kind = module.sections()[symbol.section].kind;
   if (kind == SectionKind::tls_data || kind == SectionKind::tls_zero)
     target.flags |= link::target_flag::tls;
   return target;
@@ -152,7 +152,7 @@ Target local_target(const link::Module& module, const ModuleDraft& draft, const 
 Result<void> enter_symbols(ChangeState& change, std::uint32_t index) {
   link::Module& module = *change.modules[index];
   ModuleDraft& draft = change.drafts[index];
-  std::span<const Symbol> symbols = module.object.symbols();
+  std::span<const Symbol> symbols = module.symbols();
   module.targets.assign(symbols.size(), {});
   module.targets[0].kind = TargetKind::fixed; // the null symbol: an absolute zero
   std::uint32_t first = module.object.first_global();

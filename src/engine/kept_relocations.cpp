@@ -8,14 +8,14 @@ KeptRelocations KeptRelocations::of(const link::Module& module) {
   KeptRelocations kept;
   std::size_t sections = 0;
   for (std::uint32_t i = 1; i < module.object_sections(); ++i)
-    sections += module.places[i].kept && !module.object.relocations(i).empty() ? 1 : 0;
+    sections += module.places[i].kept && !module.relocations(i).empty() ? 1 : 0;
   kept.sections_.reserve(sections);
   kept.words_.reserve(module.relocation_count);
   for (std::uint32_t i = 1; i < module.object_sections(); ++i) {
-    if (!module.places[i].kept || module.object.relocations(i).empty())
+    if (!module.places[i].kept || module.relocations(i).empty())
       continue;
     kept.sections_.push_back({i, std::uint32_t(kept.words_.size())});
-    for (const Relocation& r : module.object.relocations(i)) {
+    for (const Relocation& r : module.relocations(i)) {
       if (fits(r)) {
         kept.words_.push_back(pack(r));
       } else {

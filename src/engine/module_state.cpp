@@ -23,10 +23,11 @@ ModuleState::~ModuleState() {
 }
 
 void ModuleState::finalize() noexcept {
+  // Also of one that was never initialized: its functions may have registered handlers all the same.
+  if (has_exit_handlers.exchange(false, std::memory_order_relaxed) && dso_handle != 0)
+    run_exit_handlers(reinterpret_cast<void*>(dso_handle));
   if (!initialized.exchange(false, std::memory_order_acq_rel))
     return;
-  if (has_exit_handlers.load(std::memory_order_relaxed) && dso_handle != 0)
-    run_exit_handlers(reinterpret_cast<void*>(dso_handle));
   for (std::uint64_t finalizer : finalizers)
     reinterpret_cast<void (*)()>(finalizer)();
 }

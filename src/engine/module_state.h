@@ -78,10 +78,13 @@ struct ModuleState : std::enable_shared_from_this<ModuleState> {
   std::vector<Dependency> dependencies;
   std::vector<SymbolRecord*> groups;   // COMDAT groups that it provides or shares
   std::vector<SymbolRecord*> forwards; // forward symbols that it refers to
-  std::uint32_t users = 0;             // dependencies on it, other than through groups
+  std::uint32_t users = 0;             // dependencies on it, other than through groups, of modules that are not removed
   std::uint32_t index = 0;             // in its library
+  bool removed = false;                // in EngineState::removed
+  bool finalizing = false;             // removed, and its finalizers may still run
   bool remnant = false;                // removed, but others share its COMDAT groups
-  bool reachable = false;              // scratch of the sweep over removed modules
+  bool reachable = false;              // scratch of the sweep over removed modules, as is the next one
+  ModuleState* next_reachable = nullptr;
 
   std::atomic<std::uint32_t> pins{0};  // handles and pending thread exits that need its memory
   std::atomic<bool> live{false};       // published and not removed
@@ -99,7 +102,7 @@ struct ModuleState : std::enable_shared_from_this<ModuleState> {
     }
   }
 
-  // Runs what it registered with atexit, then its finalizers. Once; no lock is held.
+  // Runs what it registered with atexit, then its finalizers if it was initialized. Once; no lock is held.
   void finalize() noexcept;
   // Gives its memory back; what is known of it stays.
   void release_memory() noexcept;

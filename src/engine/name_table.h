@@ -21,7 +21,6 @@ struct Name {
   std::uint64_t hash = 0;
   std::uint64_t address = 0;           // resolved outside of the change
   SymbolRecord* record = nullptr;      // resolved to a published symbol
-  SymbolRecord* group_record = nullptr; // as a signature that this change provides, from prepare_states() on
   std::uint32_t size = 0;
   std::uint32_t library = 0;           // index into ChangeState::libraries
   std::uint32_t module = link::none;   // the definition, if it is in this change
@@ -37,9 +36,16 @@ struct Name {
   bool called = false;
   bool hidden = false;
   bool forward = false;                // may be missing
+  bool forward_record = false;         // `record` was a forward reference when the change was drafted
   bool queued = false;                 // waits for the sources
 
   std::string_view view() const noexcept { return {text, size}; }
+};
+
+// What prepare_states() makes of a name.
+struct NameRecords {
+  SymbolRecord* symbol = nullptr;
+  SymbolRecord* group = nullptr;
 };
 
 struct NameExtra {

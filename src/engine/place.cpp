@@ -101,8 +101,8 @@ void describe_places(ChangeState& change) {
       bool synthetic = i >= module.object_sections();
       auto which = link::Synthetic(i - module.object_sections());
       change.placed_sections.push_back({{layout.id, i},
-                                        synthetic ? link::synthetic_name(which) : module.object.sections()[i].name,
-                                        synthetic ? link::synthetic_kind(which) : module.object.sections()[i].kind,
+                                        synthetic ? link::synthetic_name(which) : module.sections()[i].name,
+                                        synthetic ? link::synthetic_kind(which) : module.sections()[i].kind,
                                         {place.address},
                                         place.size,
                                         place.alignment,
@@ -226,7 +226,7 @@ Result<void> link_bytes(ChangeState& change) {
       // The image's local bytes are what new threads copy; for the engine's memory they are also what the program sees.
       std::uint64_t image = 0;
       for (std::uint32_t i = 1; i < module.object_sections() && image == 0; ++i)
-        if (module.places[i].kept && module.object.sections()[i].kind == SectionKind::tls_data)
+        if (module.places[i].kept && module.sections()[i].kind == SectionKind::tls_data)
           image = module.places[i].address - module.places[i].offset;
       change.drafts[m].state->tls = TlsKey({reinterpret_cast<const std::byte*>(image), module.tls_image_size, module.tls_size,
                                             module.tls_alignment});

@@ -4,6 +4,7 @@
 #include "engine/change_state.h"
 
 #include "base/check.h"
+#include "base/stable_sort.h"
 
 #include <algorithm>
 #include <cstring>
@@ -19,7 +20,7 @@ bool defines(const ChangeState& change, std::uint32_t module, std::uint32_t name
   return n.module == module && n.symbol == symbol;
 }
 
-bool fills_forward(const Name& name) { return name.record != nullptr && (name.record->flags & symbol_flag::forward) != 0; }
+bool fills_forward(const Name& name) { return name.forward_record; }
 
 std::uint16_t record_flags(const Name& name, const link::Target& target, const Symbol& symbol) {
   std::uint16_t flags = name.hidden ? symbol_flag::hidden : 0;
@@ -34,14 +35,14 @@ std::uint16_t record_flags(const Name& name, const link::Target& target, const S
   return flags;
 }
 
-// Calls visit(name id, symbol index) for each symbol that the module publishes, and group(name id) for each COMDAT group.
+// Calls visit(name id, symbol index) for each symbol that the module publishes, and group(name id, index) for each COMDAT group that it provides, with its index.
 template <class Visit, class VisitGroup>
 void for_each_published(const ChangeState& change, std::uint32_t m, Visit&& visit, VisitGroup&& group) {
   const link::Module& module = *change.modules[m];
   const ModuleDraft& draft = change.drafts[m];
-  for (std::uint32_t id : draft.groups)
-    if (id != link::none && (*change.names)[id].group == m)
-      group(id);
+  for (std::uint32_t g = 0; g < draft.groups.size(); ++g)
+    if (std::uint32_t id = draft.groups[g]; id != link::none && (*change.names)[id].group == m)
+      group(id, g);
   std::uint32_t first = module.object.first_global();
   for (std::uint32_t i = 0; i < draft.names.size(); ++i)
     if (draft.names[i] != link::none && defines(change, m, draft.names[i], first + i) && !fills_forward((*change.names)[draft.names[i]]))
@@ -55,7 +56,7 @@ void make_records(ChangeState& change, std::uint32_t m) {
   std::size_t bytes = 0;
   for_each_published(
       change, m, [&](std::uint32_t id, std::uint32_t) { bytes += SymbolRecord::bytes((*change.names)[id].size); },
-      [&](std::uint32_t id) { bytes += SymbolRecord::bytes((*change.names)[id].size); });
+      [&](std::uint32_t id, std::uint32_t) { bytes += SymbolRecord::bytes((*change.names)[id].size); });
   if (bytes == 0)
     return;
   state.records = std::make_unique_for_overwrite<std::byte[]>(bytes);
@@ -73,22 +74,19 @@ void make_records(ChangeState& change, std::uint32_t m) {
       [&](std::uint32_t id, std::uint32_t symbol) {
         const Name& name = (*change.names)[id];
         const link::Target& target = module.targets[symbol];
-        SymbolRecord* record = make(name);
+        SymbolRecord* record = change.records[id].symbol = make(name);
         record->address = target.address;
-        record->flags = record_flags(name, target, module.object.symbols()[symbol]);
+        record->flags = record_flags(name, target, module.symbols()[symbol]);
         if (target.kind == link::TargetKind::section && target.where < group_of_section.size())
           record->group = group_of_section[target.where];
       },
-      [&](std::uint32_t id) {
+      [&](std::uint32_t id, std::uint32_t g) {
         SymbolRecord* record = make((*change.names)[id]);
         record->flags = symbol_flag::group;
-        (*change.names)[id].group_record = record;
+        change.records[id].group = record;
         group_of_section.resize(module.object_sections());
-        std::span<const Group> groups = module.object.groups();
-        for (std::size_t g = 0; g < groups.size(); ++g)
-          if (change.drafts[m].groups[g] == id)
-            for (std::uint32_t section : groups[g].sections)
-              group_of_section[section] = record;
+        for (std::uint32_t section : module.object.groups()[g].sections)
+          group_of_section[section] = record;
         state.groups.push_back(record);
       });
 }
@@ -101,7 +99,7 @@ void share_groups(ChangeState& change, std::uint32_t m) {
       continue;
     const Name& name = (*change.names)[id];
     if (name.group != link::none && name.group != m)
-      draft.state->groups.push_back(name.group_record);
+      draft.state->groups.push_back(change.records[id].group);
   }
   for (const auto& [signature, record] : draft.shared_groups)
     draft.state->groups.push_back(record);
@@ -111,13 +109,13 @@ void share_groups(ChangeState& change, std::uint32_t m) {
 
 SymbolRecord* group_of_definition(const ChangeState& change, const Name& name) {
   const link::Module& owner = *change.modules[name.module];
-  const Symbol& symbol = owner.object.symbols()[name.symbol];
+  const Symbol& symbol = owner.symbols()[name.symbol];
   if (symbol.section >= owner.object_sections())
     return nullptr;
-  std::int32_t group = owner.object.sections()[symbol.section].group;
+  std::int32_t group = owner.sections()[symbol.section].group;
   if (group < 0 || change.drafts[name.module].groups[std::size_t(group)] == link::none)
     return nullptr;
-  return (*change.names)[change.drafts[name.module].groups[std::size_t(group)]].group_record;
+  return change.records[change.drafts[name.module].groups[std::size_t(group)]].group;
 }
 
 // Whom a module refers to, each once.
@@ -130,8 +128,10 @@ void find_dependencies(ChangeState& change, std::uint32_t m) {
     const Name& name = (*change.names)[id];
     Dependency dependency;
     if (name.module != link::none && name.module != m) {
-      dependency = {change.drafts[name.module].state.get(), group_of_definition(change, name), name.text};
-    } else if (name.module == link::none && name.record != nullptr && name.record->module != nullptr) {
+      // The object's own text goes with the object: the record's stays. What fills a forward reference has the library's record.
+      const SymbolRecord* record = change.records[id].symbol != nullptr ? change.records[id].symbol : name.record;
+      dependency = {change.drafts[name.module].state.get(), group_of_definition(change, name), record->name().data()};
+    } else if (name.module == link::none && name.record != nullptr && !name.forward_record && name.record->module != nullptr) {
       dependency = {name.record->module, name.record->group, name.record->name().data()};
     } else {
       continue;
@@ -146,21 +146,6 @@ void find_dependencies(ChangeState& change, std::uint32_t m) {
   std::sort(all.begin(), all.end(), [&](const Dependency& a, const Dependency& b) { return key(a) < key(b); });
   all.erase(std::unique(all.begin(), all.end(), [&](const Dependency& a, const Dependency& b) { return key(a) == key(b); }), all.end());
   all.shrink_to_fit();
-}
-
-// Texts of names within the change are the objects' own: the records made from them outlive the objects.
-void keep_dependency_names(ChangeState& change, std::uint32_t m) {
-  for (Dependency& dependency : change.drafts[m].state->dependencies) {
-    const char* kept = "";
-    dependency.module->for_each_record([&](const SymbolRecord& record) {
-      if (*kept == 0 && record.name() == dependency.symbol)
-        kept = record.name().data();
-    });
-    if (*kept != 0)
-      dependency.symbol = kept;
-    else if (std::any_of(change.drafts.begin(), change.drafts.end(), [&](const ModuleDraft& d) { return d.state.get() == dependency.module; }))
-      dependency.symbol = "a forward reference";
-  }
 }
 
 std::vector<std::uint64_t> read_table(const link::SectionPlace& place) {
@@ -178,7 +163,7 @@ void read_init_tables(ChangeState& change, std::uint32_t m) {
   const link::Module& module = *change.modules[m];
   ModuleState& state = *change.drafts[m].state;
   std::vector<InitCall> finalizers;
-  std::span<const Section> sections = module.object.sections();
+  std::span<const Section> sections = module.sections();
   for (std::uint32_t i = 1; i < sections.size(); ++i) {
     if (!module.places[i].kept || sections[i].init_table == InitTable::none)
       continue;
@@ -190,9 +175,8 @@ void read_init_tables(ChangeState& change, std::uint32_t m) {
     for (std::uint64_t function : functions)
       (initializes ? state.initializers : finalizers).push_back({function, priority});
   }
-  auto by_priority = [](const InitCall& a, const InitCall& b) { return a.priority < b.priority; };
-  std::stable_sort(state.initializers.begin(), state.initializers.end(), by_priority);
-  std::stable_sort(finalizers.begin(), finalizers.end(), [&](const InitCall& a, const InitCall& b) { return by_priority(b, a); });
+  base::stable_sort_by(state.initializers, [](const InitCall& call) { return call.priority; });
+  base::stable_sort_by(finalizers, [](const InitCall& call) { return -std::int64_t(call.priority); });
   for (const InitCall& call : finalizers)
     state.finalizers.push_back(call.function);
   state.wants_finalizers = change.drafts[m].options.initialize;
@@ -208,7 +192,7 @@ void account(ChangeState& change, std::uint32_t m) {
       continue;
     bool synthetic = i >= module.object_sections();
     auto which = link::Synthetic(i - module.object_sections());
-    SectionKind kind = synthetic ? link::synthetic_kind(which) : module.object.sections()[i].kind;
+    SectionKind kind = synthetic ? link::synthetic_kind(which) : module.sections()[i].kind;
     if (kind == SectionKind::tls_zero)
       continue; // every thread's own
     if (kind == SectionKind::tls_data)
@@ -229,7 +213,7 @@ void account(ChangeState& change, std::uint32_t m) {
       usage.data += place.size;
   }
   usage.bookkeeping = sizeof(ModuleState) + state.name.capacity() + state.records_bytes + state.relocations.bytes() +
-                      state.bindings.capacity() * sizeof(state.bindings[0]) + state.places.capacity() * sizeof(state.places[0]) +
+                      module.targets.capacity() * sizeof(module.targets[0]) + module.places.capacity() * sizeof(module.places[0]) +
                       state.dependencies.capacity() * sizeof(Dependency) + state.groups.capacity() * sizeof(SymbolRecord*) +
                       state.initializers.capacity() * sizeof(InitCall) + state.finalizers.capacity() * sizeof(std::uint64_t);
 }
@@ -237,6 +221,7 @@ void account(ChangeState& change, std::uint32_t m) {
 } // namespace
 
 Result<void> prepare_states(ChangeState& change) {
+  change.records.assign(change.names->size(), {});
   for (std::uint32_t m = 0; m < change.modules.size(); ++m)
     make_records(change, m);
   for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
@@ -244,13 +229,10 @@ Result<void> prepare_states(ChangeState& change) {
     ModuleState& state = *change.drafts[m].state;
     share_groups(change, m);
     find_dependencies(change, m);
-    keep_dependency_names(change, m);
     read_init_tables(change, m);
     if (module.wants_dso_handle)
       state.dso_handle = module.place(link::Synthetic::dso_handle).address;
     state.relocations = KeptRelocations::of(module);
-    state.bindings = module.targets;
-    state.places = module.places;
     account(change, m);
   }
   return {};

@@ -1,14 +1,16 @@
 // Modules go: their symbols first, all at once, then their finalizers run, then their memory is freed.
 //
-// COMDAT groups are counted apart from modules: a removed module whose groups others share stays as a remnant, without its other
-// symbols, until the last of those is gone. Memory that somebody pins (a Function handle, a thread's pending destructors) stays
-// too, with everything it refers to.
+// Who counts as a user is what is published or released. A removed module's memory may be needed for longer: while its COMDAT
+// groups are shared (its other symbols are gone then), while somebody pins it (a Function handle, a thread's pending destructors),
+// while finalizers run, and as long as any such module refers to it. Those are found by marking from the roots, over removed
+// modules only.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "base/check.h"
 #include "engine/engine_state.h"
 
 #include <algorithm>
 #include <unordered_map>
+#include <utility>
 
 namespace tenon::engine {
 
@@ -27,51 +29,46 @@ template <class Visit> void for_each_module(EngineState& engine, Visit&& visit) 
     if (!library)
       continue;
     for (const std::shared_ptr<ModuleState>& module : library->modules)
-      visit(*module, "");
+      visit(*module);
   }
-  for (const std::shared_ptr<ModuleState>& module : engine.remnants)
-    visit(*module, " (removed, but its COMDAT sections are shared)");
-  for (const std::shared_ptr<ModuleState>& module : engine.lingering)
-    visit(*module, " (removed, but a handle keeps it)");
 }
 
 Error still_used(EngineState& engine, Modules leaving, const ModuleState& module) {
   std::string users;
   std::size_t told = 0;
-  for_each_module(engine, [&](ModuleState& user, const char* remark) {
+  for_each_module(engine, [&](ModuleState& user) {
     if (among(leaving, &user))
       return;
     for (const Dependency& dependency : user.dependencies) {
       if (dependency.module != &module || dependency.group != nullptr || ++told > 8)
         continue;
-      users += (users.empty() ? " " : ", ") + user.name + remark + " (by '" + dependency.symbol + "')";
+      users += (users.empty() ? " " : ", ") + user.name + " (by '" + dependency.symbol + "')";
     }
   });
   return {ErrorCode::still_used, "module " + module.name + " can't be removed, it is still referred to by" +
                                      (users.empty() ? std::string(" released code") : users)};
 }
 
-void erase_records(LibraryState& library, ModuleState& module, bool keep_shared_groups) noexcept {
-  module.for_each_record([&](SymbolRecord& record) {
-    if ((record.flags & symbol_flag::group) != 0) {
-      if (record.module != nullptr && (!keep_shared_groups || record.users == 0)) {
-        library.groups.erase(&record);
-        record.module = nullptr;
-      }
+// All symbols, but for those in COMDAT groups that others share.
+void erase_records(LibraryState& library, ModuleState& module) noexcept {
+  auto erase = [](SymbolTable& table, SymbolRecord& record) {
+    if ((record.flags & symbol_flag::erased) != 0)
       return;
-    }
-    bool shared = keep_shared_groups && record.group != nullptr && record.group->users != 0;
-    if (record.module != nullptr && !shared) {
-      library.symbols.erase(&record);
-      record.module = nullptr;
-    }
+    table.erase(&record);
+    record.flags |= symbol_flag::erased;
+  };
+  module.for_each_record([&](SymbolRecord& record) {
+    bool group = (record.flags & symbol_flag::group) != 0;
+    bool shared = group ? record.users != 0 : record.group != nullptr && record.group->users != 0;
+    if (!shared)
+      erase(group ? library.groups : library.symbols, record);
   });
 }
 
 bool shares_groups(const ModuleState& module) noexcept {
   bool shared = false;
   module.for_each_record([&](SymbolRecord& record) {
-    shared |= (record.flags & symbol_flag::group) != 0 && record.module != nullptr && record.users != 0;
+    shared |= (record.flags & (symbol_flag::group | symbol_flag::erased)) == symbol_flag::group && record.users != 0;
   });
   return shared;
 }
@@ -100,22 +97,14 @@ void reopen_forwards(LibraryState& library, const ModuleState& module, Machinery
   }
 }
 
-// Remnants whose groups nobody shares any more.
-void collect_remnants(EngineState& engine, std::vector<std::shared_ptr<ModuleState>>& gone) noexcept {
-  for (std::size_t i = 0; i < engine.remnants.size();) {
-    std::shared_ptr<ModuleState>& remnant = engine.remnants[i];
-    if (std::shared_ptr<LibraryState> library = remnant->library.lock())
-      erase_records(*library, *remnant, true);
-    if (shares_groups(*remnant)) {
-      ++i;
+// Removed modules that others no longer share anything with lose their last symbols.
+void check_remnants(EngineState& engine) noexcept {
+  for (const std::shared_ptr<ModuleState>& module : engine.removed) {
+    if (!module->remnant)
       continue;
-    }
-    remnant->remnant = false;
-    if (gone.size() == gone.capacity())
-      return; // there is no room to hold it now: the next removal, or the engine's end, collects it
-    gone.push_back(std::move(remnant));
-    remnant = std::move(engine.remnants.back());
-    engine.remnants.pop_back();
+    if (std::shared_ptr<LibraryState> library = module->library.lock())
+      erase_records(*library, *module);
+    module->remnant = shares_groups(*module);
   }
 }
 
@@ -138,136 +127,156 @@ Result<void> check_removable(EngineState& engine, Modules modules) {
   return {};
 }
 
-void reserve_for_removal(EngineState& engine, std::size_t count, std::vector<std::shared_ptr<ModuleState>>& gone) {
-  engine.remnants.reserve(engine.remnants.size() + count);
-  engine.lingering.reserve(engine.lingering.size() + engine.remnants.size() + count);
-  gone.reserve(engine.remnants.size() + count);
+void count_references(const ModuleState& module) noexcept {
+  for (SymbolRecord* group : module.groups)
+    ++group->users;
+  for (const Dependency& dependency : module.dependencies)
+    ++(dependency.group != nullptr ? dependency.group->users : dependency.module->users);
 }
 
-void unpublish(EngineState& engine, Modules modules, std::vector<std::shared_ptr<ModuleState>>& gone) noexcept {
-  for (const std::shared_ptr<ModuleState>& module : modules)
-    for (SymbolRecord* group : module->groups)
-      --group->users;
-  for (const std::shared_ptr<ModuleState>& module : modules) {
+void uncount_references(const ModuleState& module) noexcept {
+  for (SymbolRecord* group : module.groups)
+    --group->users;
+  for (const Dependency& dependency : module.dependencies)
+    --(dependency.group != nullptr ? dependency.group->users : dependency.module->users);
+}
+
+void unpublish(EngineState& engine, Removal& removal) noexcept {
+  for (const std::shared_ptr<ModuleState>& module : removal.modules)
+    uncount_references(*module);
+  for (const std::shared_ptr<ModuleState>& module : removal.modules) {
     std::shared_ptr<LibraryState> library = module->library.lock();
     TENON_CHECK(library != nullptr, "a published module without a library");
     module->live.store(false, std::memory_order_release);
-    module->groups.clear();
+    module->removed = module->finalizing = module->remnant = true;
     reopen_forwards(*library, *module, *engine.machinery);
-    erase_records(*library, *module, true);
     take_out(*library, *module);
-    module->remnant = shares_groups(*module);
-    if (module->remnant)
-      engine.remnants.push_back(module);
-    gone.push_back(module);
   }
-  collect_remnants(engine, gone);
+  engine.removed.splice(engine.removed.end(), removal.entries);
+  check_remnants(engine);
 }
 
 namespace {
 
-void mark(ModuleState& module) noexcept {
-  // Iterative: chains of modules are long. The work list is threaded through nothing but the flags, so it is repeated until
-  // nothing changes; lingering modules are few.
-  module.reachable = true;
-}
-
-void mark_needed(std::vector<std::shared_ptr<ModuleState>>& lingering) noexcept {
-  for (const std::shared_ptr<ModuleState>& module : lingering)
-    module->reachable = module->pins.load(std::memory_order_acquire) != 0 || module->remnant;
-  for (bool changed = true; changed;) {
-    changed = false;
-    for (const std::shared_ptr<ModuleState>& module : lingering) {
-      if (!module->reachable)
-        continue;
-      for (const Dependency& dependency : module->dependencies) {
-        changed |= !dependency.module->reachable;
-        mark(*dependency.module);
-      }
-    }
+// Marks the removed modules that somebody needs.
+void mark_needed(const ModuleList& removed) noexcept {
+  ModuleState* pending = nullptr;
+  auto reach = [&](ModuleState* module) {
+    if (module == nullptr || !module->removed || module->reachable)
+      return;
+    module->reachable = true;
+    module->next_reachable = std::exchange(pending, module);
+  };
+  for (const std::shared_ptr<ModuleState>& module : removed)
+    module->reachable = false;
+  for (const std::shared_ptr<ModuleState>& module : removed)
+    if (module->finalizing || module->remnant || module->pins.load(std::memory_order_acquire) != 0)
+      reach(module.get());
+  while (pending != nullptr) {
+    ModuleState* module = std::exchange(pending, pending->next_reachable);
+    for (const Dependency& dependency : module->dependencies)
+      reach(dependency.module);
+    for (const SymbolRecord* group : module->groups)
+      reach(group->module);
   }
 }
 
-void drop_dependencies(ModuleState& module) noexcept {
-  for (const Dependency& dependency : module.dependencies)
-    --(dependency.group != nullptr ? dependency.group->users : dependency.module->users);
-  module.dependencies.clear();
-}
-
-// Splits the dead off `modules`, under commit_mutex; their memory is released by the caller, without the lock.
-void split_dead(std::vector<std::shared_ptr<ModuleState>>& modules, std::vector<std::shared_ptr<ModuleState>>& dead) noexcept {
-  mark_needed(modules);
-  for (std::size_t i = 0; i < modules.size();) {
-    if (modules[i]->reachable || dead.size() == dead.capacity()) {
-      modules[i]->reachable = false;
-      ++i;
+// Moves what nobody needs to `dead`, under commit_mutex; its memory is released by the caller, without the lock.
+void split_dead(EngineState& engine, ModuleList& dead) noexcept {
+  mark_needed(engine.removed);
+  for (auto at = engine.removed.begin(); at != engine.removed.end();) {
+    auto here = at++;
+    if ((*here)->reachable)
       continue;
-    }
-    drop_dependencies(*modules[i]);
-    dead.push_back(std::move(modules[i]));
-    modules[i] = std::move(modules.back());
-    modules.pop_back();
+    (*here)->removed = false;
+    dead.splice(dead.end(), engine.removed, here);
+  }
+  // Nobody marks from these again, and what they point to may be freed before their handles go.
+  for (const std::shared_ptr<ModuleState>& module : dead) {
+    module->dependencies.clear();
+    module->groups.clear();
+    module->forwards.clear();
   }
 }
 
-void release_all(std::vector<std::shared_ptr<ModuleState>>& dead) noexcept {
+void release_all(ModuleList& dead) noexcept {
   for (const std::shared_ptr<ModuleState>& module : dead)
     module->release_memory();
   dead.clear();
 }
 
-} // namespace
-
-void retire(EngineState& engine, std::vector<std::shared_ptr<ModuleState>>& gone) noexcept {
-  std::sort(gone.begin(), gone.end(), [](const auto& a, const auto& b) { return a->sequence > b->sequence; });
-  for (const std::shared_ptr<ModuleState>& module : gone)
-    module->finalize();
-  std::erase_if(gone, [](const std::shared_ptr<ModuleState>& module) { return module->remnant; });
-  std::vector<std::shared_ptr<ModuleState>> dead;
-  {
-    std::lock_guard lock(engine.commit_mutex);
-    dead.swap(gone); // has the room for all of them
-    gone.swap(engine.lingering);
-    for (std::shared_ptr<ModuleState>& module : dead)
-      if (module->pins.load(std::memory_order_acquire) == 0 && gone.empty()) {
-        drop_dependencies(*module); // nobody lingers: nothing can need it
-      } else {
-        gone.push_back(std::move(module));
-      }
-    std::erase(dead, nullptr);
-    engine.lingering.swap(gone);
-    if (!engine.lingering.empty()) {
-      split_dead(engine.lingering, dead);
-    }
+// A library without a handle that can be closed now, or null.
+std::shared_ptr<LibraryState> take_orphan(EngineState& engine) {
+  std::lock_guard lock(engine.commit_mutex);
+  for (std::shared_ptr<LibraryState>& orphan : engine.orphans) {
+    if (!check_removable(engine, orphan->modules))
+      continue;
+    std::shared_ptr<LibraryState> taken = std::move(orphan);
+    orphan = std::move(engine.orphans.back());
+    engine.orphans.pop_back();
+    return taken;
   }
-  release_all(dead);
+  return nullptr;
 }
 
+void close_orphans(EngineState& engine) noexcept {
+  try {
+    while (std::shared_ptr<LibraryState> orphan = take_orphan(engine)) {
+      bool closed = false;
+      try {
+        closed = close_library(engine, orphan).ok(); // closes what it has set free in turn
+      } catch (const std::bad_alloc&) {
+      }
+      if (closed)
+        continue;
+      std::lock_guard lock(engine.commit_mutex);
+      engine.orphans.push_back(std::move(orphan));
+      return;
+    }
+  } catch (const std::bad_alloc&) {
+    // The next removal, or the engine's end, closes them.
+  }
+}
+
+} // namespace
+
 void sweep(EngineState& engine) noexcept {
-  std::vector<std::shared_ptr<ModuleState>> dead;
+  ModuleList dead;
+  bool orphans;
   {
     std::lock_guard lock(engine.commit_mutex);
-    try {
-      dead.reserve(engine.lingering.size());
-    } catch (const std::bad_alloc&) {
-      return; // the next removal sweeps again
-    }
-    split_dead(engine.lingering, dead);
+    std::unique_lock tables(engine.tables);
+    check_remnants(engine);
+    split_dead(engine, dead);
+    orphans = !engine.orphans.empty();
   }
   release_all(dead);
+  if (orphans)
+    close_orphans(engine);
+}
+
+void retire(EngineState& engine, Removal& removal) noexcept {
+  std::sort(removal.modules.begin(), removal.modules.end(), [](const auto& a, const auto& b) { return a->sequence > b->sequence; });
+  for (const std::shared_ptr<ModuleState>& module : removal.modules)
+    module->finalize();
+  {
+    std::lock_guard lock(engine.commit_mutex);
+    for (const std::shared_ptr<ModuleState>& module : removal.modules)
+      module->finalizing = false;
+  }
+  sweep(engine);
 }
 
 Result<void> remove_modules(EngineState& engine, Modules modules) {
-  std::vector<std::shared_ptr<ModuleState>> gone;
+  Removal removal(modules);
   {
     std::lock_guard lock(engine.commit_mutex);
     if (Result<void> removable = check_removable(engine, modules); !removable)
       return removable;
-    reserve_for_removal(engine, modules.size(), gone);
     std::unique_lock tables(engine.tables);
-    unpublish(engine, modules, gone);
+    unpublish(engine, removal);
   }
-  retire(engine, gone);
+  retire(engine, removal);
   return {};
 }
 

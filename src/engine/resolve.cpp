@@ -33,6 +33,7 @@ void resolve_to_host(ChangeState& change, Name& name, const HostSymbol& host) {
 // Under EngineState::tables.
 void resolve_to_record(ChangeState& change, Name& name, SymbolRecord* record) {
   name.record = record;
+  name.forward_record = (record->flags & symbol_flag::forward) != 0;
   name.address = record->address;
   name.kind = TargetKind::fixed;
   name.flags = std::uint8_t((name.flags & ~flag::host) | ((record->flags & symbol_flag::function) != 0 ? flag::function : 0) |
@@ -61,10 +62,7 @@ Result<void> look_in_libraries(ChangeState& change, std::uint32_t from) {
   for (std::uint32_t i = from; i < names.size(); ++i) {
     Name& name = names[i];
     SymbolRecord* record = change.libraries[name.library]->symbols.find(name.view(), name.hash);
-    bool removed = record != nullptr && record->module != nullptr &&
-                   std::any_of(change.removals.begin(), change.removals.end(),
-                               [&](const std::shared_ptr<ModuleState>& gone) { return gone.get() == record->module; });
-    if (record != nullptr && !removed)
+    if (record != nullptr && !leaves(change, *record))
       resolve_to_record(change, name, record);
   }
   return {};
@@ -252,7 +250,7 @@ Result<void> settle_definitions(ChangeState& change) {
     Name& name = names[i];
     if (name.module == link::none)
       continue;
-    if (name.record != nullptr && (name.record->flags & symbol_flag::forward) == 0) {
+    if (name.record != nullptr && !name.forward_record) {
       if (name.strength == Strength::strong)
         return Error{ErrorCode::duplicate, "'" + std::string(name.view()) + "' of " + change.modules[name.module]->name +
                                                " is defined already" +

@@ -18,7 +18,7 @@ namespace tenon::engine {
 struct ModuleState;
 
 namespace symbol_flag {
-inline constexpr std::uint16_t hidden = 1, weak = 2, function = 4, tls = 8, data = 16, rebindable = 32, forward = 64, group = 128;
+inline constexpr std::uint16_t hidden = 1, weak = 2, function = 4, tls = 8, data = 16, rebindable = 32, forward = 64, group = 128, erased = 256;
 }
 
 // A published symbol, or a COMDAT group by its signature. Variable length: the name follows.
@@ -28,7 +28,7 @@ struct SymbolRecord {
   ModuleState* module = nullptr;   // null: an absolute one
   SymbolRecord* group = nullptr;   // the COMDAT group that the symbol belongs to
   std::uint64_t slot = 0;          // address of its slot, or 0
-  std::uint32_t users = 0;         // groups: modules that carry or use it
+  std::uint32_t users = 0;         // groups: modules that carry or use it, removed ones not counted
   std::uint32_t name_size = 0;
   std::uint16_t flags = 0;
 

@@ -12,7 +12,7 @@ std::vector<PlacedSymbol> placed_symbols(const ChangeState& change) {
   std::vector<PlacedSymbol> symbols;
   for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
     const link::Module& module = *change.modules[m];
-    std::span<const Symbol> all = module.object.symbols();
+    std::span<const Symbol> all = module.symbols();
     for (std::uint32_t i = 1; i < all.size(); ++i) {
       const Symbol& symbol = all[i];
       const link::Target& target = module.targets[i];
@@ -37,10 +37,10 @@ std::vector<LinkerEntry> linker_entries(const ChangeState& change) {
     std::uint64_t slots = module.place(link::Synthetic::slots).address;
     for (const link::Entry& entry : module.entries) {
       const link::Target& target = module.targets[entry.symbol];
-      const Symbol& symbol = module.object.symbols()[entry.symbol];
+      const Symbol& symbol = module.symbols()[entry.symbol];
       std::string_view name = symbol.name();
       if (symbol.type == SymbolType::section && symbol.section < module.object_sections())
-        name = module.object.sections()[symbol.section].name;
+        name = module.sections()[symbol.section].name;
       Addr to{target.kind == link::TargetKind::slot || entry.slot != link::none ? 0 : target.address};
       auto add = [&](LinkerEntry::Kind kind, std::uint64_t base, std::uint32_t offset) {
         if (offset != link::none)

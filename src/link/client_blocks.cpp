@@ -10,12 +10,12 @@ namespace tenon::link {
 namespace {
 
 SectionKind kind_of(const Module& module, std::uint32_t section) {
-  return section < module.object_sections() ? module.object.sections()[section].kind
+  return section < module.object_sections() ? module.sections()[section].kind
                                             : synthetic_kind(Synthetic(section - module.object_sections()));
 }
 
 std::string_view name_of(const Module& module, std::uint32_t section) {
-  return section < module.object_sections() ? module.object.sections()[section].name
+  return section < module.object_sections() ? module.sections()[section].name
                                             : std::string_view(synthetic_name(Synthetic(section - module.object_sections())));
 }
 

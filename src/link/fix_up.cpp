@@ -17,7 +17,7 @@ namespace {
 void put_word(std::byte* at, std::uint64_t value) { std::memcpy(at, &value, sizeof value); }
 
 void copy_sections(Module& module) {
-  std::span<const Section> sections = module.object.sections();
+  std::span<const Section> sections = module.sections();
   for (std::uint32_t i = 1; i < sections.size(); ++i) {
     const SectionPlace& place = module.places[i];
     if (place.kept && place.content_size != 0)
@@ -123,7 +123,7 @@ void write_stubs(Module& module) {
 }
 
 Result<void> collect_frames(Module& module) {
-  std::span<const Section> sections = module.object.sections();
+  std::span<const Section> sections = module.sections();
   for (std::uint32_t i = 1; i < sections.size(); ++i) {
     if (!module.places[i].kept || sections[i].kind != SectionKind::unwind || !module.unwinding)
       continue;
@@ -141,7 +141,7 @@ Result<void> collect_frames(Module& module) {
 
 // Debug sections are kept beside the program, uncompressed, with section addresses of zero among themselves.
 Result<void> fix_debug_sections(Module& module, std::span<const std::unique_ptr<Module>> modules, bool low_2gib) {
-  std::span<const Section> sections = module.object.sections();
+  std::span<const Section> sections = module.sections();
   module.debug_bytes.resize(sections.size());
   for (std::uint32_t i = 1; i < sections.size(); ++i) {
     if (sections[i].kind != SectionKind::debug)
@@ -176,7 +176,7 @@ Result<void> fix_up(Module& module, std::span<const std::unique_ptr<Module>> mod
   write_got(module, modules);
   write_stubs(module);
 
-  std::span<const Section> sections = module.object.sections();
+  std::span<const Section> sections = module.sections();
   for (std::uint32_t i = 1; i < sections.size(); ++i) {
     if (!module.places[i].kept || module.places[i].content_size == 0)
       continue;

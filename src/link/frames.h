@@ -20,7 +20,7 @@ inline bool frame_is_live(const Module& module, const Relocation& start) {
 // Calls visit(relocation of pc_begin, offset of the description) for each description. Descriptions without a relocation are
 // passed over: nothing says where they belong. Errors: malformed.
 template <class Visit> Result<void> for_each_frame(const Module& module, std::uint32_t section, Visit&& visit) {
-  std::span<const Relocation> relocations = module.object.relocations(section);
+  std::span<const Relocation> relocations = module.relocations(section);
   auto by_offset = [](const Relocation& a, const Relocation& b) { return a.offset < b.offset; };
   std::vector<Relocation> sorted;
   if (!std::is_sorted(relocations.begin(), relocations.end(), by_offset)) {
@@ -29,7 +29,7 @@ template <class Visit> Result<void> for_each_frame(const Module& module, std::ui
     relocations = sorted;
   }
   std::size_t next = 0;
-  return object::walk_eh_frame(module.object.sections()[section].content, [&](const object::EhRecord& record) {
+  return object::walk_eh_frame(module.sections()[section].content, [&](const object::EhRecord& record) {
     if (record.is_cie)
       return;
     while (next < relocations.size() && relocations[next].offset < record.pc_begin_offset)

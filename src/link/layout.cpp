@@ -74,7 +74,7 @@ void size_synthetic(Module& module) {
 
 // Thread-local sections form one block: initialized ones first, so that the image needs no bytes for the rest.
 void lay_out_tls(Module& module) {
-  std::span<const Section> sections = module.object.sections();
+  std::span<const Section> sections = module.sections();
   std::uint64_t size = 0;
   std::uint32_t alignment = 1;
   for (SectionKind kind : {SectionKind::tls_data, SectionKind::tls_zero}) {
@@ -100,7 +100,7 @@ bool is_bounded(const Module& module, std::uint32_t section) {
 
 // Whether a section is placed right behind the first one of its name, because __start_ and __stop_ symbols bound them.
 bool follows_namesake(const Module& module, std::uint32_t section) {
-  std::span<const Section> sections = module.object.sections();
+  std::span<const Section> sections = module.sections();
   return std::any_of(module.bounds.begin(), module.bounds.end(), [&](const SectionBound& b) {
     return section > b.first && section <= b.last && sections[section].name == sections[b.first].name;
   });
@@ -108,7 +108,7 @@ bool follows_namesake(const Module& module, std::uint32_t section) {
 
 void put_namesakes(Module& module, std::uint32_t first, Cursor& cursor) {
   for (std::uint32_t i = first + 1; i < module.object_sections(); ++i)
-    if (module.places[i].kept && follows_namesake(module, i) && module.object.sections()[i].name == module.object.sections()[first].name)
+    if (module.places[i].kept && follows_namesake(module, i) && module.sections()[i].name == module.sections()[first].name)
       cursor.put(module.places[i]);
 }
 
@@ -145,7 +145,7 @@ std::uint64_t Module::section_count() const noexcept {
 }
 
 Result<void> select_sections(Module& module, std::span<const std::uint8_t> dropped) {
-  std::span<const Section> sections = module.object.sections();
+  std::span<const Section> sections = module.sections();
   module.places.assign(sections.size() + synthetic_sections, {});
   std::uint64_t total = 0;
   for (std::uint32_t i = 1; i < sections.size(); ++i) {
@@ -179,7 +179,7 @@ Result<void> lay_out(Module& module) {
   module.run_sizes = {};
   Cursor cursors[runs] = {Cursor(module.run_sizes[0]), Cursor(module.run_sizes[1]), Cursor(module.run_sizes[2]),
                           Cursor(module.run_sizes[3])};
-  std::span<const Section> sections = module.object.sections();
+  std::span<const Section> sections = module.sections();
   // TLS data has its offset in the image already; the image as a whole is placed in the read-only run first.
   if (module.tls_image_size != 0) {
     RunSize& run = module.run_sizes[std::size_t(Run::rodata)];

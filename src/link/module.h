@@ -15,6 +15,8 @@
 #include <tenon/memory.h>
 #include <tenon/object.h>
 
+#include "object/object_file.h"
+
 #include <array>
 #include <memory>
 #include <span>
@@ -180,7 +182,13 @@ struct Module {
 
   explicit Module(Object input) : object(std::move(input)) {}
 
-  std::uint32_t object_sections() const noexcept { return std::uint32_t(object.sections().size()); }
+  // The object's tables without a call for each look: passes go over them a hundred thousand times.
+  std::span<const Section> sections() const noexcept { return object.file().sections; }
+  std::span<const Symbol> symbols() const noexcept { return object.file().symbols; }
+  // Of an allocated section; symbol indices are in range.
+  std::span<const Relocation> relocations(std::uint32_t section) const noexcept { return object.file().relocations_in_place(section); }
+
+  std::uint32_t object_sections() const noexcept { return std::uint32_t(object.file().sections.size()); }
   std::uint32_t synthetic_index(Synthetic section) const noexcept { return object_sections() + std::uint32_t(section); }
   SectionPlace& place(Synthetic section) noexcept { return places[synthetic_index(section)]; }
   const SectionPlace& place(Synthetic section) const noexcept { return places[synthetic_index(section)]; }

@@ -6,7 +6,7 @@
 namespace tenon::link {
 
 void settle_own(Module& module) {
-  std::span<const Symbol> symbols = module.object.symbols();
+  std::span<const Symbol> symbols = module.symbols();
   std::uint64_t stubs = module.place(Synthetic::stubs).address;
   for (std::uint32_t i = 1; i < symbols.size(); ++i) {
     Target& target = module.targets[i];
@@ -29,7 +29,7 @@ void settle_own(Module& module) {
   // An IFUNC's address is that of its stub, wherever the resolver's answer lies.
   for (std::uint32_t symbol : module.ifuncs) {
     Target& target = module.targets[symbol];
-    if (target.entry != 0)
+    if (target.kind == TargetKind::section && target.entry != 0)
       target.address = stubs + module.entries[target.entry - 1].stub;
   }
 }

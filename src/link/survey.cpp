@@ -86,11 +86,11 @@ private:
 
 Result<void> survey(Module& module, const Reach& reach) {
   reset(module);
-  std::span<const Section> sections = module.object.sections();
+  std::span<const Section> sections = module.sections();
   for (std::uint32_t i = 1; i < sections.size(); ++i) {
     if (!module.places[i].kept)
       continue;
-    module.relocation_count += module.object.relocations(i).size();
+    module.relocation_count += module.relocations(i).size();
     if (Result<void> done = arch::survey_section(module, i, reach); !done)
       return std::move(done).error().within(sections[i].name);
     if (sections[i].kind == SectionKind::unwind && module.unwinding) {
@@ -102,8 +102,10 @@ Result<void> survey(Module& module, const Reach& reach) {
     }
   }
   Allocator allocator(module);
+  // One that a stronger definition beats is not chosen.
   for (std::uint32_t symbol : module.ifuncs)
-    allocator.add_ifunc(symbol);
+    if (module.targets[symbol].kind == TargetKind::section)
+      allocator.add_ifunc(symbol);
   for (std::uint32_t symbol : module.needy)
     allocator.add(symbol);
   if (module.needs_tls_ld)

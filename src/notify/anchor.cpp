@@ -23,6 +23,7 @@
 #include "notify/frames.h"
 
 #include <cerrno>
+#include <bit>
 #include <cstring>
 #include <memory>
 #include <string>
@@ -172,19 +173,12 @@ void release_anchor(void* owner, std::byte*, std::size_t) noexcept { delete stat
 
 } // namespace
 
-Result<memory::AddressRange> reserve_anchor(const memory::SpaceOptions& options) {
+namespace {
+
+Result<memory::AddressRange> reserve_exactly(const memory::SpaceOptions& options, Addr place) {
   const auto page = static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
   static_assert(sizeof(AnchorFile) <= 4096);
   const std::uint64_t size = base::align_up(options.size, page);
-  if (options.size <= page || size > low_end)
-    return Error{ErrorCode::invalid_argument,
-                 "reserving address space: " + std::to_string(options.size) + " bytes are not between a page and 2 GiB"};
-
-  const Addr place = memory::find_place(options);
-  if (options.low_2gib && !place)
-    return Error{ErrorCode::exhausted,
-                 "reserving address space: no " + std::to_string(size) + " free bytes in the low 2 GiB"};
-
   auto anchor = std::make_unique<Anchor>();
   const auto frames = memory::area_layout(size, page)[std::size_t(memory::AreaKind::frames)];
   if (auto written = write_file(*anchor, anchor_file(place.value, size, page, frames), page); !written)
@@ -203,6 +197,22 @@ Result<memory::AddressRange> reserve_anchor(const memory::SpaceOptions& options)
   range.owner = anchor.release();
   range.reserved_prefix = page;
   return range;
+}
+
+} // namespace
+
+Result<memory::AddressRange> reserve_anchor(const memory::SpaceOptions& options) {
+  const auto page = static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
+  if (options.size <= page || options.size > low_end)
+    return Error{ErrorCode::invalid_argument,
+                 "reserving address space: " + std::to_string(options.size) + " bytes are not between a page and 2 GiB"};
+  if (!options.low_2gib) return reserve_exactly(options, memory::find_place(options));
+  // The low 2 GiB are shared with the program and its heap: what fits is taken.
+  constexpr std::uint64_t smallest_low = std::uint64_t(64) << 20;
+  for (std::uint64_t size = options.size; size >= smallest_low || size == options.size; size = std::bit_floor(size - 1))
+    if (const memory::SpaceOptions smaller{size, true, options.mapping}; const Addr place = memory::find_place(smaller))
+      return reserve_exactly(smaller, place);
+  return Error{ErrorCode::exhausted, "reserving address space: no room in the low 2 GiB"};
 }
 
 } // namespace tenon::notify

@@ -13,6 +13,7 @@ import concurrent.futures
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ import tomllib
 
 HERE = pathlib.Path(__file__).resolve().parent
 DEFAULT_MODES = ["sources-O0", "bitcode-O2"]
-TIMEOUT_S = 300
+TIMEOUT_S = 120
 
 
 class Failure(Exception):
@@ -38,8 +39,17 @@ def expand(text):
     return text.replace("{lib}", library_folder()).replace("{here}", str(HERE))
 
 
-def run(command, **options):
-    return subprocess.run([str(part) for part in command], capture_output=True, timeout=TIMEOUT_S, **options)
+def run(command, input=None, **options):
+    """What a command does. One that takes too long goes with all that it has started."""
+    command = [str(part) for part in command]
+    with subprocess.Popen(command, stdin=subprocess.PIPE if input is not None else subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, start_new_session=True, **options) as process:
+        try:
+            out, err = process.communicate(input, TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
 def build(command):

@@ -1,6 +1,10 @@
 // Rules are evaluated by LLVM's RuntimeDyldChecker, so that tests written for llvm-jitlink hold here, too. It computes with
 // the addresses that the code was linked for and reads the bytes where the linker keeps them.
 //
+// The checker reads at the linker's own copy, and so can't follow an address that it has loaded or computed. Where the
+// code's addresses are free here, the bytes are mapped there: then both addresses are one, and everything can be followed.
+// Elsewhere, and for an address outside of the image, such a rule is an error, caught as the fault that it is.
+//
 // Containers are called by the base name of their file, as by llvm-jitlink. stub_addr takes a third argument, the kind of
 // entry: stub (the default), got, slot or tls.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -16,8 +20,15 @@
 #include <llvm/Support/raw_ostream.h>
 #include <llvm/TargetParser/Host.h>
 
+#include <algorithm>
+#include <cctype>
+#include <csetjmp>
+#include <csignal>
 #include <cstdio>
+#include <cstring>
 #include <optional>
+#include <set>
+#include <sys/mman.h>
 #include <unordered_map>
 
 namespace tenon::cli {
@@ -40,9 +51,76 @@ bool names_module(std::string_view container, std::string_view module) {
          container.substr(0, container.find('/')) == base_name(module);
 }
 
+// The linked bytes at the addresses that they were linked for, if all of these are free.
+class Mirror {
+public:
+  explicit Mirror(const Linked& linked) {
+    for (const PlacedSection& section : linked.sections())
+      if (section.size != 0 && section.kind != SectionKind::debug && !map(section)) {
+        unmap();
+        return;
+      }
+    for (const PlacedSection& section : linked.sections()) {
+      Bytes bytes = linked.bytes(section.id);
+      if (section.kind != SectionKind::debug && !bytes.empty())
+        std::memcpy(section.address.as<void*>(), bytes.data(), bytes.size());
+    }
+    complete_ = true;
+  }
+  Mirror(const Mirror&) = delete;
+  Mirror& operator=(const Mirror&) = delete;
+  ~Mirror() { unmap(); }
+
+  bool complete() const { return complete_; }
+
+private:
+  // Page by page: sections share pages with their neighbours, and an image that is checked is small.
+  bool map(const PlacedSection& section) {
+    constexpr std::uint64_t page = 4096, limit = 1 << 14;
+    std::uint64_t end = section.address.value + section.size;
+    for (std::uint64_t at = section.address.value & ~(page - 1); at < end && at + page != 0; at += page) {
+      if (pages_.contains(at)) continue;
+      void* wanted = reinterpret_cast<void*>(at);
+      void* got = pages_.size() < limit
+                      ? mmap(wanted, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0)
+                      : MAP_FAILED;
+      if (got == MAP_FAILED) return false;
+      if (got != wanted) {
+        munmap(got, page); // a kernel that does not know the flag takes the address as a wish
+        return false;
+      }
+      pages_.insert(at);
+    }
+    return end >= section.address.value;
+  }
+  void unmap() {
+    for (std::uint64_t at : pages_) munmap(reinterpret_cast<void*>(at), 4096);
+    pages_.clear();
+  }
+
+  std::set<std::uint64_t> pages_;
+  bool complete_ = false;
+};
+
+sigjmp_buf after_fault;
+
+// Calls `check`; false if it faulted. What it held then is lost, which a tool that is about to report an error can bear.
+template <class Check> bool survives(Check check) {
+  struct sigaction action{}, old_segv{}, old_bus{};
+  action.sa_handler = [](int) { siglongjmp(after_fault, 1); };
+  sigaction(SIGSEGV, &action, &old_segv);
+  sigaction(SIGBUS, &action, &old_bus);
+  bool survived = sigsetjmp(after_fault, 1) == 0;
+  if (survived) check();
+  sigaction(SIGSEGV, &old_segv, nullptr);
+  sigaction(SIGBUS, &old_bus, nullptr);
+  return survived;
+}
+
 class Image {
 public:
-  Image(const Linked& linked, std::span<const Definition> definitions) : linked_(linked), entries_(linked.entries()) {
+  Image(const Linked& linked, std::span<const Definition> definitions)
+      : linked_(linked), mirror_(linked), entries_(linked.entries()) {
     for (const Definition& definition : definitions)
       symbols_.emplace(definition.name, PlacedSymbol{definition.name, definition.address, 0, {}, section_absolute});
     for (const PlacedSymbol& symbol : linked.symbols()) {
@@ -92,11 +170,13 @@ private:
     std::uint64_t offset = address - holder->address;
     Bytes bytes = linked_.bytes(holder->id);
     if (bytes.size() < offset || bytes.empty()) return Region(holder->size - offset, address.value);
-    return Region(llvm::ArrayRef<char>(reinterpret_cast<const char*>(bytes.data()) + offset, bytes.size() - offset),
-                  address.value, 0);
+    const char* content =
+        mirror_.complete() ? address.as<const char*>() : reinterpret_cast<const char*>(bytes.data()) + offset;
+    return Region(llvm::ArrayRef<char>(content, bytes.size() - offset), address.value, 0);
   }
 
   const Linked& linked_;
+  Mirror mirror_;
   std::vector<LinkerEntry> entries_;
   std::unordered_map<std::string, PlacedSymbol> symbols_;
 };
@@ -109,13 +189,37 @@ std::optional<LinkerEntry::Kind> entry_kind(std::string_view filter) {
   return std::nullopt;
 }
 
-bool has_rule(std::string_view text, std::string_view prefix) {
-  for (std::size_t at = 0; (at = text.find(prefix, at)) != std::string_view::npos; ++at) {
-    std::size_t line = text.rfind('\n', at);
-    std::string_view before = text.substr(line + 1, at - line - 1); // npos + 1 is 0
-    if (before.find_first_not_of(" \t") == std::string_view::npos) return true;
+bool is_name(char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_' || c == '.' || c == '$' || c == '@'; }
+
+// LLVM's parser stops at a blank behind a number ("4 - x"), where it takes one everywhere else: such blanks are left out.
+std::string without_blanks_after_numbers(std::string_view text) {
+  std::string out;
+  for (std::size_t i = 0; i < text.size();) {
+    bool number = std::isdigit(static_cast<unsigned char>(text[i])) && (i == 0 || !is_name(text[i - 1]));
+    if (!number) {
+      out += text[i++];
+      continue;
+    }
+    while (i < text.size() && is_name(text[i])) out += text[i++];
+    while (i < text.size() && text[i] == ' ') ++i;
   }
-  return false;
+  return out;
+}
+
+// The lines that begin with the prefix, made fit for LLVM.
+std::string extract_rules(std::string_view text, std::string_view prefix) {
+  std::string rules;
+  while (!text.empty()) {
+    std::size_t end = text.find('\n');
+    std::string_view line = text.substr(0, end);
+    text = end == std::string_view::npos ? std::string_view{} : text.substr(end + 1);
+    std::size_t start = line.find_first_not_of(" \t");
+    std::size_t last = line.find_last_not_of(" \t\r");
+    if (start == std::string_view::npos || !line.substr(start).starts_with(prefix)) continue;
+    std::string_view body = line.substr(0, last + 1).substr(std::min(start + prefix.size(), last + 1));
+    rules += std::string(prefix) + without_blanks_after_numbers(body) + "\n";
+  }
+  return rules;
 }
 
 } // namespace
@@ -124,9 +228,9 @@ Result<void> check_rules(const Linked& linked, std::span<const Definition> defin
                          const std::string& prefix) {
   llvm::ErrorOr<std::unique_ptr<llvm::MemoryBuffer>> buffer = llvm::MemoryBuffer::getFileOrSTDIN(file);
   if (!buffer) return Error{ErrorCode::system, file + ": " + buffer.getError().message()};
-  if (!has_rule(view((*buffer)->getBuffer()), prefix))
+  std::string rules = extract_rules(view((*buffer)->getBuffer()), prefix);
+  if (rules.empty())
     return Error{ErrorCode::invalid_argument, file + ": no line begins with '" + prefix + "' (hint: see --check-prefix)"};
-
   LLVMInitializeX86TargetInfo();
   LLVMInitializeX86TargetMC();
   LLVMInitializeX86Disassembler();
@@ -146,8 +250,14 @@ Result<void> check_rules(const Linked& linked, std::span<const Definition> defin
         return image.entry(view(container), view(name), LinkerEntry::Kind::got);
       },
       llvm::endianness::little, llvm::Triple("x86_64-unknown-linux-gnu"), "", llvm::SubtargetFeatures(), stream);
-  bool passed = checker.checkAllRulesInBuffer(prefix, buffer->get());
+  bool passed = false;
+  bool survived =
+      survives([&] { passed = checker.checkAllRulesInBuffer(prefix, llvm::MemoryBuffer::getMemBuffer(rules).get()); });
   std::fputs(complaints.c_str(), stderr);
+  if (!survived)
+    return Error{ErrorCode::invalid_argument,
+                 file + ": a check loads from an address outside of the image (hint: '*{8}a - *{8}b' "
+                        "is '*{8}(a - *{8}b)'; write '(*{8}a) - (*{8}b)')"};
   if (!passed)
     return Error{ErrorCode::invalid_argument, file + ": a check does not hold (hint: it stands above, with its values)"};
   return {};

@@ -13,7 +13,7 @@ void declare_input_options(CLI::App& parser, InputOptions& inputs, const char* f
       ->check(CLI::Range(0, 3))
       ->capture_default_str();
   auto add_list = [&parser](const char* name, std::vector<std::string>& list, const char* help, const char* type) {
-    parser.add_option(name, list, help)->type_name(type)->expected(1)->take_all();
+    parser.add_option(name, list, help)->type_name(type)->allow_extra_args(false);
   };
   add_list("-l", inputs.libraries, "Search libNAME.so or libNAME.a; ':FILE' names the file itself", "NAME");
   add_list("-L", inputs.directories, "Look for libraries there first", "DIR");

@@ -25,7 +25,8 @@ constexpr const char* see_help = "see 'tenon link --help'";
 struct LinkOptions {
   InputOptions inputs;
   std::vector<std::string> defines, places;
-  std::string map, output, check;
+  std::vector<std::string> checks;
+  std::string map, output;
   std::string check_prefix = "# jitlink-check:";
   bool allow_undefined = false;
 };
@@ -80,7 +81,8 @@ Result<void> show(const LinkOptions& options, const Parsed& parsed, const Linked
       return written;
   if (!options.output.empty())
     if (Result<void> written = write_image(options.output, linked); !written) return written;
-  if (!options.check.empty()) return check_rules(linked, parsed.definitions, options.check, options.check_prefix);
+  for (const std::string& file : options.checks)
+    if (Result<void> held = check_rules(linked, parsed.definitions, file, options.check_prefix); !held) return held;
   return {};
 }
 
@@ -145,19 +147,18 @@ Command declare_link(CLI::App& parser) {
   declare_input_options(parser, options->inputs, "Files to link, as for 'tenon run'");
   parser.add_option("--define", options->defines, "Define a symbol by its address")
       ->type_name("NAME=ADDR")
-      ->expected(1)
-      ->take_all();
+      ->allow_extra_args(false);
   parser.add_option("--at", options->places, "Address of a segment, of a section by its exact name, or of FILE:SECTION")
       ->type_name("WHAT=ADDR")
-      ->expected(1)
-      ->take_all();
+      ->allow_extra_args(false);
   parser.add_flag("--allow-undefined", options->allow_undefined, "Bind what nothing defines to address 0");
   parser.add_flag("--map{-}", options->map, "Write a link map to standard output; --map=FILE to a file");
   parser
       .add_option("-o", options->output, "Write the linked bytes, lowest address first; '%s' stands for the segment's name")
       ->type_name("FILE");
-  parser.add_option("--check", options->check, "Evaluate the checks in FILE, in the language of LLVM's RuntimeDyldChecker")
-      ->type_name("FILE");
+  parser.add_option("--check", options->checks, "Evaluate the checks in FILE, in the language of LLVM's RuntimeDyldChecker")
+      ->type_name("FILE")
+      ->allow_extra_args(false);
   parser.add_option("--check-prefix", options->check_prefix, "How a line with a check begins")
       ->type_name("TEXT")
       ->capture_default_str();

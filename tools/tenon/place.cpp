@@ -69,28 +69,44 @@ std::vector<Block> describe_blocks(std::span<const BlockRequest> requests, std::
   return blocks;
 }
 
+// Addresses that are taken: of what was named by --at. The rest is laid out around it.
+struct Taken {
+  std::uint64_t begin = 0, end = 0;
+};
+
 // Lays blocks out one after another.
 class Cursor {
 public:
-  explicit Cursor(std::uint64_t address) : address_(address) {}
-  std::uint64_t address() const { return address_; }
+  Cursor(std::uint64_t address, std::span<const Taken> avoid) : address_(address), avoid_(avoid) {}
+
   // False at the end of the address space.
   bool put(const BlockRequest& request, Addr& at) {
-    std::uint64_t aligned = (address_ + request.alignment - 1) & ~(request.alignment - 1);
-    if (aligned < address_ || aligned + request.size < aligned) return false;
-    at = {aligned};
-    address_ = aligned + request.size;
+    for (bool moved = true; moved;) {
+      std::uint64_t aligned = (address_ + request.alignment - 1) & ~(request.alignment - 1);
+      if (aligned < address_ || aligned + request.size < aligned) return false;
+      address_ = aligned;
+      moved = false;
+      for (const Taken& taken : avoid_)
+        if (address_ < taken.end && taken.begin < address_ + request.size) {
+          address_ = taken.end;
+          moved = true;
+        }
+    }
+    at = {address_};
+    address_ += request.size;
     return true;
   }
   void next_page() { address_ = (address_ + page - 1) & ~(page - 1); }
+  std::uint64_t address() const { return address_; }
 
 private:
   std::uint64_t address_;
+  std::span<const Taken> avoid_;
 };
 
 Result<void> place_rule(std::size_t rule, std::span<const AtRule> rules, std::span<const BlockRequest> requests,
                         std::span<const Block> blocks, std::vector<Addr>& addresses) {
-  Cursor cursor(rules[rule].address.value);
+  Cursor cursor(rules[rule].address.value, {});
   bool first = true;
   for (std::size_t i = 0; i < blocks.size(); ++i) {
     if (blocks[i].rule != static_cast<int>(rule)) continue;
@@ -171,25 +187,37 @@ Result<std::vector<Addr>> choose_addresses(std::span<const BlockRequest> request
                                            std::span<const AtRule> rules) {
   std::vector<Block> blocks = describe_blocks(requests, layouts, rules);
   std::vector<Addr> addresses(requests.size());
-  std::optional<std::uint64_t> segment_base[segment_count];
+  std::optional<std::uint64_t> base[segment_count];
+  std::optional<Cursor> end[segment_count];
+  std::vector<Taken> taken;
+  auto place_segment = [&](std::size_t segment, Cursor cursor) -> Result<void> {
+    for (std::size_t i = 0; i < requests.size(); ++i)
+      if (blocks[i].rule < 0 && blocks[i].segment == Segment(segment) && !cursor.put(requests[i], addresses[i]))
+        return invalid("segment " + std::string(to_string(Segment(segment))) +
+                       " reaches beyond the end of the address space (hint: --at " + to_string(Segment(segment)) +
+                       "=ADDR moves it)");
+    end[segment].emplace(cursor);
+    return {};
+  };
+
+  // What was named comes first, exactly there; the others find their places around it.
   for (std::size_t i = 0; i < rules.size(); ++i) {
-    if (std::optional<Segment> segment = segment_named(rules[i].what))
-      segment_base[static_cast<std::size_t>(*segment)] = rules[i].address.value;
-    else if (Result<void> placed = place_rule(i, rules, requests, blocks, addresses); !placed)
+    std::optional<Segment> segment = segment_named(rules[i].what);
+    if (segment) base[static_cast<std::size_t>(*segment)] = rules[i].address.value;
+    if (Result<void> placed = segment ? Result<void>() : place_rule(i, rules, requests, blocks, addresses); !placed)
       return Error(placed.error());
   }
-
-  Cursor cursor(default_base);
+  for (std::size_t s = 0; s < segment_count; ++s)
+    if (base[s])
+      if (Result<void> placed = place_segment(s, Cursor(*base[s], {})); !placed) return Error(placed.error());
+  for (std::size_t i = 0; i < requests.size(); ++i)
+    if (blocks[i].rule >= 0 || base[static_cast<std::size_t>(blocks[i].segment)])
+      if (requests[i].size != 0) taken.push_back({addresses[i].value, addresses[i].value + requests[i].size});
   for (std::size_t s = 0; s < segment_count; ++s) {
-    if (segment_base[s])
-      cursor = Cursor(*segment_base[s]);
-    else
-      cursor.next_page();
-    for (std::size_t i = 0; i < requests.size(); ++i)
-      if (blocks[i].rule < 0 && blocks[i].segment == Segment(s) && !cursor.put(requests[i], addresses[i]))
-        return invalid("segment " + std::string(to_string(Segment(s))) +
-                       " reaches beyond the end of the address space (hint: --at " + to_string(Segment(s)) +
-                       "=ADDR moves it)");
+    if (base[s]) continue;
+    Cursor cursor(s == 0 ? default_base : end[s - 1]->address(), taken);
+    cursor.next_page();
+    if (Result<void> placed = place_segment(s, cursor); !placed) return Error(placed.error());
   }
   if (Result<void> apart = check_overlap(requests, blocks, addresses); !apart) return Error(apart.error());
   return addresses;

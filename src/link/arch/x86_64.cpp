@@ -73,9 +73,9 @@ bool fits_either(std::int64_t value, unsigned bits) {
 }
 
 std::string symbol_label(const Module& module, std::uint32_t index) {
-  const Symbol& symbol = module.object.symbols()[index];
+  const Symbol& symbol = module.symbols()[index];
   if (symbol.type == SymbolType::section && symbol.section < module.object_sections())
-    return "section " + std::string(module.object.sections()[symbol.section].name);
+    return "section " + std::string(module.sections()[symbol.section].name);
   return symbol.name().empty() ? "symbol #" + std::to_string(index) : "'" + std::string(symbol.name()) + "'";
 }
 
@@ -95,6 +95,13 @@ Error out_of_range(const Module& module, const Relocation& r, std::uint64_t S, s
   if (!hint.empty())
     text.append("; ").append(hint);
   return fault(ErrorCode::out_of_range, module, r, text);
+}
+
+// Whether a symbol that a thread-local sequence refers to can be thread-local at all.
+bool may_be_tls(const Target& target) {
+  bool known = target.kind == TargetKind::section || target.kind == TargetKind::fixed || target.kind == TargetKind::slot ||
+               target.kind == TargetKind::thunk;
+  return !known || (target.flags & target_flag::tls) != 0;
 }
 
 constexpr std::string_view use_pic = "compile the object with -fPIC, or link it in an engine created with the option low_2gib";
@@ -168,8 +175,12 @@ bool surely_near(const Target& target, const Reach& reach) {
   }
 }
 
+bool fits_absolute_32(std::uint32_t type, std::uint64_t value) {
+  return type == R_32 ? value <= std::numeric_limits<std::uint32_t>::max() : fits_32(std::int64_t(value));
+}
+
 // A stub can stand for a symbol, not for a place inside of a section.
-bool can_stub(const Module& module, const Relocation& r) { return module.object.symbols()[r.symbol].type != SymbolType::section; }
+bool can_stub(const Module& module, const Relocation& r) { return module.symbols()[r.symbol].type != SymbolType::section; }
 
 void survey_pc32(Module& module, std::uint32_t section, const Relocation& r, const Reach& reach, Bytes content, bool code) {
   const Target& target = module.targets[r.symbol];
@@ -192,14 +203,18 @@ std::string relocation_name(std::uint32_t type) {
 }
 
 Result<void> survey_section(Module& module, std::uint32_t section, const Reach& reach) {
-  const Section& source = module.object.sections()[section];
-  std::span<const Relocation> relocations = module.object.relocations(section);
+  const Section& source = module.sections()[section];
+  std::span<const Relocation> relocations = module.relocations(section);
   std::uint64_t size = module.places[section].content_size;
   bool code = source.kind == SectionKind::code;
   for (const Relocation& r : relocations) {
     if (!in_bounds(r, size))
       return bad_relocation(module, r, size);
     const Target& target = module.targets[r.symbol];
+    // Nearly all of a program: branches and PC-relative references inside the reservation need nothing.
+    if (reach.known && (r.type == R_PC32 || r.type == R_PLT32) &&
+        (target.kind == TargetKind::section || target.kind == TargetKind::module))
+      continue;
     switch (r.type) {
     case R_PC32:
     case R_PLT32: survey_pc32(module, section, r, reach, source.content, code); break;
@@ -211,7 +226,7 @@ Result<void> survey_section(Module& module, std::uint32_t section, const Reach& 
       // 32 bits names: objects that are not PIC compare and store such addresses.
       if (target.kind == TargetKind::slot || target.kind == TargetKind::thunk ||
           ((r.type == R_32 || r.type == R_32S) && target.kind == TargetKind::fixed && (target.flags & target_flag::host) != 0 &&
-           (target.flags & target_flag::data) == 0 && !fits_32(std::int64_t(target.address)) && can_stub(module, r)))
+           (target.flags & target_flag::data) == 0 && !fits_absolute_32(r.type, target.address) && can_stub(module, r)))
         want(module, r.symbol, need::stub);
       break;
     case R_GOTPCRELX:
@@ -239,9 +254,13 @@ Result<void> survey_section(Module& module, std::uint32_t section, const Reach& 
       if (!surely_near(target, reach) && can_stub(module, r))
         want(module, r.symbol, need::stub);
       break;
-    case R_TLSGD: want(module, r.symbol, need::tls_pair); break;
+    case R_TLSGD:
+    case R_GOTPC32_TLSDESC:
+      if (!may_be_tls(target))
+        return fault(ErrorCode::malformed, module, r, "is for a thread-local variable, which this is not");
+      want(module, r.symbol, r.type == R_TLSGD ? need::tls_pair : need::tls_descriptor);
+      break;
     case R_TLSLD: module.needs_tls_ld = true; break;
-    case R_GOTPC32_TLSDESC: want(module, r.symbol, need::tls_descriptor); break;
     case R_GOTTPOFF: want(module, r.symbol, need::tls_offset); [[fallthrough]];
     case R_TPOFF32: case R_TPOFF64:
       if (target.kind != TargetKind::missing && target.kind != TargetKind::null && (target.flags & target_flag::static_tls) == 0)
@@ -344,7 +363,7 @@ Result<void> fix_gotpcrel(const Context& c, const Relocation& r, const Target& t
 // Absolute fields. 32 is zero-extended, 32S sign-extended.
 Result<void> fix_absolute(const Context& c, const Relocation& r, const Target& target, std::uint64_t S) {
   std::int64_t value = std::int64_t(S + std::uint64_t(r.addend));
-  if ((r.type == R_32 || r.type == R_32S) && !c.debug && target.kind == TargetKind::fixed && c.has_stub(target) && !fits_32(value))
+  if ((r.type == R_32 || r.type == R_32S) && !c.debug && target.kind == TargetKind::fixed && c.has_stub(target) && !fits_absolute_32(r.type, S))
     value = std::int64_t((S = c.L(target)) + std::uint64_t(r.addend));
   std::string_view hint = c.low_2gib || c.debug ? std::string_view() : use_pic;
   switch (r.type) {
@@ -443,7 +462,7 @@ Result<void> fix_one(const Context& c, const Relocation& r) {
   case R_GOT32: case R_GOT64: case R_GOTPLT64: case R_GOTPCREL64: case R_GOTOFF64: case R_PLTOFF64: case R_GOTPC32: case R_GOTPC64:
     return fix_got(c, r, target, S, P);
   case R_SIZE32: case R_SIZE64: {
-    std::uint64_t Z = c.module.object.symbols()[r.symbol].size + std::uint64_t(r.addend);
+    std::uint64_t Z = c.module.symbols()[r.symbol].size + std::uint64_t(r.addend);
     if (r.type == R_SIZE32 && Z > std::numeric_limits<std::uint32_t>::max())
       return out_of_range(c.module, r, S, std::int64_t(Z), {});
     std::memcpy(c.local + r.offset, &Z, widths[r.type]);
@@ -457,10 +476,10 @@ Result<void> fix_one(const Context& c, const Relocation& r) {
 
 Result<void> fix_section(Module& module, std::uint32_t section, std::span<const std::unique_ptr<Module>> modules, bool low_2gib) {
   const SectionPlace& place = module.places[section];
-  SectionKind kind = module.object.sections()[section].kind;
+  SectionKind kind = module.sections()[section].kind;
   Context c{module, section, modules, low_2gib, module.place(Synthetic::got).address, module.place(Synthetic::stubs).address,
             place.address, place.local, kind == SectionKind::code, kind == SectionKind::debug};
-  for (const Relocation& r : module.object.relocations(section)) {
+  for (const Relocation& r : c.debug ? module.object.relocations(section) : module.relocations(section)) {
     if (c.debug && (!in_bounds(r, place.content_size) || (r.type != R_64 && r.type != R_32 && r.type != R_DTPOFF64 && r.type != R_DTPOFF32)))
       return bad_relocation(module, r, place.content_size);
     const Target& target = module.targets[r.symbol];
@@ -503,9 +522,9 @@ namespace {
 // the field alone don't tell a prefix from the end of the instruction before.
 bool decode_around(const Module& module, const Thunk& thunk, ZydisDecodedInstruction& instruction, ZydisDecodedOperand* operands,
                    std::uint64_t& begin) {
-  Bytes content = module.object.sections()[thunk.section].content;
+  Bytes content = module.sections()[thunk.section].content;
   std::uint64_t at = 0;
-  for (const Symbol& symbol : module.object.symbols())
+  for (const Symbol& symbol : module.symbols())
     if (symbol.section == thunk.section && symbol.type == SymbolType::function && symbol.value <= thunk.offset)
       at = std::max(at, symbol.value);
   ZydisDecoder decoder;
@@ -565,7 +584,7 @@ std::size_t encode_load(std::uint8_t* code, const Load& load, std::uint64_t addr
 Result<void> write_thunk(Module& module, const Thunk& thunk) {
   const SectionPlace& place = module.places[thunk.section];
   const Target& target = module.targets[thunk.symbol];
-  std::span<const Relocation> relocations = module.object.relocations(thunk.section);
+  std::span<const Relocation> relocations = module.relocations(thunk.section);
   auto found = std::find_if(relocations.begin(), relocations.end(),
                             [&](const Relocation& r) { return r.offset == thunk.offset && r.symbol == thunk.symbol; });
   TENON_CHECK(found != relocations.end(), "a thunk without a relocation");

@@ -48,15 +48,10 @@ def write_script(path, sections, host):
     path.write_text("SECTIONS {\n" + "\n".join(lines) + "\n}\n")
 
 
-def slot(image, reference):
-    """What the GOT entry holds that the displacement at `reference` leads to."""
+def slot(image, reference, addend, word=0):
+    """What the GOT entry holds that the displacement at `reference` leads to; a thread-local one has two words."""
     field = image.read(reference, 4)
-    return field and image.read(reference + 4 + struct.unpack("<i", field)[0], 8)
-
-
-def second_word(image, reference):
-    field = image.read(reference, 4)
-    return field and image.read(reference + 12 + struct.unpack("<i", field)[0], 8)
+    return field and image.read(reference - addend + struct.unpack("<i", field)[0] + 8 * word, 8)
 
 
 class Comparison:
@@ -79,11 +74,12 @@ class Comparison:
         if self.ours.read(begin, at - begin + size) == self.theirs.read(begin, at - begin + size):
             return
         if kind in (objects.GOTPCREL, objects.GOTPCRELX, objects.REX_GOTPCRELX):
-            if slot(self.ours, at) is not None and slot(self.ours, at) == slot(self.theirs, at):
+            mine = slot(self.ours, at, relocation.addend)
+            if mine is not None and mine == slot(self.theirs, at, relocation.addend):
                 covered.append((offset, offset + size))
                 self.tally.by_value += 1
         elif kind in (objects.TLSGD, objects.TLSLD):
-            mine, other = second_word(self.ours, at), second_word(self.theirs, at)
+            mine, other = (slot(image, at, relocation.addend, 1) for image in (self.ours, self.theirs))
             if mine is not None and (mine == other or self.modules > 1):
                 covered.append((offset, offset + size))
                 self.tally.by_value += 1

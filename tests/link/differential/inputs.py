@@ -17,13 +17,13 @@ LIBRARIES = pathlib.Path("/usr/lib/x86_64-linux-gnu")
 Group = collections.namedtuple("Group", "name paths pic jitlink")
 
 
-def generate(seed, index, count):
+def generate(seed, index, count, thread_local):
     """A C file with calls, data, jump tables, function pointers and strings, that refers to its `count` siblings."""
     rng = random.Random(seed * 1000 + index)
     other = [i for i in range(count) if i != index]
     lines = ["extern int outside(int, ...); extern int outside_data[]; extern char* outside_text;",
              "extern void weak_outside(void) __attribute__((weak));",
-             f"static int local{index}[50] = {{1, 2, 3}}; int zero{index}[100]; static _Thread_local int tls{index} = {index};",
+             f"static int local{index}[50] = {{1, 2, 3}}; int zero{index}[100]; static {'_Thread_local' if thread_local else ''} int tls{index} = {index};",
              f"__attribute__((visibility(\"hidden\"))) int hidden{index} = {rng.randrange(1 << 30)};",
              f"const char* const names{index}[] = {{\"one {index}\", \"two\", \"three {rng.random()}\"}};"]
     for i in other:
@@ -77,12 +77,12 @@ class Maker:
             paths.append(output)
         return self.group(name, paths, pic, jitlink)
 
-    def generated(self, seed, count):
+    def generated(self, seed, count, thread_local):
         folder = self.scratch / f"generated{seed}"
         folder.mkdir(parents=True)
         sources = [folder / f"file{i}.c" for i in range(count)]
         for i, source in enumerate(sources):
-            source.write_text(generate(seed, i, count))
+            source.write_text(generate(seed, i, count, thread_local))
         return sources
 
     def archive(self, name):
@@ -96,15 +96,20 @@ class Maker:
 def make_groups(arguments, run):
     maker = Maker(arguments, run)
     wanted = lambda name: not arguments.groups or name in arguments.groups
-    sources = maker.generated(1, 12)
+    sources, plain = maker.generated(1, 12, True), maker.generated(2, 12, False)
     clang, gcc = (maker.clang, []), ("gcc", [])
+    # Local-exec accesses, which code that is not PIC makes, are no use in a module.
     for level in ("-O0", "-O2"):
         for code, pic in (("-fPIC", True), ("-fno-pic", False)):
             for which, compilers in (("clang", [clang]), ("gcc", [gcc]), ("mixed", [clang, gcc])):
                 name = f"generated{level}{code}-{which}"
                 if wanted(name):
                     sectioned = ["-ffunction-sections", "-fdata-sections"] if which != "gcc" else []
-                    yield maker.compile(name, sources, compilers, [level, code, *sectioned], pic, pic)
+                    yield maker.compile(name, sources if pic else plain, compilers, [level, code, *sectioned], pic)
+        # llvm-jitlink knows one of the models of thread-local storage only.
+        for which, compilers in (("clang", [clang]), ("gcc", [gcc])):
+            if wanted(f"plain{level}-{which}"):
+                yield maker.compile(f"plain{level}-{which}", plain, compilers, [level, "-fPIC"], True, True)
     # One module: lld's thread-local block is then laid out as ours.
     if wanted("single"):
         single = maker.scratch / "single.c"
@@ -112,14 +117,14 @@ def make_groups(arguments, run):
                                   f"static _Thread_local char z{i}[{i + 1}]; char* s{i}(void) {{ return z{i}; }}\n" for i in range(40)))
         yield maker.compile("single", [single], [gcc], ["-O2", "-fPIC"], True)
     if wanted("large"):
-        yield maker.compile("large", sources, [clang, gcc], ["-O1", "-fno-pic", "-mcmodel=large"], False)
+        yield maker.compile("large", plain, [clang, gcc], ["-O1", "-fno-pic", "-mcmodel=large"], False)
     cxx = sorted((PROGRAMS / "cxx").glob("*.cpp"))
     for level in ("-O0", "-O2"):
-        for stem in ("modern", "regex", "threads", "iostreams", "polymorphism"):
+        for stem in ("modern", "regex", "iostreams", "polymorphism"):
             name = f"{stem}{level}"
             if wanted(name):
                 yield maker.compile(name, [p for p in cxx if p.stem.startswith(stem)], [gcc if level == "-O2" else clang],
-                                    [level, "-fPIC"], True, True)
+                                    [level, "-fPIC"], True, level == "-O2")
     for name in ("libz.a", "liblua5.4.a", "libzstd.a", "libsqlite3.a"):
         if wanted(name):
             yield maker.archive(name)

@@ -11,7 +11,7 @@ from images import Failure, Image, Tally, parse_map, run
 
 SLAB = 0x10000000
 HOST = 0x30000000
-MINIMUM_COMPARED = 100_000
+MINIMUM_COMPARED = 300_000
 
 SECTION = re.compile(r'^ +Section "([^"]+)": target addr = 0x([0-9a-f]+), (?:content: 0x([0-9a-f]+) -- 0x([0-9a-f]+)|zero-fill: (\d+))')
 WRONG = re.compile(r"section_addr\(([^,]+), ([^)]+)\) \+ (\d+)\).* is false: 0x([0-9a-f]+) != 0x([0-9a-f]+)")
@@ -49,13 +49,16 @@ def compare(group, arguments):
         shown = link_there(arguments.jitlink, path, names, ["-show-addrs", f"-entry={entry}"])
         found = {name: (address, size) for name, address, size in places(shown.stdout.decode() + shown.stderr.decode())}
         own = {s.name: s for s in elf.sections if s.flags & objects.SHF_ALLOC and s.size}
-        usable = {n: a for n, (a, size) in found.items() if n in own and own[n].size == size and own[n].type == objects.SHT_PROGBITS
-                  and not n.startswith(".eh_frame")}
-        for name, section in own.items():
-            if name not in usable:
-                total.excluded["sections that JITLink merges, drops or rewrites"] += section.size
-        if not usable:
+        if not found:
+            reason = "objects that llvm-jitlink refuses: " + re.sub(r".*: |\d.*", "", shown.stderr.decode().strip().split("\n")[-1])
+            total.excluded[reason] += sum(section.size for section in own.values())
             continue
+        usable = {n: a for n, (a, size) in found.items() if n in own and own[n].size == size and not n.startswith(".eh_frame")}
+        for name, section in own.items():
+            if section.type == objects.SHT_NOBITS:
+                total.excluded["zero-filled sections"] += section.size
+            elif name not in usable:
+                total.excluded["sections that JITLink merges, drops or rewrites"] += section.size
         image, link_map = path.with_suffix(".image"), path.with_suffix(".map")
         run([arguments.tenon, "link", *(f"--define={n}={HOST + 16 * i:#x}" for i, n in enumerate(names)),
              *(f"--at={n}={a:#x}" for n, a in usable.items()), "--at=text=0x18000000", f"--map={link_map}", "-o", image, path])
@@ -67,6 +70,8 @@ def compare_words(arguments, path, entry, names, elf, usable, ours):
     rules, tally = [], Tally()
     for name, address in usable.items():
         section = next(s for s in elf.sections if s.name == name)
+        if section.type == objects.SHT_NOBITS:
+            continue
         rules += checks(path, name, ours.read(address, section.size))
         tally.compared += section.size
     file = path.with_suffix(".check")

@@ -1,7 +1,7 @@
 # An absolute symbol has one value wherever its module lies.
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-# RUN: split-file %s %t
+# RUN: rm -rf %t && split-file %s %t
 # RUN: %llvm_mc %t/a.s -o %t/a.o && %llvm_mc %t/b.s -o %t/b.o
 # RUN: %tenon link --at .text=0x7f0000000000 --check %s %t/a.o %t/b.o
 # RUN: %tenon link --at .text=0x10000 --check %s %t/b.o %t/a.o

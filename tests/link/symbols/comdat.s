@@ -2,7 +2,7 @@
 # symbols of a dropped one go to the kept one.
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-# RUN: split-file %s %t
+# RUN: rm -rf %t && split-file %s %t
 # RUN: %llvm_mc %t/a.s -o %t/a.o && %llvm_mc %t/b.s -o %t/b.o
 # RUN: %tenon link --at .text.use_b=0x10000 --check %s %t/a.o %t/b.o
 # RUN: %tenon link --map %t/a.o %t/b.o | FileCheck %s --check-prefix=MAP

@@ -2,7 +2,7 @@
 # sections, which refer to every copy, are no such reference.
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-# RUN: split-file %s %t
+# RUN: rm -rf %t && split-file %s %t
 # RUN: %llvm_mc %t/a.s -o %t/a.o && %llvm_mc %t/b.s -o %t/b.o && %llvm_mc %t/c.s -o %t/c.o
 # RUN: %tenon link --check %s %t/a.o %t/b.o
 # RUN: not %tenon link -o %t/out %t/a.o %t/c.o 2>&1 | FileCheck %s

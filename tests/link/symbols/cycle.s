@@ -1,7 +1,7 @@
 # Modules of one change may refer to each other in cycles.
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-# RUN: split-file %s %t
+# RUN: rm -rf %t && split-file %s %t
 # RUN: %llvm_mc %t/a.s -o %t/a.o && %llvm_mc %t/b.s -o %t/b.o
 # RUN: %tenon link --check %s %t/a.o %t/b.o
 # RUN: %tenon link --check %s %t/b.o %t/a.o

@@ -2,7 +2,7 @@
 # protected one. All duplicates are named at once.
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-# RUN: split-file %s %t
+# RUN: rm -rf %t && split-file %s %t
 # RUN: %llvm_mc %t/a.s -o %t/a.o && %llvm_mc %t/b.s -o %t/b.o
 # RUN: not %tenon link -o %t/out %t/a.o %t/b.o 2>&1 | FileCheck %s
 # RUN: not test -e %t/out

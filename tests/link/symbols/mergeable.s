@@ -19,8 +19,8 @@ constants:
         .data
         .globl  use
 # jitlink-check: *{8}use = strings + 5
-# jitlink-check: *{4}(*{8}use) = 0x656d6173
+# jitlink-check: *{4}(strings + 5) = 0x656d6173
 # jitlink-check: *{8}(use + 8) = strings + 10
-# jitlink-check: *{2}(*{8}(use + 8)) = 0x656d
+# jitlink-check: *{2}(strings + 10) = 0x656d
 # jitlink-check: *{8}(use + 16) = constants + 8
 use:    .quad   .Lagain, .Ltail, constants + 8

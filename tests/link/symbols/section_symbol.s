@@ -23,7 +23,7 @@ second_part:
         .data
         .globl  use
 # jitlink-check: *{8}use = first_part + 8
-# jitlink-check: *{8}(*{8}use) = 2
+# jitlink-check: *{8}(first_part + 8) = 2
 # jitlink-check: *{8}(use + 8) = second_part + 16
-# jitlink-check: *{8}(*{8}(use + 8)) = 5
+# jitlink-check: *{8}(second_part + 16) = 5
 use:    .quad   .Lfirst, .Lsecond

@@ -22,7 +22,7 @@ second_hook:
 # jitlink-check: *{8}begin = first_hook
 begin:  .quad   __start_hooks
 # jitlink-check: *{8}end = second_hook + 8
-# jitlink-check: *{8}end - *{8}begin = 16
+# jitlink-check: second_hook = first_hook + 8
 end:    .quad   __stop_hooks
 # jitlink-check: *{8}no_begin = 0
 no_begin:

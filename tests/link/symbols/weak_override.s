@@ -1,7 +1,7 @@
 # A strong definition wins over weak ones, whatever the order of the modules; of several weak ones the first is taken.
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-# RUN: split-file %s %t
+# RUN: rm -rf %t && split-file %s %t
 # RUN: %llvm_mc %t/weak.s -o %t/weak.o && %llvm_mc %t/strong.s -o %t/strong.o && %llvm_mc %t/user.s -o %t/user.o
 # RUN: %tenon link --check %s %t/weak.o %t/strong.o %t/user.o
 # RUN: %tenon link --check %s %t/user.o %t/strong.o %t/weak.o

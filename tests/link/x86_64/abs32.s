@@ -1,33 +1,35 @@
-# R_X86_64_32: S + A in 32 bits, from 0 to 2^32 - 1: the value is zero-extended where it is used.
+# R_X86_64_32: S + A in 32 bits, from 0 to 2^32 - 1: the value is zero-extended where it is used. Of a function outside that
+# is beyond, the address is that of a stub of the module's, if that fits.
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
 # RUN: mkdir -p %t && %llvm_mc %s -o %t/test.o
-# RUN: %tenon link --define target=0xffffffff --define zero=0 --check %s %t/test.o
-# RUN: not %tenon link --define target=0x100000000 --define zero=0 -o %t/out %t/test.o 2>&1 | FileCheck %s \
-# RUN:   --check-prefix=RANGE1
-# RUN: not %tenon link --define target=0xffffffff --define zero=0xffffffffffffffff -o %t/out %t/test.o 2>&1 | \
-# RUN:   FileCheck %s --check-prefix=RANGE2
-# RUN: python3 %S/../patch_object.py %t/test.o %t/bad1.o rela:.rela.data:0:offset=0x5
-# RUN: not %tenon link --define target=0xffffffff --define zero=0 -o %t/out %t/bad1.o 2>&1 | FileCheck %s \
+# RUN: %tenon link --at .text=0x10000000 --at .data=0x20000000 --at text=0x18000000 --define target=0xffffffff \
+# RUN:   --define zero=0 --define far=0x7f0012345678 --check %s %t/test.o
+# RUN: not %tenon link --at .text=0x10000000 --at .data=0x100001000 --at text=0x18000000 --define target=0xffffffff \
+# RUN:   --define zero=0 --define far=0x7f0012345678 -o %t/out %t/test.o 2>&1 | FileCheck %s --check-prefix=RANGE1
+# RUN: not %tenon link --at .text=0x10000000 --at .data=0x1000 --at text=0x18000000 --define target=0xffffffff \
+# RUN:   --define zero=0 --define far=0x7f0012345678 -o %t/out %t/test.o 2>&1 | FileCheck %s --check-prefix=RANGE2
+# RUN: python3 %S/../patch_object.py %t/test.o %t/bad1.o rela:.rela.data:0:offset=0x9
+# RUN: not %tenon link --at .text=0x10000000 --at .data=0x20000000 --at text=0x18000000 --define target=0xffffffff \
+# RUN:   --define zero=0 --define far=0x7f0012345678 -o %t/out %t/bad1.o 2>&1 | FileCheck %s \
 # RUN:   --check-prefix=MALFORMED
 
         .text
-        .globl  load
+        .globl  load, far_load
 # jitlink-check: *{4}(load + 1) = 0xffffffff
 load:   movl    $target, %eax
+# jitlink-check: *{4}(far_load + 1) = stub_addr(test.o, far)
+far_load:
+        movl    $far, %eax
         .data
-        .globl  field
+        .globl  field, low, own
 # jitlink-check: *{4}field = 0xfffffff0
 field:  .long   target - 15
 # jitlink-check: *{4}low = 0
-        .globl  low
 low:    .long   zero
+# jitlink-check: *{4}own = 0x1ffff000
+own:    .long   own - 0x1008
 
-# RANGE1-DAG: test.o
-# RANGE1-DAG: {{\.text\+0x1}}
-# RANGE1-DAG: target
-# RANGE2-DAG: test.o
-# RANGE2-DAG: {{\.data\+0x4}}
-# RANGE2-DAG: zero
-# MALFORMED-DAG: bad1.o
-# MALFORMED-DAG: .data+0x5
+# RANGE1: test.o: .data: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x8 against 'own' {{.*}}distance 0x100000000
+# RANGE2: test.o: .data: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x8 against 'own' {{.*}}distance {{-0x8|0xfffffffffffffff8}}
+# MALFORMED: bad1.o: .data: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x9 against {{.*}}lies outside of its section

@@ -2,33 +2,31 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
 # RUN: mkdir -p %t && %llvm_mc %s -o %t/test.o
-# RUN: %tenon link --define high=0x7fffffff --define low=0xffffffff80000000 --check %s %t/test.o
-# RUN: not %tenon link --define high=0x80000000 --define low=0xffffffff80000000 -o %t/out %t/test.o 2>&1 | FileCheck \
-# RUN:   %s --check-prefix=RANGE1
-# RUN: not %tenon link --define high=0x7fffffff --define low=0xffffffff7fffffff -o %t/out %t/test.o 2>&1 | FileCheck \
-# RUN:   %s --check-prefix=RANGE2
+# RUN: %tenon link --at .text=0x10000000 --at .data=0x20000000 --at text=0x18000000 --define high=0x7fffffff \
+# RUN:   --define low=0xffffffff80000000 --check %s %t/test.o
+# RUN: not %tenon link --at .text=0x10000000 --at .data=0x80000008 --at text=0x18000000 --define high=0x7fffffff \
+# RUN:   --define low=0xffffffff80000000 -o %t/out %t/test.o 2>&1 | FileCheck %s --check-prefix=RANGE1
+# RUN: not %tenon link --at .text=0x10000000 --at .data=0xffffffff80000000 --at text=0x18000000 --define \
+# RUN:   high=0x7fffffff --define low=0xffffffff80000000 -o %t/out %t/test.o 2>&1 | FileCheck %s \
+# RUN:   --check-prefix=RANGE2
 # RUN: python3 %S/../patch_object.py %t/test.o %t/bad1.o rela:.rela.text:0:offset=0x13
-# RUN: not %tenon link --define high=0x7fffffff --define low=0xffffffff80000000 -o %t/out %t/bad1.o 2>&1 | FileCheck \
-# RUN:   %s --check-prefix=MALFORMED
+# RUN: not %tenon link --at .text=0x10000000 --at .data=0x20000000 --at text=0x18000000 --define high=0x7fffffff \
+# RUN:   --define low=0xffffffff80000000 -o %t/out %t/bad1.o 2>&1 | FileCheck %s --check-prefix=MALFORMED
 
         .text
-        .globl  load
+        .globl  load, load_low, indexed
 # jitlink-check: decode_operand(load, 1) = 0x7fffffff
 load:   movq    $high, %rax
-        .globl  load_low
 # jitlink-check: *{4}(load_low + 3) = 0x80000000
 load_low:
         movq    $low, %rax
-# jitlink-check: *{4}(indexed + 4) = 0x7ffffff7
-        .globl  indexed
+# jitlink-check: *{4}(indexed + 4) = 0x1ffffff8
 indexed:
-        movq    high - 8(,%rax,8), %rax
+        movq    own - 8(,%rax,8), %rax
+        .data
+        .globl  own
+own:    .quad   0
 
-# RANGE1-DAG: test.o
-# RANGE1-DAG: {{\.text\+0x3}}
-# RANGE1-DAG: high
-# RANGE2-DAG: test.o
-# RANGE2-DAG: {{\.text\+0xa}}
-# RANGE2-DAG: low
-# MALFORMED-DAG: bad1.o
-# MALFORMED-DAG: .text+0x13
+# RANGE1: test.o: .text: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x12 against 'own' {{.*}}distance 0x80000000
+# RANGE2: test.o: .text: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x12 against 'own' {{.*}}distance {{-0x80000008|0xffffffff7ffffff8}}
+# MALFORMED: bad1.o: .text: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x13 against {{.*}}lies outside of its section

@@ -20,5 +20,4 @@ local_field:
 negative:
         .quad   zero - 16
 
-# MALFORMED-DAG: bad1.o
-# MALFORMED-DAG: .data+0x11
+# MALFORMED: bad1.o: .data: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x11 against {{.*}}lies outside of its section

@@ -19,11 +19,6 @@ field:  .byte   high
 low_field:
         .byte   low
 
-# RANGE1-DAG: test.o
-# RANGE1-DAG: {{\.data\+0x0}}
-# RANGE1-DAG: high
-# RANGE2-DAG: test.o
-# RANGE2-DAG: {{\.data\+0x1}}
-# RANGE2-DAG: low
-# MALFORMED-DAG: bad1.o
-# MALFORMED-DAG: .data+0x2
+# RANGE1: test.o: .data: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x0 against 'high' {{.*}}distance 0x100
+# RANGE2: test.o: .data: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x1 against 'low' {{.*}}distance {{-0x81|0xffffffffffffff7f}}
+# MALFORMED: bad1.o: .data: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x2 against {{.*}}lies outside of its section

@@ -30,33 +30,13 @@
 # jitlink-check: *{8}field = 0x1000
 field:  .quad   target
 
-# COPY-DAG: COPY.o
-# COPY-DAG: {{\.data\+0x0}}
-# COPY-DAG: R_X86_64_COPY
-# GLOB_DAT-DAG: GLOB_DAT.o
-# GLOB_DAT-DAG: {{\.data\+0x0}}
-# GLOB_DAT-DAG: R_X86_64_GLOB_DAT
-# JUMP_SLOT-DAG: JUMP_SLOT.o
-# JUMP_SLOT-DAG: {{\.data\+0x0}}
-# JUMP_SLOT-DAG: R_X86_64_JUMP_SLOT
-# RELATIVE-DAG: RELATIVE.o
-# RELATIVE-DAG: {{\.data\+0x0}}
-# RELATIVE-DAG: R_X86_64_RELATIVE
-# DTPMOD64-DAG: DTPMOD64.o
-# DTPMOD64-DAG: {{\.data\+0x0}}
-# DTPMOD64-DAG: R_X86_64_DTPMOD64
-# TLSDESC-DAG: TLSDESC.o
-# TLSDESC-DAG: {{\.data\+0x0}}
-# TLSDESC-DAG: R_X86_64_TLSDESC
-# IRELATIVE-DAG: IRELATIVE.o
-# IRELATIVE-DAG: {{\.data\+0x0}}
-# IRELATIVE-DAG: R_X86_64_IRELATIVE
-# RELATIVE64-DAG: RELATIVE64.o
-# RELATIVE64-DAG: {{\.data\+0x0}}
-# RELATIVE64-DAG: R_X86_64_RELATIVE64
-# 200-DAG: 200.o
-# 200-DAG: {{\.data\+0x0}}
-# 200-DAG: {{(relocation|type).* 200}}
-# 65537-DAG: 65537.o
-# 65537-DAG: {{\.data\+0x0}}
-# 65537-DAG: {{(relocation|type).* 65537}}
+# COPY: COPY.o: .data: relocation R_X86_64_COPY at offset 0x0 against 'target'
+# GLOB_DAT: GLOB_DAT.o: .data: relocation R_X86_64_GLOB_DAT at offset 0x0 against 'target'
+# JUMP_SLOT: JUMP_SLOT.o: .data: relocation R_X86_64_JUMP_SLOT at offset 0x0 against 'target'
+# RELATIVE: RELATIVE.o: .data: relocation R_X86_64_RELATIVE at offset 0x0 against 'target'
+# DTPMOD64: DTPMOD64.o: .data: relocation R_X86_64_DTPMOD64 at offset 0x0 against 'target'
+# TLSDESC: TLSDESC.o: .data: relocation R_X86_64_TLSDESC at offset 0x0 against 'target'
+# IRELATIVE: IRELATIVE.o: .data: relocation R_X86_64_IRELATIVE at offset 0x0 against 'target'
+# RELATIVE64: RELATIVE64.o: .data: relocation R_X86_64_RELATIVE64 at offset 0x0 against 'target'
+# 200: 200.o: .data: relocation {{.*200.*}} at offset 0x0 against 'target'
+# 65537: 65537.o: .data: relocation {{.*65537.*}} at offset 0x0 against 'target'

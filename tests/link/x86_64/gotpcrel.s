@@ -3,14 +3,14 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
 # RUN: mkdir -p %t && %llvm_mc -x86-relax-relocations=false %s -o %t/test.o
-# RUN: %tenon link --at .text=0x10000000 --at .data=0x20000000 --at .tenon.got=0x40000000 --define \
-# RUN:   target=0xfedcba9876543210 --define near=0x10000100 --check %s %t/test.o
-# RUN: not %tenon link --at .text=0x10000000 --at .data=0x20000000 --at .tenon.got=0x90000100 --define \
-# RUN:   target=0xfedcba9876543210 --define near=0x10000100 -o %t/out %t/test.o 2>&1 | FileCheck %s \
+# RUN: %tenon link --at .text=0x10000000 --at .data=0x20000000 --at .tenon.got=0x40000000 --at text=0x18000000 \
+# RUN:   --define target=0xfedcba9876543210 --define near=0x10000100 --check %s %t/test.o
+# RUN: not %tenon link --at .text=0x10000000 --at .data=0x20000000 --at .tenon.got=0x90000100 --at text=0x18000000 \
+# RUN:   --define target=0xfedcba9876543210 --define near=0x10000100 -o %t/out %t/test.o 2>&1 | FileCheck %s \
 # RUN:   --check-prefix=RANGE
 # RUN: python3 %S/../patch_object.py %t/test.o %t/bad1.o rela:.rela.text:0:offset=0x10
-# RUN: not %tenon link --at .text=0x10000000 --at .data=0x20000000 --at .tenon.got=0x40000000 --define \
-# RUN:   target=0xfedcba9876543210 --define near=0x10000100 -o %t/out %t/bad1.o 2>&1 | FileCheck %s \
+# RUN: not %tenon link --at .text=0x10000000 --at .data=0x20000000 --at .tenon.got=0x40000000 --at text=0x18000000 \
+# RUN:   --define target=0xfedcba9876543210 --define near=0x10000100 -o %t/out %t/bad1.o 2>&1 | FileCheck %s \
 # RUN:   --check-prefix=MALFORMED
 
         .text
@@ -29,11 +29,8 @@ test_mov:
         movq    near@GOTPCREL(%rip), %rax
         .data
         .globl  field
-# jitlink-check: *{4}field = (got_addr(test.o, target) + 4 - field)[31:0]
+# jitlink-check: *{4}field = ((got_addr(test.o, target)) - field + 4)[31:0]
 field:  .long   target@GOTPCREL + 4
 
-# RANGE-DAG: test.o
-# RANGE-DAG: {{\.text\+0x2}}
-# RANGE-DAG: target
-# MALFORMED-DAG: bad1.o
-# MALFORMED-DAG: .text+0x10
+# RANGE: test.o: .text: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x2 against 'target'
+# MALFORMED: bad1.o: .text: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x10 against {{.*}}lies outside of its section

@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
 # RUN: mkdir -p %t && %llvm_mc %s -o %t/test.o
-# RUN: %tenon link --at .text=0x10000000 --at .tenon.got=0x40000000 --define near=0x10000100 --check %s %t/test.o
+# RUN: %tenon link --at .text=0x10000000 --at .tenon.got=0x40000000 --at text=0x18000000 --define near=0x10000100 \
+# RUN:   --check %s %t/test.o
 
         .text
         .globl  test_test, test_add, test_cmp

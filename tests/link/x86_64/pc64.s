@@ -15,5 +15,4 @@ field:  .quad   high - .
 backward:
         .quad   low - .
 
-# MALFORMED-DAG: bad1.o
-# MALFORMED-DAG: .data+0x9
+# MALFORMED: bad1.o: .data: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x9 against {{.*}}lies outside of its section

@@ -2,15 +2,18 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
 # RUN: mkdir -p %t && %llvm_mc %s -o %t/test.o
-# RUN: %tenon link --at .text=0x10000000 --at .data=0x20000000 --define high=0x2000007f --define low=0x1fffff81 \
-# RUN:   --define near=0x10000012 --check %s %t/test.o
-# RUN: not %tenon link --at .text=0x10000000 --at .data=0x20000000 --define high=0x20000080 --define low=0x1fffff81 \
-# RUN:   --define near=0x10000012 -o %t/out %t/test.o 2>&1 | FileCheck %s --check-prefix=RANGE1
-# RUN: not %tenon link --at .text=0x10000000 --at .data=0x20000000 --define high=0x2000007f --define low=0x1fffff80 \
-# RUN:   --define near=0x10000012 -o %t/out %t/test.o 2>&1 | FileCheck %s --check-prefix=RANGE2
+# RUN: %tenon link --at .text=0x10000000 --at .data=0x20000000 --at text=0x18000000 --define high=0x2000007f \
+# RUN:   --define low=0x1fffff81 --define near=0x10000012 --check %s %t/test.o
+# RUN: not %tenon link --at .text=0x10000000 --at .data=0x20000000 --at text=0x18000000 --define high=0x20000080 \
+# RUN:   --define low=0x1fffff81 --define near=0x10000012 -o %t/out %t/test.o 2>&1 | FileCheck %s \
+# RUN:   --check-prefix=RANGE1
+# RUN: not %tenon link --at .text=0x10000000 --at .data=0x20000000 --at text=0x18000000 --define high=0x2000007f \
+# RUN:   --define low=0x1fffff80 --define near=0x10000012 -o %t/out %t/test.o 2>&1 | FileCheck %s \
+# RUN:   --check-prefix=RANGE2
 # RUN: python3 %S/../patch_object.py %t/test.o %t/bad1.o rela:.rela.data:0:offset=0x2
-# RUN: not %tenon link --at .text=0x10000000 --at .data=0x20000000 --define high=0x2000007f --define low=0x1fffff81 \
-# RUN:   --define near=0x10000012 -o %t/out %t/bad1.o 2>&1 | FileCheck %s --check-prefix=MALFORMED
+# RUN: not %tenon link --at .text=0x10000000 --at .data=0x20000000 --at text=0x18000000 --define high=0x2000007f \
+# RUN:   --define low=0x1fffff81 --define near=0x10000012 -o %t/out %t/bad1.o 2>&1 | FileCheck %s \
+# RUN:   --check-prefix=MALFORMED
 
         .text
         .globl  short_jump
@@ -25,11 +28,6 @@ field:  .byte   high - .
 backward:
         .byte   low - .
 
-# RANGE1-DAG: test.o
-# RANGE1-DAG: {{\.data\+0x0}}
-# RANGE1-DAG: high
-# RANGE2-DAG: test.o
-# RANGE2-DAG: {{\.data\+0x1}}
-# RANGE2-DAG: low
-# MALFORMED-DAG: bad1.o
-# MALFORMED-DAG: .data+0x2
+# RANGE1: test.o: .data: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x0 against 'high' {{.*}}distance 0x80
+# RANGE2: test.o: .data: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x1 against 'low' {{.*}}distance {{-0x81|0xffffffffffffff7f}}
+# MALFORMED: bad1.o: .data: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x2 against {{.*}}lies outside of its section

@@ -3,17 +3,18 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
 # RUN: mkdir -p %t && %llvm_mc %s -o %t/test.o
-# RUN: %tenon link --at .text=0x10000000 --at .tenon.stubs=0x30000000 --define near=0x90000004 --define \
-# RUN:   far=0x123456789abc --check %s %t/test.o
-# RUN: not %tenon link --at .text=0x10000000 --at .tenon.stubs=0x90000010 --define near=0x90000004 --define \
-# RUN:   far=0x123456789abc -o %t/out %t/test.o 2>&1 | FileCheck %s --check-prefix=RANGE
+# RUN: %tenon link --at .text=0x10000000 --at .tenon.stubs=0x30000000 --at text=0x18000000 --define near=0x90000004 \
+# RUN:   --define far=0x123456789abc --check %s %t/test.o
+# RUN: not %tenon link --at .text=0x10000000 --at .tenon.stubs=0x90000010 --at text=0x18000000 --define \
+# RUN:   near=0x90000004 --define far=0x123456789abc -o %t/out %t/test.o 2>&1 | FileCheck %s --check-prefix=RANGE
 # RUN: python3 %S/../patch_object.py %t/test.o %t/bad1.o rela:.rela.text:0:offset=0x18
-# RUN: not %tenon link --at .text=0x10000000 --at .tenon.stubs=0x30000000 --define near=0x90000004 --define \
-# RUN:   far=0x123456789abc -o %t/out %t/bad1.o 2>&1 | FileCheck %s --check-prefix=MALFORMED
+# RUN: not %tenon link --at .text=0x10000000 --at .tenon.stubs=0x30000000 --at text=0x18000000 --define \
+# RUN:   near=0x90000004 --define far=0x123456789abc -o %t/out %t/bad1.o 2>&1 | FileCheck %s \
+# RUN:   --check-prefix=MALFORMED
 
         .text
         .globl  test_near, test_far, test_far_again, test_jump, test_branch
-# jitlink-check: decode_operand(test_near, 0) = 0x90000004 - next_pc(test_near)
+# jitlink-check: decode_operand(test_near, 0) = (0x90000004) - next_pc(test_near)
 test_near:
         call    near@PLT
 # jitlink-check: decode_operand(test_far, 0) = stub_addr(test.o, far) - next_pc(test_far)
@@ -30,8 +31,5 @@ test_jump:
 test_branch:
         jne     far@PLT
 
-# RANGE-DAG: test.o
-# RANGE-DAG: {{\.text\+0x6}}
-# RANGE-DAG: far
-# MALFORMED-DAG: bad1.o
-# MALFORMED-DAG: .text+0x18
+# RANGE: test.o: .text: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x6 against 'far'
+# MALFORMED: bad1.o: .text: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x18 against {{.*}}lies outside of its section

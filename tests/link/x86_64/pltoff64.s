@@ -1,19 +1,23 @@
-# R_X86_64_PLTOFF64: L - GOT + A in 64 bits. Every value fits. GOT is the start of the module's GOT, which is there for its
-# address even if it has no entry.
+# R_X86_64_PLTOFF64: L - GOT + A in 64 bits. Every value fits. L is the symbol's stub: whether the target itself will be in reach
+# of the GOT is not known when stubs are counted.
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
 # RUN: mkdir -p %t && %llvm_mc %s -o %t/test.o
-# RUN: %tenon link --at .text=0x10000000 --at .tenon.got=0x40000000 --define function=0x12348005fffc --check %s \
-# RUN:   %t/test.o
-# RUN: python3 %S/../patch_object.py %t/test.o %t/bad1.o rela:.rela.text:0:offset=0x3
-# RUN: not %tenon link --at .text=0x10000000 --at .tenon.got=0x40000000 --define function=0x12348005fffc -o %t/out \
-# RUN:   %t/bad1.o 2>&1 | FileCheck %s --check-prefix=MALFORMED
+# RUN: %tenon link --at .text=0x10000000 --at .tenon.got=0x40000000 --at text=0x18000000 --define near=0x10000100 \
+# RUN:   --define far=0x12348005fffc --check %s %t/test.o
+# RUN: python3 %S/../patch_object.py %t/test.o %t/bad1.o rela:.rela.text:0:offset=0xd
+# RUN: not %tenon link --at .text=0x10000000 --at .tenon.got=0x40000000 --at text=0x18000000 --define \
+# RUN:   near=0x10000100 --define far=0x12348005fffc -o %t/out %t/bad1.o 2>&1 | FileCheck %s \
+# RUN:   --check-prefix=MALFORMED
 
         .text
-        .globl  test_offset
-# jitlink-check: *{8}(test_offset + 2) = 0x12344005fffc
-test_offset:
-        movabsq $function@PLTOFF, %rax
+        .globl  test_near, test_far
+# jitlink-check: *{8}(test_near + 2) = stub_addr(test.o, near) - section_addr(test.o, .tenon.got)
+test_near:
+        movabsq $near@PLTOFF, %rax
+# jitlink-check: *{8}(test_far + 2) = stub_addr(test.o, far) - section_addr(test.o, .tenon.got)
+test_far:
+        movabsq $far@PLTOFF, %rax
+# jitlink-check: *{8}(got_addr(test.o, far)) = 0x12348005fffc
 
-# MALFORMED-DAG: bad1.o
-# MALFORMED-DAG: .text+0x3
+# MALFORMED: bad1.o: .text: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0xd against {{.*}}lies outside of its section

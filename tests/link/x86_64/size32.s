@@ -16,8 +16,5 @@ field:  .long   object@SIZE + 4
         .size   object, 24
 object: .zero   24
 
-# MALFORMED1-DAG: bad1.o
-# MALFORMED1-DAG: .data+0x19
-# MALFORMED2-DAG: bad2.o
-# MALFORMED2-DAG: {{\.data\+0x0}}
-# MALFORMED2-DAG: object
+# MALFORMED1: bad1.o: .data: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x19 against {{.*}}lies outside of its section
+# MALFORMED2: bad2.o: .data: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x0 against 'object'

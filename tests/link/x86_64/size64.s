@@ -14,5 +14,4 @@ field:  .quad   object@SIZE - 8
         .size   object, 24
 object: .zero   24
 
-# MALFORMED-DAG: bad1.o
-# MALFORMED-DAG: .data+0x19
+# MALFORMED: bad1.o: .data: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x19 against {{.*}}lies outside of its section

@@ -3,17 +3,18 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
 # RUN: mkdir -p %t && %llvm_mc %s -o %t/test.o
-# RUN: %tenon link --at .text=0x10000000 --at .tenon.got=0x40000000 --define __tls_get_addr=0x10001000 --check %s \
-# RUN:   %t/test.o
-# RUN: not %tenon link --at .text=0x10000000 --at .tenon.got=0x90010000 --define __tls_get_addr=0x10001000 -o %t/out \
-# RUN:   %t/test.o 2>&1 | FileCheck %s --check-prefix=RANGE
+# RUN: %tenon link --at .text=0x10000000 --at .tenon.got=0x40000000 --at text=0x18000000 --define \
+# RUN:   __tls_get_addr=0x10001000 --check %s %t/test.o
+# RUN: not %tenon link --at .text=0x10000000 --at .tenon.got=0x90010000 --at text=0x18000000 --define \
+# RUN:   __tls_get_addr=0x10001000 -o %t/out %t/test.o 2>&1 | FileCheck %s --check-prefix=RANGE
 # RUN: python3 %S/../patch_object.py %t/test.o %t/bad1.o rela:.rela.text:0:offset=0x26
-# RUN: not %tenon link --at .text=0x10000000 --at .tenon.got=0x40000000 --define __tls_get_addr=0x10001000 -o %t/out \
-# RUN:   %t/bad1.o 2>&1 | FileCheck %s --check-prefix=MALFORMED
+# RUN: not %tenon link --at .text=0x10000000 --at .tenon.got=0x40000000 --at text=0x18000000 --define \
+# RUN:   __tls_get_addr=0x10001000 -o %t/out %t/bad1.o 2>&1 | FileCheck %s --check-prefix=MALFORMED
 
         .text
         .globl  test_first, test_second, test_zeroed
-# jitlink-check: *{8}(next_pc(test_first) + decode_operand(test_first, 4) + 8) = 0
+# jitlink-check: decode_operand(test_first, 4) = stub_addr(test.o, first, tls) - next_pc(test_first)
+# jitlink-check: *{8}(stub_addr(test.o, first, tls) + 8) = 0
 test_first:
         data16
         leaq    first@TLSGD(%rip), %rdi
@@ -21,11 +22,13 @@ test_first:
         data16
         rex64
         call    __tls_get_addr@PLT
-# jitlink-check: *{8}(next_pc(test_second) + decode_operand(test_second, 4) + 8) = 8
+# jitlink-check: decode_operand(test_second, 4) = stub_addr(test.o, second, tls) - next_pc(test_second)
+# jitlink-check: *{8}(stub_addr(test.o, second, tls) + 8) = 8
 test_second:
         leaq    second@TLSGD(%rip), %rdi
         call    __tls_get_addr@PLT
-# jitlink-check: *{8}(next_pc(test_zeroed) + decode_operand(test_zeroed, 4) + 8) = 16
+# jitlink-check: decode_operand(test_zeroed, 4) = stub_addr(test.o, zeroed, tls) - next_pc(test_zeroed)
+# jitlink-check: *{8}(stub_addr(test.o, zeroed, tls) + 8) = 16
 test_zeroed:
         leaq    zeroed@TLSGD(%rip), %rdi
         call    __tls_get_addr@PLT
@@ -44,8 +47,5 @@ second: .quad   2
         .size   zeroed, 4
 zeroed: .zero   4
 
-# RANGE-DAG: test.o
-# RANGE-DAG: {{\.text\+0x4}}
-# RANGE-DAG: first
-# MALFORMED-DAG: bad1.o
-# MALFORMED-DAG: .text+0x26
+# RANGE: test.o: .text: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x4 against 'first'
+# MALFORMED: bad1.o: .text: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x26 against {{.*}}lies outside of its section

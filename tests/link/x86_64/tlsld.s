@@ -5,23 +5,24 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
 # RUN: mkdir -p %t && %llvm_mc %s -o %t/test.o
-# RUN: %tenon link --at .text=0x10000000 --at .data=0x20000000 --at .tenon.got=0x40000000 --define \
-# RUN:   __tls_get_addr=0x10001000 --check %s %t/test.o
-# RUN: not %tenon link --at .text=0x10000000 --at .data=0x20000000 --at .tenon.got=0x90010000 --define \
-# RUN:   __tls_get_addr=0x10001000 -o %t/out %t/test.o 2>&1 | FileCheck %s --check-prefix=RANGE
+# RUN: %tenon link --at .text=0x10000000 --at .data=0x20000000 --at .tenon.got=0x40000000 --at text=0x18000000 \
+# RUN:   --define __tls_get_addr=0x10001000 --check %s %t/test.o
+# RUN: not %tenon link --at .text=0x10000000 --at .data=0x20000000 --at .tenon.got=0x90010000 --at text=0x18000000 \
+# RUN:   --define __tls_get_addr=0x10001000 -o %t/out %t/test.o 2>&1 | FileCheck %s --check-prefix=RANGE
 # RUN: python3 %S/../patch_object.py %t/test.o %t/bad1.o rela:.rela.text:0:offset=0x24
-# RUN: not %tenon link --at .text=0x10000000 --at .data=0x20000000 --at .tenon.got=0x40000000 --define \
-# RUN:   __tls_get_addr=0x10001000 -o %t/out %t/bad1.o 2>&1 | FileCheck %s --check-prefix=MALFORMED1
+# RUN: not %tenon link --at .text=0x10000000 --at .data=0x20000000 --at .tenon.got=0x40000000 --at text=0x18000000 \
+# RUN:   --define __tls_get_addr=0x10001000 -o %t/out %t/bad1.o 2>&1 | FileCheck %s --check-prefix=MALFORMED1
 # RUN: python3 %S/../patch_object.py %t/test.o %t/bad2.o rela:.rela.text:4:addend=0x80000000
-# RUN: not %tenon link --at .text=0x10000000 --at .data=0x20000000 --at .tenon.got=0x40000000 --define \
-# RUN:   __tls_get_addr=0x10001000 -o %t/out %t/bad2.o 2>&1 | FileCheck %s --check-prefix=MALFORMED2
+# RUN: not %tenon link --at .text=0x10000000 --at .data=0x20000000 --at .tenon.got=0x40000000 --at text=0x18000000 \
+# RUN:   --define __tls_get_addr=0x10001000 -o %t/out %t/bad2.o 2>&1 | FileCheck %s --check-prefix=MALFORMED2
 # RUN: python3 %S/../patch_object.py %t/test.o %t/bad3.o rela:.rela.data:0:offset=0x1
-# RUN: not %tenon link --at .text=0x10000000 --at .data=0x20000000 --at .tenon.got=0x40000000 --define \
-# RUN:   __tls_get_addr=0x10001000 -o %t/out %t/bad3.o 2>&1 | FileCheck %s --check-prefix=MALFORMED3
+# RUN: not %tenon link --at .text=0x10000000 --at .data=0x20000000 --at .tenon.got=0x40000000 --at text=0x18000000 \
+# RUN:   --define __tls_get_addr=0x10001000 -o %t/out %t/bad3.o 2>&1 | FileCheck %s --check-prefix=MALFORMED3
 
         .text
         .globl  test_base, test_again, test_second, test_zeroed, field
-# jitlink-check: *{8}(next_pc(test_base) + decode_operand(test_base, 4) + 8) = 0
+# jitlink-check: (next_pc(test_base) + decode_operand(test_base, 4) - section_addr(test.o, .tenon.got)) >> 4 = 0
+# jitlink-check: *{8}(section_addr(test.o, .tenon.got) + 16) = 0
 test_base:
         leaq    first@TLSLD(%rip), %rdi
         call    __tls_get_addr@PLT
@@ -53,12 +54,7 @@ second: .quad   2
         .size   zeroed, 4
 zeroed: .zero   4
 
-# RANGE-DAG: test.o
-# RANGE-DAG: {{\.text\+0x3}}
-# MALFORMED1-DAG: bad1.o
-# MALFORMED1-DAG: .text+0x24
-# MALFORMED2-DAG: bad2.o
-# MALFORMED2-DAG: {{\.text\+0x1b}}
-# MALFORMED2-DAG: second
-# MALFORMED3-DAG: bad3.o
-# MALFORMED3-DAG: .data+0x1
+# RANGE: test.o: .text: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x3 against
+# MALFORMED1: bad1.o: .text: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x24 against {{.*}}lies outside of its section
+# MALFORMED2: bad2.o: .text: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x1b against 'second'
+# MALFORMED3: bad3.o: .data: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x1 against {{.*}}lies outside of its section

@@ -8,11 +8,8 @@
 # RUN: python3 %S/../patch_object.py %t/test.o %t/bad1.o rela:.rela.text:0:offset=0x100
 # RUN: not %tenon link -o %t/out %t/bad1.o 2>&1 | FileCheck %s --check-prefix=MALFORMED
 
-# FLAG-DAG: test.o
-# FLAG-DAG: {{\.text\+0x2}}
-# FLAG-DAG: first
-# FLAG-DAG: {{-fPIC|-ftls-model=global-dynamic}}
-# MALFORMED-DAG: bad1.o
+# FLAG: test.o: .text: relocation R_X86_64_TPOFF64 at offset 0x2 against 'first' {{.*}}-ftls-model=global-dynamic
+# MALFORMED: bad1.o: .text: relocation R_X86_64_TPOFF64 at offset 0x100 against 'first' lies outside of its section
 
         .text
         .globl  test_load

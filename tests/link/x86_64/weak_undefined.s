@@ -3,8 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
 # RUN: mkdir -p %t && %llvm_mc %s -o %t/test.o
-# RUN: %tenon link --at .text=0x7f0010000000 --at .data=0x7f0020000000 --at .tenon.got=0x7f0040000000 \
-# RUN:   --at .tenon.stubs=0x7f0030000000 --check %s %t/test.o
+# RUN: %tenon link --at text=0x7f0010000000 --check %s %t/test.o
 
         .text
         .weak   absent

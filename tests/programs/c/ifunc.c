@@ -10,7 +10,7 @@ static int (*select_one(void))(int) { return select_count ? other : plain; }
 int chosen(int x) __attribute__((ifunc("select_one")));
 static int hidden_one(int x) __attribute__((ifunc("select_one")));
 
-__attribute__((target_clones("avx2", "sse4.2", "default"), noinline)) long dot(const int* a, const int* b, int n) {
+__attribute__((target_clones("avx2", "sse4.2", "default"))) long dot(const int* a, const int* b, int n) {
   long sum = 0;
   for (int i = 0; i < n; i++) sum += (long)a[i] * b[i];
   return sum;

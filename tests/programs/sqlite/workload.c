@@ -87,7 +87,7 @@ int main(void) {
                   "WHERE p.city = 'Lima' AND v.day BETWEEN 10 AND 300 GROUP BY p.id ORDER BY c DESC, p.name LIMIT 5");
   run(db, "window", "SELECT name, pay, rank() OVER w, round(sum(pay) OVER w, 3), lag(name) OVER w FROM person WHERE id < 200 "
                     "WINDOW w AS (PARTITION BY born ORDER BY pay DESC) ORDER BY born, pay LIMIT 8");
-  run(db, "functions", "SELECT reverse(name), product(1 + born / 1e4), hex(randomblob(0)), printf('%08.3f|%-5d|%q', 3.14159, 42, 'it''s') "
+  run(db, "functions", "SELECT reverse(name), product(1 + born / 1e4), hex(zeroblob(3)), printf('%08.3f|%-5d|%q', 3.14159, 42, 'it''s') "
                        "FROM person WHERE id <= 10");
   run(db, "collate", "SELECT name FROM person ORDER BY name COLLATE backwards LIMIT 3");
   run(db, "like", "SELECT count(*) FROM person WHERE name LIKE 'p%42_' OR name GLOB 'p0*[7-9]'");

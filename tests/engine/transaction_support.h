@@ -1,0 +1,65 @@
+// What the tests of transactions share: a picture of everything that a change could leave behind, failures on demand, and
+// modules that have one of everything.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+#include "engine_support.h"
+
+#include <cstdint>
+#include <ostream>
+#include <string>
+#include <vector>
+
+namespace tenon::test {
+
+// Calls of operator new that succeeded less calls of operator delete, of all threads.
+long live_allocations() noexcept;
+// From now on the n-th call of operator new in this thread throws std::bad_alloc; 0: none does.
+void fail_allocation(long n) noexcept;
+// True if that has happened since.
+bool allocation_failed() noexcept;
+
+// Modules report with tenon_test_note("word"): the words since the last call, with spaces between.
+std::string take_notes();
+
+// Everything of an engine and the process that a dropped change must leave as it was.
+struct Snapshot {
+  std::vector<std::string> symbols;  // "library:name=address" of all that can be found
+  std::vector<std::string> modules;
+  std::uint64_t live = 0, module_count = 0, symbol_count = 0;
+  std::size_t mappings = 0, descriptors = 0, framed = 0;
+  bool operator==(const Snapshot&) const = default;
+};
+std::ostream& operator<<(std::ostream& out, const Snapshot& snapshot);
+
+enum class Frames { count, skip }; // counting asks the unwinder for each 16 bytes of code memory
+Snapshot snapshot(const Engine& engine, const std::vector<Library>& libraries, Frames frames = Frames::count);
+
+// Two modules that refer to each other and have, between them, COMDAT groups, thread-local and common variables, constructors
+// and destructors with priorities, atexit, an IFUNC, exceptions, a weak undefined symbol and a forward reference to
+// later_function(int). rich_entry(int) uses all of it, and answers rich_answer(argument) while there is no state yet.
+std::vector<Object> rich_objects();
+ModuleOptions rich_options();
+const std::vector<std::string>& rich_names();
+Object later_object(); // later_function(x) is x + 1000
+
+// A client's memory: one arena, readable, writable and executable, bytes given out in a row.
+class Arena : public Memory {
+public:
+  explicit Arena(Granularity granularity = Granularity::section, std::size_t bytes = std::size_t(1) << 20);
+  ~Arena() override;
+  Granularity granularity() const noexcept override { return granularity_; }
+  Result<void> place(std::span<const BlockRequest> requests, std::span<Placement> placements) override;
+  Result<void> publish(std::span<const Placement> placements) override;
+  void release(const Placement& placement) noexcept override;
+
+  int outstanding = 0, placed = 0, published = 0;
+  bool refuse_place = false, refuse_publish = false;
+
+private:
+  Granularity granularity_;
+  std::size_t size_ = 0, used_ = 0;
+  std::byte* begin_ = nullptr;
+};
+
+} // namespace tenon::test
