@@ -233,8 +233,7 @@ struct Code::State {
   std::vector<std::shared_ptr<engine::ModuleState>> needed; // of the engine's, kept even when the engine is gone
 
   ~State() {
-    for (auto module = modules.rbegin(); module != modules.rend(); ++module)
-      (*module)->finalize();
+    engine::finalize_all(modules);
     std::shared_ptr<engine::EngineState> alive = engine.lock();
     if (alive)
       engine::end_released(*alive, modules);

@@ -12,6 +12,8 @@
 #include "link/passes.h"
 
 #include <optional>
+#include <set>
+#include <tuple>
 
 namespace tenon::engine {
 
@@ -45,8 +47,10 @@ struct ChangeState {
   // From draft() on.
   std::vector<std::unique_ptr<link::Module>> modules;
   std::vector<ModuleDraft> drafts;          // beside `modules`
+  std::set<std::tuple<const void*, std::size_t, std::uint32_t>> members; // of archives that are in: archive, member, library
   std::optional<NameTable> names;
   std::vector<NameExtra> extras;
+  bool has_forwards = false;                // some name is, or may be, a forward reference
   std::vector<NameRecords> records;         // beside `names`, from prepare_states() on
   std::vector<const SymbolRecord*> leaving_groups; // COMDAT groups that only removed modules share, sorted
   std::vector<std::uint32_t> pending;       // names that are not resolved yet
@@ -62,8 +66,9 @@ struct ChangeState {
   std::vector<BlockRequest> requests;       // client memory and plain addresses
   std::vector<Placement> placements;
   bool placements_owned = false;            // release() them if the change is dropped
-  std::vector<std::vector<std::byte>> buffers; // local bytes where the client gives none
+  std::vector<std::vector<std::byte>> buffers; // local bytes where the client gives none; zero fill at the end of a block has none
   std::vector<OwnedBlock> forward_slots;
+  std::vector<OwnedBlock> forward_traps;    // beside `forward_slots`: what the slot leads to until the symbol is defined
   std::vector<PlacedSection> placed_sections;
 
   // From link() on.
@@ -107,7 +112,8 @@ std::vector<const SymbolRecord*> find_leaving_groups(std::span<const std::shared
 // Parts of draft(), in the order in which they run.
 Result<void> introduce_module(ChangeState& change, std::uint32_t index);  // groups, sections, symbols into names
 Result<void> resolve_names(ChangeState& change);                          // libraries, archives, host, resolvers
-void bind_targets(ChangeState& change);                                   // names to link::Target
+void allocate_commons(ChangeState& change);                               // room for common symbols
+void bind_targets(ChangeState& change, std::uint32_t module);             // names to link::Target
 void list_missing(ChangeState& change);
 Result<void> survey_and_lay_out(ChangeState& change, bool engine_memory);
 

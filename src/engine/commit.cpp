@@ -12,6 +12,7 @@
 #include <cxxabi.h>
 
 #include <algorithm>
+#include <cstring>
 #include <unordered_set>
 
 namespace tenon::engine {
@@ -32,12 +33,10 @@ Result<void> register_frames(ChangeState& change) {
     if (change.mode == PlaceMode::client) {
       if (!module.unwinding)
         continue;
-      for (std::uint32_t i = 1; i < module.places.size(); ++i) {
-        bool synthetic = i >= module.object_sections();
-        SectionKind kind = synthetic ? link::synthetic_kind(Synthetic(i - module.object_sections())) : module.sections()[i].kind;
-        if (module.places[i].kept && kind == SectionKind::unwind)
+      module.for_each_kept([&](std::uint32_t i) {
+        if (module.section_kind(i) == SectionKind::unwind)
           state.client.frames.emplace_back(Addr{module.places[i].address}.as<const std::byte*>());
-      }
+      });
       continue;
     }
     for (OwnedBlock& block : state.blocks)
@@ -156,14 +155,15 @@ struct NewForward {
 
 std::vector<NewForward> make_forwards(ChangeState& change) {
   std::vector<NewForward> made;
-  for (std::uint32_t i = 0; i < change.names->size(); ++i) {
+  for (std::uint32_t i = 0; change.has_forwards && i < change.names->size(); ++i) {
     const Name& name = (*change.names)[i];
     if (!is_new_forward(name))
       continue;
-    auto bytes = std::make_unique<std::byte[]>(SymbolRecord::bytes(name.size));
+    auto bytes = std::make_unique<std::byte[]>(SymbolRecord::bytes(name.size) + sizeof(std::uint64_t));
     SymbolRecord* record = SymbolRecord::make(bytes.get(), name.view(), name.hash);
     record->flags = symbol_flag::forward;
     record->slot = name.address;
+    record->trap() = change.forward_traps[made.size()]->begin.value;
     made.push_back({i, std::move(bytes), record});
   }
   return made;
@@ -178,7 +178,7 @@ struct Adoption {
 
 std::vector<Adoption> find_adoptions(ChangeState& change) {
   std::vector<Adoption> adoptions;
-  for (std::uint32_t i = 0; i < change.names->size(); ++i) {
+  for (std::uint32_t i = 0; change.has_forwards && i < change.names->size(); ++i) {
     const Name& name = (*change.names)[i];
     if (name.module == link::none || !name.forward_record)
       continue;
@@ -192,9 +192,19 @@ std::vector<Adoption> find_adoptions(ChangeState& change) {
   return adoptions;
 }
 
+// The program may be changing the pointer right now: it is exchanged only if it is as it was linked.
+void fill_pointer(memory::Space& space, const ForwardPointer& pointer, std::uint64_t address) noexcept {
+  std::byte* at = space.contains({pointer.address}) ? space.writable({pointer.address}) : Addr{pointer.address}.as<std::byte*>();
+  std::uint64_t initial = pointer.initial, value = address + std::uint64_t(pointer.addend);
+  if (pointer.address % sizeof value == 0)
+    std::atomic_ref<std::uint64_t>(*reinterpret_cast<std::uint64_t*>(at)).compare_exchange_strong(initial, value, std::memory_order_release);
+  else if (std::memcmp(at, &initial, sizeof initial) == 0)
+    std::memcpy(at, &value, sizeof value);
+}
+
 void fill_forwards(ChangeState& change, const std::vector<Adoption>& adoptions) noexcept {
   memory::Space& space = *change.engine->machinery->space;
-  for (std::uint32_t i = 0; i < change.names->size(); ++i) {
+  for (std::uint32_t i = 0; change.has_forwards && i < change.names->size(); ++i) {
     Name& name = (*change.names)[i];
     if (name.module == link::none || !name.forward_record)
       continue;
@@ -207,6 +217,12 @@ void fill_forwards(ChangeState& change, const std::vector<Adoption>& adoptions) 
     std::atomic_ref<std::uint64_t>(*cell).store(name.record->address, std::memory_order_release);
   }
   for (const Adoption& adoption : adoptions) {
+    {
+      memory::WriteGuard guard(space);
+      for (const ForwardPointer& pointer : adoption.user->forward_pointers)
+        if (pointer.record == adoption.record)
+          fill_pointer(space, pointer, adoption.record->address);
+    }
     if (adoption.user == adoption.definer)
       continue;
     adoption.user->dependencies.push_back({adoption.definer, nullptr, adoption.record->name().data()});
@@ -233,7 +249,7 @@ void reserve_room(ChangeState& change, std::size_t forwards) {
       library.modules.reserve(std::max(wanted, library.modules.capacity() * 2));
     if (forwards != 0) {
       library.own_records.reserve(library.own_records.size() + forwards);
-      library.own_slots.reserve(library.own_slots.size() + change.forward_slots.size());
+      library.own_slots.reserve(library.own_slots.size() + 2 * change.forward_slots.size());
     }
   }
 }
@@ -246,7 +262,8 @@ void publish(ChangeState& change, std::vector<NewForward>& forwards, const std::
     LibraryState& library = *change.libraries[(*change.names)[forward.name].library];
     library.symbols.insert(forward.record);
     library.own_records.push_back(std::move(forward.bytes));
-    library.own_slots.push_back(std::move(change.forward_slots[slot++]));
+    library.own_slots.push_back(std::move(change.forward_slots[slot]));
+    library.own_slots.push_back(std::move(change.forward_traps[slot++]));
   }
   for (std::size_t m = 0; m < change.drafts.size(); ++m) {
     ModuleDraft& draft = change.drafts[m];
@@ -265,6 +282,8 @@ void publish(ChangeState& change, std::vector<NewForward>& forwards, const std::
 }
 
 void note_forwards(ChangeState& change, const std::vector<NewForward>& fresh) {
+  if (!change.has_forwards)
+    return;
   for (ModuleDraft& draft : change.drafts)
     for (std::uint32_t id : draft.names) {
       if (id == link::none)
@@ -278,6 +297,33 @@ void note_forwards(ChangeState& change, const std::vector<NewForward>& fresh) {
         if (forward.name == id)
           draft.state->forwards.push_back(forward.record);
     }
+}
+
+// Read-only data can be filled later through the linker's own view only.
+bool can_fill(const ChangeState& change, const link::SectionPlace& place) {
+  return place.run == link::Run::data ||
+         (change.mode == PlaceMode::engine && change.engine->machinery->space->mapping() == memory::Mapping::dual);
+}
+
+void note_forward_pointers(ChangeState& change, const std::vector<NewForward>& fresh) {
+  for (std::size_t m = 0; m < change.drafts.size(); ++m) {
+    const link::Module& module = *change.modules[m];
+    ModuleDraft& draft = change.drafts[m];
+    for (const link::SlotPointer& pointer : module.slot_pointers) {
+      std::uint32_t id = draft.names[pointer.symbol - module.object.first_global()];
+      const Name& name = (*change.names)[id];
+      SymbolRecord* record = name.forward_record ? name.record : nullptr;
+      for (const NewForward& forward : fresh)
+        if (forward.name == id)
+          record = forward.record;
+      const link::SectionPlace& place = module.places[pointer.section];
+      if (record == nullptr || !can_fill(change, place))
+        continue;
+      std::uint64_t initial = 0;
+      std::memcpy(&initial, place.local + pointer.offset, sizeof initial);
+      draft.state->forward_pointers.push_back({record, place.address + pointer.offset, pointer.addend, initial});
+    }
+  }
 }
 
 void adopt_client_memory(ChangeState& change) noexcept {
@@ -358,6 +404,7 @@ Result<std::vector<Module>> commit(ChangeState& change, bool initialize) {
   EngineState& engine = *change.engine;
   std::vector<NewForward> forwards = make_forwards(change);
   note_forwards(change, forwards);
+  note_forward_pointers(change, forwards);
   std::vector<Module> modules;
   modules.reserve(change.drafts.size());
   for (const ModuleDraft& draft : change.drafts)
@@ -462,8 +509,7 @@ Result<std::vector<std::shared_ptr<ModuleState>>> release(ChangeState& change, s
   }
   if (initialize)
     if (Result<void> initialized = run_initializers(change, initializers); !initialized) {
-      for (auto state = states.rbegin(); state != states.rend(); ++state)
-        (*state)->finalize();
+      finalize_all(states);
       end_released(*change.engine, states);
       return std::move(initialized).error();
     }

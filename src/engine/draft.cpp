@@ -45,26 +45,24 @@ void describe_layouts(ChangeState& change) {
     layout.stubs = module.stub_size;
     layout.got = module.got_size;
     layout.slots = module.slot_size;
-    for (std::uint32_t i = 1; i < module.places.size(); ++i) {
+    sections.reserve(module.kept.size() + link::synthetic_sections);
+    module.for_each_kept([&](std::uint32_t i) {
       const link::SectionPlace& place = module.places[i];
-      if (!place.kept)
-        continue;
-      bool synthetic = i >= module.object_sections();
+      bool synthetic = module.is_synthetic(i);
       auto which = link::Synthetic(i - module.object_sections());
-      SectionKind kind = synthetic ? link::synthetic_kind(which) : module.sections()[i].kind;
-      sections.push_back({{{m}, i}, synthetic ? link::synthetic_name(which) : module.sections()[i].name, kind, place.size,
-                          place.alignment, place.content_size, synthetic});
+      SectionKind kind = module.section_kind(i);
+      sections.push_back({{{m}, i}, module.section_name(i), kind, place.size, place.alignment, place.content_size, synthetic});
       if (kind == SectionKind::unwind)
         layout.unwind += place.size;
       else if (synthetic && which != link::Synthetic::common && which != link::Synthetic::dso_handle)
-        continue;
+        return; // counted above
       else if (place.run == link::Run::code)
         layout.code += place.size;
       else if (place.run == link::Run::rodata)
         layout.rodata += kind == SectionKind::tls_zero ? 0 : place.size;
       else
         layout.data += place.size;
-    }
+    });
     layout.sections = sections;
     change.layouts.push_back(layout);
   }
@@ -112,6 +110,8 @@ Result<void> survey_and_lay_out(ChangeState& change, bool engine_memory) {
   link::Reach reach = engine_memory ? engine_reach(*change.engine) : link::Reach{};
   for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
     link::Module& module = *change.modules[m];
+    if (engine_memory)
+      bind_targets(change, m); // just before its survey, while its tables are in the cache
     Result<void> done = link::survey(module, reach);
     if (done)
       done = link::lay_out(module);
@@ -132,10 +132,10 @@ Result<void> draft(ChangeState& change) {
       return std::move(introduced).error().within(module_context(change, m));
   if (Result<void> resolved = resolve_names(change); !resolved)
     return resolved;
-  bind_targets(change);
-  list_missing(change);
+  allocate_commons(change);
   if (Result<void> surveyed = survey_and_lay_out(change, true); !surveyed)
     return surveyed;
+  list_missing(change);
   describe_layouts(change);
   return {};
 }
@@ -155,6 +155,7 @@ void ChangeState::undo_draft() noexcept {
   placements_owned = false;
   placed_sections.clear();
   forward_slots.clear();
+  forward_traps.clear();
   buffers.clear();
   placements.clear();
   requests.clear();
@@ -163,10 +164,12 @@ void ChangeState::undo_draft() noexcept {
   section_layouts.clear();
   missing.clear();
   drafts.clear();
+  members.clear();
   modules.clear();
   pins.clear();
   pending.clear();
   extras.clear();
+  has_forwards = false;
   records.clear();
   names.reset();
 }

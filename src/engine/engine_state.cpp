@@ -67,11 +67,11 @@ EngineState::~EngineState() {
       library->sources = nullptr; // libraries may search each other in cycles
   std::vector<std::shared_ptr<ModuleState>> all;
   collect_all_modules(*this, all);
-  // In the reverse order of commits. Modules that released code refers to end with that code.
-  std::sort(all.begin(), all.end(), [](const auto& a, const auto& b) { return a->sequence > b->sequence; });
-  for (const std::shared_ptr<ModuleState>& module : all)
-    if (module->pins.load(std::memory_order_acquire) == 0)
-      module->finalize();
+  // Modules that released code refers to end with that code.
+  auto pinned = std::partition(all.begin(), all.end(),
+                               [](const std::shared_ptr<ModuleState>& module) { return module->pins.load(std::memory_order_acquire) == 0; });
+  std::sort(all.begin(), pinned, [](const auto& a, const auto& b) { return a->sequence < b->sequence; });
+  finalize_all({all.begin(), pinned});
   for (const std::shared_ptr<ModuleState>& module : all) {
     module->live.store(false, std::memory_order_release);
     module->dependencies.clear();

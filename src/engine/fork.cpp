@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <mutex>
+#include <new>
 #include <vector>
 
 namespace tenon::engine {
@@ -39,7 +40,7 @@ void before_fork() {
   lock_tls();
 }
 
-void after_fork() {
+void after_fork_in_parent() {
   Registry& all = registry();
   unlock_tls();
   for (auto engine = all.engines.rbegin(); engine != all.engines.rend(); ++engine) {
@@ -49,11 +50,24 @@ void after_fork() {
   all.mutex.unlock();
 }
 
+void after_fork_in_child() {
+  Registry& all = registry();
+  forget_other_threads_tls();
+  unlock_tls();
+  for (auto engine = all.engines.rbegin(); engine != all.engines.rend(); ++engine) {
+    // glibc tells a writer's unlock from a reader's by the thread's id, and the child's thread has another one: the lock is
+    // made anew. Nobody else is there to hold it or to wait for it.
+    new (&(*engine)->tables) std::shared_mutex;
+    (*engine)->commit_mutex.unlock();
+  }
+  all.mutex.unlock();
+}
+
 } // namespace
 
 void register_for_fork(EngineState& engine) {
   Registry& all = registry();
-  static const int registered = pthread_atfork(before_fork, after_fork, after_fork);
+  static const int registered = pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
   TENON_CHECK(registered == 0, "no memory for fork handlers");
   std::lock_guard lock(all.mutex);
   all.engines.push_back(&engine);

@@ -27,7 +27,7 @@ std::optional<HostSymbol> host_symbol(void* handle, const char* name, bool tls) 
 // Functions of the compiler's support library that shared libraries do not export (__udivti3 and its kin).
 std::optional<HostSymbol> compiler_helper(std::string_view name) noexcept;
 
-// Whether the host defines a GNU_UNIQUE or other object at all: address or 0.
+// Whether a data object of the host begins at the address, as far as its symbol tables tell. Slow: a search of the tables.
 bool is_host_data(std::uint64_t address) noexcept;
 
 } // namespace tenon::engine

@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "engine/change_state.h"
 
+#include "base/printable.h"
+
 #include <algorithm>
 
 namespace tenon::engine {
@@ -118,7 +120,7 @@ Result<void> define_name(ChangeState& change, std::uint32_t id, std::uint32_t mo
   return {};
 }
 
-// The type of an undefined symbol says little; relocations decide, see bind_targets.
+// The type of an undefined symbol says little; relocations decide, see survey.
 void mention(ChangeState& change, std::uint32_t id, const Symbol& symbol, const ModuleOptions& options) {
   Name& name = (*change.names)[id];
   name.mentioned = true;
@@ -126,8 +128,10 @@ void mention(ChangeState& change, std::uint32_t id, const Symbol& symbol, const 
   name.called |= symbol.type == SymbolType::function;
   if (symbol.type == SymbolType::tls)
     name.flags |= link::target_flag::tls;
+  change.has_forwards |= !options.forward.empty();
+  // Thread-local ones have no one address that a slot could hold.
   for (const std::string& forward : options.forward)
-    name.forward |= forward == "*" || forward == name.view();
+    name.forward |= symbol.type != SymbolType::tls && (forward == "*" || forward == name.view());
 }
 
 bool is_dropped(const ModuleDraft& draft, std::uint32_t section) {
@@ -149,6 +153,32 @@ Target local_target(const link::Module& module, const ModuleDraft& draft, const 
   return target;
 }
 
+// What is called to learn a function's address must be code.
+bool is_code(const link::Module& module, const ModuleDraft& draft, std::uint32_t section) {
+  return is_dropped(draft, section) ||
+         (section < module.object_sections() && module.places[section].kept && module.sections()[section].kind == SectionKind::code);
+}
+
+Error malformed_symbol(std::uint32_t index, const Symbol& symbol, std::string_view what) {
+  return {ErrorCode::malformed, "symbol [" + std::to_string(index) + "] " + base::printable(symbol.name()) + " " + std::string(what)};
+}
+
+// Names that begin in the middle of others share their ends; a table where that goes on and on would make the time quadratic.
+class NameBudget {
+public:
+  explicit NameBudget(const link::Module& module) : left_(module.object.bytes().size() * 64) {}
+
+  bool spend(std::size_t bytes) noexcept {
+    if (bytes > left_)
+      return false;
+    left_ -= bytes;
+    return true;
+  }
+
+private:
+  std::uint64_t left_;
+};
+
 Result<void> enter_symbols(ChangeState& change, std::uint32_t index) {
   link::Module& module = *change.modules[index];
   ModuleDraft& draft = change.drafts[index];
@@ -159,12 +189,20 @@ Result<void> enter_symbols(ChangeState& change, std::uint32_t index) {
   draft.names.assign(symbols.size() - std::min<std::size_t>(first, symbols.size()), link::none);
   bool has_edits = std::any_of(change.edits.begin(), change.edits.end(), [&](const Edit& e) { return e.module.index == index; });
 
+  NameBudget budget(module);
   for (std::uint32_t i = 1; i < symbols.size(); ++i) {
     const Symbol& symbol = symbols[i];
+    if (symbol.type == SymbolType::ifunc && symbol.defined() && !is_code(module, draft, symbol.section))
+      return malformed_symbol(i, symbol, "is an IFUNC, but does not lie in code");
     if (symbol.is_local()) {
+      if (symbol.section == section_common)
+        return malformed_symbol(i, symbol, "is common, but local");
       module.targets[i] = local_target(module, draft, symbol);
     } else {
-      SymbolEdits edits = has_edits ? edited(change, index, symbol.name()) : SymbolEdits{symbol.name()};
+      std::string_view name = symbol.name();
+      if (!budget.spend(name.size()))
+        return malformed_symbol(i, symbol, "brings the names of symbols to an impossible total");
+      SymbolEdits edits = has_edits ? edited(change, index, name) : SymbolEdits{name};
       if (edits.localized && symbol.defined() && symbol.section != section_common) {
         module.targets[i] = local_target(module, draft, symbol);
       } else {

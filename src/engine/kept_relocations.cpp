@@ -7,12 +7,12 @@ namespace tenon::engine {
 KeptRelocations KeptRelocations::of(const link::Module& module) {
   KeptRelocations kept;
   std::size_t sections = 0;
-  for (std::uint32_t i = 1; i < module.object_sections(); ++i)
-    sections += module.places[i].kept && !module.relocations(i).empty() ? 1 : 0;
+  for (std::uint32_t i : module.kept)
+    sections += module.relocations(i).empty() ? 0 : 1;
   kept.sections_.reserve(sections);
   kept.words_.reserve(module.relocation_count);
-  for (std::uint32_t i = 1; i < module.object_sections(); ++i) {
-    if (!module.places[i].kept || module.relocations(i).empty())
+  for (std::uint32_t i : module.kept) {
+    if (module.relocations(i).empty())
       continue;
     kept.sections_.push_back({i, std::uint32_t(kept.words_.size())});
     for (const Relocation& r : module.relocations(i)) {

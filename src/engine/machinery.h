@@ -34,7 +34,8 @@ public:
   const memory::Block& operator*() const noexcept { return block_; }
   const memory::Block* operator->() const noexcept { return &block_; }
 
-  // Allocates, for code with room for that many frames, and readies the unwinder's table for a block of code. May throw std::bad_alloc. Errors: as Space::allocate.
+  // Allocates; for code with room for that many frames in the unwinder's table, which is readied. May throw std::bad_alloc.
+  // Errors: as Space::allocate.
   static Result<OwnedBlock> allocate(const std::shared_ptr<Machinery>& machinery, memory::AreaKind area, std::uint64_t size,
                                      std::uint64_t alignment, std::uint32_t frames);
   void reset() noexcept;

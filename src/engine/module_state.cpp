@@ -17,19 +17,52 @@ ClientMemory::~ClientMemory() {
       memory->release(placement);
 }
 
+namespace {
+
+// Also of a module that was never initialized: its functions may have registered handlers all the same.
+void run_own_exit_handlers(ModuleState& module) noexcept {
+  if (module.has_exit_handlers.exchange(false, std::memory_order_relaxed) && module.dso_handle != 0)
+    run_exit_handlers(reinterpret_cast<void*>(module.dso_handle));
+}
+
+bool begin_finalizers(ModuleState& module) noexcept { return module.initialized.exchange(false, std::memory_order_acq_rel); }
+
+void call(const InitCall& finalizer) { reinterpret_cast<void (*)()>(finalizer.function)(); }
+
+} // namespace
+
 ModuleState::~ModuleState() {
-  finalize();
+  // Only if nobody has ended it: released code that its engine did not outlive.
+  run_own_exit_handlers(*this);
+  if (begin_finalizers(*this))
+    for (const InitCall& finalizer : finalizers)
+      call(finalizer);
   release_memory();
 }
 
-void ModuleState::finalize() noexcept {
-  // Also of one that was never initialized: its functions may have registered handlers all the same.
-  if (has_exit_handlers.exchange(false, std::memory_order_relaxed) && dso_handle != 0)
-    run_exit_handlers(reinterpret_cast<void*>(dso_handle));
-  if (!initialized.exchange(false, std::memory_order_acq_rel))
-    return;
-  for (std::uint64_t finalizer : finalizers)
-    reinterpret_cast<void (*)()>(finalizer)();
+void finalize_all(std::span<const std::shared_ptr<ModuleState>> modules) noexcept {
+  bool any = false;
+  for (auto module = modules.rbegin(); module != modules.rend(); ++module) {
+    run_own_exit_handlers(**module);
+    (*module)->ending = begin_finalizers(**module);
+    any |= (*module)->ending && !(*module)->finalizers.empty();
+  }
+  // One round for each priority that occurs, highest first: nearly always there is one, and no memory is needed.
+  for (std::uint64_t below = std::uint64_t(1) << 32; any;) {
+    any = false;
+    std::uint32_t next = 0;
+    for (const std::shared_ptr<ModuleState>& module : modules)
+      for (const InitCall& finalizer : module->finalizers)
+        if (module->ending && finalizer.priority < below && (!any || finalizer.priority > next)) {
+          next = finalizer.priority;
+          any = true;
+        }
+    for (auto module = modules.rbegin(); any && module != modules.rend(); ++module)
+      for (const InitCall& finalizer : (*module)->finalizers)
+        if ((*module)->ending && finalizer.priority == next)
+          call(finalizer);
+    below = next;
+  }
 }
 
 void ModuleState::release_memory() noexcept {
@@ -59,8 +92,9 @@ Pin::~Pin() {
 }
 
 namespace {
-[[noreturn]] void unresolved() {
-  std::fputs("tenon: a function was called that had been declared as a forward reference and is not defined yet\n", stderr);
+[[noreturn]] void unresolved(const char* name) {
+  std::fprintf(stderr, "tenon: '%s' was called, a forward reference that nothing has defined yet\n",
+               name != nullptr ? name : "a function");
   std::abort();
 }
 } // namespace

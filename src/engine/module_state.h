@@ -35,6 +35,15 @@ struct InitCall {
   std::uint32_t priority = 65536; // pre-initializers come first: 0; then 1 + priority
 };
 
+// A pointer in a module's data to a forward symbol. It holds the address of a stub, which serves for functions, until the symbol
+// is defined; then the symbol's own, unless the program has changed it.
+struct ForwardPointer {
+  SymbolRecord* record = nullptr;
+  std::uint64_t address = 0;
+  std::int64_t addend = 0;
+  std::uint64_t initial = 0;
+};
+
 // A module's memory when the client provides it.
 struct ClientMemory {
   Memory* memory = nullptr;
@@ -71,12 +80,13 @@ struct ModuleState : std::enable_shared_from_this<ModuleState> {
   std::vector<link::SectionPlace> places;
 
   std::vector<InitCall> initializers;  // sorted
-  std::vector<std::uint64_t> finalizers; // in the order to call
+  std::vector<InitCall> finalizers;    // in the order to call
   Usage usage;
 
   // Under commit_mutex.
   std::vector<Dependency> dependencies;
   std::vector<SymbolRecord*> groups;   // COMDAT groups that it provides or shares
+  std::vector<ForwardPointer> forward_pointers;
   std::vector<SymbolRecord*> forwards; // forward symbols that it refers to
   std::uint32_t users = 0;             // dependencies on it, other than through groups, of modules that are not removed
   std::uint32_t index = 0;             // in its library
@@ -90,7 +100,7 @@ struct ModuleState : std::enable_shared_from_this<ModuleState> {
   std::atomic<bool> live{false};       // published and not removed
   std::atomic<bool> has_exit_handlers{false};
   std::atomic<bool> initialized{false};
-  bool wants_finalizers = false;
+  bool ending = false;                 // scratch of finalize_all
 
   ~ModuleState();
 
@@ -102,11 +112,14 @@ struct ModuleState : std::enable_shared_from_this<ModuleState> {
     }
   }
 
-  // Runs what it registered with atexit, then its finalizers if it was initialized. Once; no lock is held.
-  void finalize() noexcept;
   // Gives its memory back; what is known of it stays.
   void release_memory() noexcept;
 };
+
+// Runs, as at the end of a program made of these modules, what they registered with atexit, then the finalizers of those that were
+// initialized: high priority numbers first, then the last module first. `modules` in the order of commits. Once for each module;
+// no lock is held.
+void finalize_all(std::span<const std::shared_ptr<ModuleState>> modules) noexcept;
 
 // Keeps a module's memory, and its engine, while somebody may call into it.
 class Pin {

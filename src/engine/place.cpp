@@ -3,6 +3,7 @@
 #include "engine/change_state.h"
 
 #include "base/check.h"
+#include "link/arch/arch.h"
 
 #include <algorithm>
 
@@ -25,6 +26,20 @@ Error undefined(const std::vector<Missing>& missing) {
   return {ErrorCode::undefined, std::move(text)};
 }
 
+// A few bytes of code that end the program with a message that names the function.
+Result<OwnedBlock> make_trap(const std::shared_ptr<Machinery>& machinery, const Name& name) {
+  Result<OwnedBlock> trap = OwnedBlock::allocate(machinery, memory::AreaKind::code, link::arch::trap_bytes + name.size + 1, 16, 0);
+  if (!trap)
+    return trap;
+  {
+    memory::WriteGuard guard(*machinery->space);
+    link::arch::write_trap(machinery->space->writable((*trap)->begin), unresolved_function(), name.view());
+  }
+  if (Result<void> published = machinery->space->publish(**trap); !published)
+    return std::move(published).error();
+  return trap;
+}
+
 // Slots of names that a later change will define. One for each name; modules of the change share it.
 Result<void> allocate_forward_slots(ChangeState& change) {
   bool any = false;
@@ -35,8 +50,12 @@ Result<void> allocate_forward_slots(ChangeState& change) {
     Result<OwnedBlock> slot = OwnedBlock::allocate(change.engine->machinery, memory::AreaKind::slots, 8, 8, 0);
     if (!slot)
       return std::move(slot).error();
+    Result<OwnedBlock> trap = make_trap(change.engine->machinery, name);
+    if (!trap)
+      return std::move(trap).error();
     name.address = (*slot)->begin.value;
     change.forward_slots.push_back(std::move(*slot));
+    change.forward_traps.push_back(std::move(*trap));
     any = true;
   }
   if (!any)
@@ -76,6 +95,7 @@ Result<void> place_module(ChangeState& change, std::uint32_t index) {
   link::Module& module = *change.modules[index];
   ModuleState& state = *change.drafts[index].state;
   const std::shared_ptr<Machinery>& machinery = change.engine->machinery;
+  std::array<link::RunPlace, link::runs> run_places;
   for (std::size_t run = 0; run < link::runs; ++run) {
     const link::RunSize& size = module.run_sizes[run];
     if (size.size == 0)
@@ -85,29 +105,31 @@ Result<void> place_module(ChangeState& change, std::uint32_t index) {
     if (!block)
       return std::move(block).error();
     std::uint64_t address = (*block)->begin.value;
-    link::set_run(module, Run(run), address, machinery->space->writable({address}));
+    run_places[run] = {address, machinery->space->writable({address})};
     state.blocks[run] = std::move(*block);
   }
+  // Symbols of empty sections have addresses too, near everything else.
+  for (std::size_t run = 0; run < link::runs; ++run)
+    if (run_places[run].address == 0) {
+      Addr begin = machinery->space->area_begin(area_of(Run(run)));
+      run_places[run] = {begin.value, machinery->space->writable(begin)};
+    }
+  link::set_runs(module, run_places);
   return {};
 }
 
 void describe_places(ChangeState& change) {
-  for (const ModuleLayout& layout : change.layouts) {
-    const link::Module& module = *change.modules[layout.id.index];
-    for (std::uint32_t i = 1; i < module.places.size(); ++i) {
+  std::size_t count = 0;
+  for (const std::unique_ptr<link::Module>& module : change.modules)
+    count += module->kept.size() + link::synthetic_sections;
+  change.placed_sections.reserve(count);
+  for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
+    const link::Module& module = *change.modules[m];
+    module.for_each_kept([&](std::uint32_t i) {
       const link::SectionPlace& place = module.places[i];
-      if (!place.kept)
-        continue;
-      bool synthetic = i >= module.object_sections();
-      auto which = link::Synthetic(i - module.object_sections());
-      change.placed_sections.push_back({{layout.id, i},
-                                        synthetic ? link::synthetic_name(which) : module.sections()[i].name,
-                                        synthetic ? link::synthetic_kind(which) : module.sections()[i].kind,
-                                        {place.address},
-                                        place.size,
-                                        place.alignment,
-                                        synthetic});
-    }
+      change.placed_sections.push_back({{{m}, i}, module.section_name(i), module.section_kind(i), {place.address}, place.size,
+                                        place.alignment, module.is_synthetic(i)});
+    });
   }
 }
 
@@ -143,21 +165,43 @@ Result<void> check_placements(const ChangeState& change) {
   return {};
 }
 
+// How much of a block has content: zero fill lies at its end.
+std::uint64_t content_end(const ChangeState& change, const BlockRequest& request) {
+  std::uint64_t end = 0;
+  for (const BlockRequest::Part& part : request.parts)
+    if (std::uint64_t size = change.modules[part.section.module.index]->places[part.section.index].content_size; size != 0)
+      end = std::max(end, part.offset + size);
+  return end;
+}
+
+// Content is bounded by the objects; what absurd alignments put in between is not.
+constexpr std::uint64_t most_buffered = std::uint64_t(1) << 30;
+
 // Where the client gives no local bytes, the change keeps a buffer.
-void use_placements(ChangeState& change) {
+Result<void> use_placements(ChangeState& change) {
   change.buffers.resize(change.requests.size());
+  std::uint64_t buffered = 0;
   for (std::size_t i = 0; i < change.requests.size(); ++i) {
     const BlockRequest& request = change.requests[i];
     std::byte* local = change.placements[i].local;
-    if (local == nullptr) {
-      change.buffers[i].resize(request.size);
+    bool own = local == nullptr;
+    if (own) {
+      std::uint64_t content = content_end(change, request);
+      if (content > most_buffered - buffered)
+        return Error{ErrorCode::exhausted, "the blocks up to " + request.name + " need more than " + std::to_string(most_buffered) +
+                                               " bytes of buffers"};
+      buffered += content;
+      change.buffers[i].resize(content);
       local = change.buffers[i].data();
     }
-    for (const BlockRequest::Part& part : request.parts)
-      link::set_section(*change.modules[part.section.module.index], part.section.index, change.placements[i].address.value + part.offset,
-                        local + part.offset);
+    for (const BlockRequest::Part& part : request.parts) {
+      link::Module& module = *change.modules[part.section.module.index];
+      bool has_bytes = !own || module.places[part.section.index].content_size != 0;
+      link::set_section(module, part.section.index, change.placements[i].address.value + part.offset, has_bytes ? local + part.offset : nullptr);
+    }
   }
   describe_places(change);
+  return {};
 }
 
 } // namespace
@@ -193,8 +237,7 @@ Result<void> place_in_client(ChangeState& change, Memory& memory) {
   change.placements_owned = true;
   if (Result<void> sound = check_placements(change); !sound)
     return sound;
-  use_placements(change);
-  return {};
+  return use_placements(change);
 }
 
 Result<void> place_at(ChangeState& change, Granularity granularity, std::span<const Addr> addresses) {
@@ -212,8 +255,7 @@ Result<void> place_at(ChangeState& change, Granularity granularity, std::span<co
     change.placements[i].address = addresses[i];
   if (Result<void> sound = check_placements(change); !sound)
     return sound;
-  use_placements(change);
-  return {};
+  return use_placements(change);
 }
 
 Result<void> link_bytes(ChangeState& change) {
@@ -238,16 +280,17 @@ Result<void> link_bytes(ChangeState& change) {
   options.private_memory = change.mode == PlaceMode::engine;
   memory::Space& space = *change.engine->machinery->space;
   memory::WriteGuard guard(space);
-  for (const OwnedBlock& slot : change.forward_slots) {
-    std::uint64_t unresolved = unresolved_function();
-    std::memcpy(space.writable(slot->begin), &unresolved, sizeof unresolved);
-  }
+  for (std::size_t i = 0; i < change.forward_slots.size(); ++i)
+    std::memcpy(space.writable(change.forward_slots[i]->begin), &change.forward_traps[i]->begin.value, sizeof(std::uint64_t));
   options.unresolved_slot = unresolved_function();
   for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
     options.dso_handle_content[0] = dso_handle_magic;
     options.dso_handle_content[1] = reinterpret_cast<std::uint64_t>(change.drafts[m].state.get());
     if (Result<void> fixed = link::fix_up(*change.modules[m], change.modules, options); !fixed)
       return std::move(fixed).error().within(module_context(change, m));
+    // Kept for relinking; read once more now, while they are in the cache.
+    if (change.mode != PlaceMode::addresses)
+      change.drafts[m].state->relocations = KeptRelocations::of(*change.modules[m]);
   }
   return {};
 }

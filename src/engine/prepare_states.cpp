@@ -8,6 +8,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
+#include <utility>
 
 namespace tenon::engine {
 
@@ -107,44 +109,59 @@ void share_groups(ChangeState& change, std::uint32_t m) {
   draft.state->groups.erase(std::unique(draft.state->groups.begin(), draft.state->groups.end()), draft.state->groups.end());
 }
 
-SymbolRecord* group_of_definition(const ChangeState& change, const Name& name) {
+// Marks what a module has been found to depend on already, so that each is listed once without sorting.
+class Marks {
+public:
+  explicit Marks(const ChangeState& change) : modules_(change.modules.size()), groups_(change.names->size()) {}
+
+  // True the first time that module `from` asks.
+  bool module(std::uint32_t from, std::uint32_t to) { return std::exchange(modules_[to], from + 1) != from + 1; }
+  bool group(std::uint32_t from, std::uint32_t name) { return std::exchange(groups_[name], from + 1) != from + 1; }
+
+private:
+  std::vector<std::uint32_t> modules_, groups_;
+};
+
+// The COMDAT group that a definition of this change lies in, by its name; none if in no group.
+std::uint32_t group_of_definition(const ChangeState& change, const Name& name) {
   const link::Module& owner = *change.modules[name.module];
   const Symbol& symbol = owner.symbols()[name.symbol];
   if (symbol.section >= owner.object_sections())
-    return nullptr;
+    return link::none;
   std::int32_t group = owner.sections()[symbol.section].group;
-  if (group < 0 || change.drafts[name.module].groups[std::size_t(group)] == link::none)
-    return nullptr;
-  return change.records[change.drafts[name.module].groups[std::size_t(group)]].group;
+  return group < 0 ? link::none : change.drafts[name.module].groups[std::size_t(group)];
 }
 
-// Whom a module refers to, each once.
-void find_dependencies(ChangeState& change, std::uint32_t m) {
+// Whom a module refers to, each once. Sharing a group counts as referring to it.
+void find_dependencies(ChangeState& change, std::uint32_t m, Marks& marks) {
   ModuleDraft& draft = change.drafts[m];
   std::vector<Dependency>& all = draft.state->dependencies;
+  std::vector<Dependency> published;
+  for (std::uint32_t id : draft.groups)
+    if (id != link::none)
+      marks.group(m, id);
   for (std::uint32_t id : draft.names) {
     if (id == link::none)
       continue;
     const Name& name = (*change.names)[id];
-    Dependency dependency;
     if (name.module != link::none && name.module != m) {
+      std::uint32_t group = group_of_definition(change, name);
+      if (group != link::none ? !marks.group(m, group) : !marks.module(m, name.module))
+        continue;
       // The object's own text goes with the object: the record's stays. What fills a forward reference has the library's record.
       const SymbolRecord* record = change.records[id].symbol != nullptr ? change.records[id].symbol : name.record;
-      dependency = {change.drafts[name.module].state.get(), group_of_definition(change, name), record->name().data()};
+      all.push_back({change.drafts[name.module].state.get(), group != link::none ? change.records[group].group : nullptr,
+                     record->name().data()});
     } else if (name.module == link::none && name.record != nullptr && !name.forward_record && name.record->module != nullptr) {
-      dependency = {name.record->module, name.record->group, name.record->name().data()};
-    } else {
-      continue;
+      if (name.record->group == nullptr ||
+          !std::binary_search(draft.state->groups.begin(), draft.state->groups.end(), name.record->group))
+        published.push_back({name.record->module, name.record->group, name.record->name().data()});
     }
-    // Sharing a group is counted already.
-    if (dependency.group != nullptr &&
-        std::binary_search(draft.state->groups.begin(), draft.state->groups.end(), dependency.group))
-      continue;
-    all.push_back(dependency);
   }
   auto key = [](const Dependency& d) { return std::pair(d.module, d.group); };
-  std::sort(all.begin(), all.end(), [&](const Dependency& a, const Dependency& b) { return key(a) < key(b); });
-  all.erase(std::unique(all.begin(), all.end(), [&](const Dependency& a, const Dependency& b) { return key(a) == key(b); }), all.end());
+  std::sort(published.begin(), published.end(), [&](const Dependency& a, const Dependency& b) { return key(a) < key(b); });
+  std::unique_copy(published.begin(), published.end(), std::back_inserter(all),
+                   [&](const Dependency& a, const Dependency& b) { return key(a) == key(b); });
   all.shrink_to_fit();
 }
 
@@ -164,8 +181,8 @@ void read_init_tables(ChangeState& change, std::uint32_t m) {
   ModuleState& state = *change.drafts[m].state;
   std::vector<InitCall> finalizers;
   std::span<const Section> sections = module.sections();
-  for (std::uint32_t i = 1; i < sections.size(); ++i) {
-    if (!module.places[i].kept || sections[i].init_table == InitTable::none)
+  for (std::uint32_t i : module.kept) {
+    if (sections[i].init_table == InitTable::none)
       continue;
     std::vector<std::uint64_t> functions = read_table(module.places[i]);
     if (sections[i].init_table == InitTable::ctors || sections[i].init_table == InitTable::fini)
@@ -177,24 +194,20 @@ void read_init_tables(ChangeState& change, std::uint32_t m) {
   }
   base::stable_sort_by(state.initializers, [](const InitCall& call) { return call.priority; });
   base::stable_sort_by(finalizers, [](const InitCall& call) { return -std::int64_t(call.priority); });
-  for (const InitCall& call : finalizers)
-    state.finalizers.push_back(call.function);
-  state.wants_finalizers = change.drafts[m].options.initialize;
+  state.finalizers = std::move(finalizers);
 }
 
 void account(ChangeState& change, std::uint32_t m) {
   const link::Module& module = *change.modules[m];
   ModuleState& state = *change.drafts[m].state;
   Usage& usage = state.usage;
-  for (std::uint32_t i = 1; i < module.places.size(); ++i) {
+  module.for_each_kept([&](std::uint32_t i) {
     const link::SectionPlace& place = module.places[i];
-    if (!place.kept)
-      continue;
-    bool synthetic = i >= module.object_sections();
+    bool synthetic = module.is_synthetic(i);
     auto which = link::Synthetic(i - module.object_sections());
-    SectionKind kind = synthetic ? link::synthetic_kind(which) : module.sections()[i].kind;
+    SectionKind kind = module.section_kind(i);
     if (kind == SectionKind::tls_zero)
-      continue; // every thread's own
+      return; // every thread's own
     if (kind == SectionKind::tls_data)
       usage.tls += place.size;
     else if (kind == SectionKind::unwind)
@@ -211,11 +224,11 @@ void account(ChangeState& change, std::uint32_t m) {
       usage.rodata += place.size;
     else
       usage.data += place.size;
-  }
+  });
   usage.bookkeeping = sizeof(ModuleState) + state.name.capacity() + state.records_bytes + state.relocations.bytes() +
                       module.targets.capacity() * sizeof(module.targets[0]) + module.places.capacity() * sizeof(module.places[0]) +
                       state.dependencies.capacity() * sizeof(Dependency) + state.groups.capacity() * sizeof(SymbolRecord*) +
-                      state.initializers.capacity() * sizeof(InitCall) + state.finalizers.capacity() * sizeof(std::uint64_t);
+                      state.initializers.capacity() * sizeof(InitCall) + state.finalizers.capacity() * sizeof(InitCall);
 }
 
 } // namespace
@@ -224,15 +237,15 @@ Result<void> prepare_states(ChangeState& change) {
   change.records.assign(change.names->size(), {});
   for (std::uint32_t m = 0; m < change.modules.size(); ++m)
     make_records(change, m);
+  Marks marks(change);
   for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
     const link::Module& module = *change.modules[m];
     ModuleState& state = *change.drafts[m].state;
     share_groups(change, m);
-    find_dependencies(change, m);
+    find_dependencies(change, m, marks);
     read_init_tables(change, m);
     if (module.wants_dso_handle)
       state.dso_handle = module.place(link::Synthetic::dso_handle).address;
-    state.relocations = KeptRelocations::of(module);
     account(change, m);
   }
   return {};

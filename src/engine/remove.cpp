@@ -93,7 +93,7 @@ void reopen_forwards(LibraryState& library, const ModuleState& module, Machinery
     record->flags |= symbol_flag::forward;
     memory::WriteGuard guard(*machinery.space);
     auto* cell = reinterpret_cast<std::uint64_t*>(machinery.space->writable({record->slot}));
-    std::atomic_ref<std::uint64_t>(*cell).store(unresolved_function(), std::memory_order_release);
+    std::atomic_ref<std::uint64_t>(*cell).store(record->trap(), std::memory_order_release);
   }
 }
 
@@ -256,9 +256,8 @@ void sweep(EngineState& engine) noexcept {
 }
 
 void retire(EngineState& engine, Removal& removal) noexcept {
-  std::sort(removal.modules.begin(), removal.modules.end(), [](const auto& a, const auto& b) { return a->sequence > b->sequence; });
-  for (const std::shared_ptr<ModuleState>& module : removal.modules)
-    module->finalize();
+  std::sort(removal.modules.begin(), removal.modules.end(), [](const auto& a, const auto& b) { return a->sequence < b->sequence; });
+  finalize_all(removal.modules);
   {
     std::lock_guard lock(engine.commit_mutex);
     for (const std::shared_ptr<ModuleState>& module : removal.modules)

@@ -20,7 +20,10 @@ void resolve_to_host(ChangeState& change, Name& name, const HostSymbol& host) {
   name.kind = host.thunk != 0 ? TargetKind::thunk : TargetKind::fixed;
   name.thunk = host.thunk;
   name.address = host.address;
-  name.flags |= flag::host;
+  name.flags = std::uint8_t((name.flags & ~flag::tls) | flag::host); // what it is, not what the reference took it for
+  // Code that is not PIC names functions of the host by stubs, which must not stand for data. Finding out is slow.
+  if (change.engine->options.low_2gib && host.thunk == 0 && !host.tls && is_host_data(host.address))
+    name.flags |= flag::data;
   if (!host.tls)
     return;
   name.flags |= flag::tls | (host.tls_static ? flag::static_tls : 0);
@@ -34,9 +37,10 @@ void resolve_to_host(ChangeState& change, Name& name, const HostSymbol& host) {
 void resolve_to_record(ChangeState& change, Name& name, SymbolRecord* record) {
   name.record = record;
   name.forward_record = (record->flags & symbol_flag::forward) != 0;
+  change.has_forwards |= name.forward_record;
   name.address = record->address;
   name.kind = TargetKind::fixed;
-  name.flags = std::uint8_t((name.flags & ~flag::host) | ((record->flags & symbol_flag::function) != 0 ? flag::function : 0) |
+  name.flags = std::uint8_t((name.flags & ~(flag::host | flag::tls)) | ((record->flags & symbol_flag::function) != 0 ? flag::function : 0) |
                             ((record->flags & symbol_flag::data) != 0 ? flag::data : 0));
   if (record->slot != 0 && ((record->flags & (symbol_flag::rebindable | symbol_flag::forward)) != 0)) {
     name.kind = TargetKind::slot;
@@ -79,7 +83,7 @@ void collect_pending(ChangeState& change) {
 }
 
 bool is_own_symbol(std::string_view name) {
-  return name == "__dso_handle" || name == "_GLOBAL_OFFSET_TABLE_" || name.starts_with("__start_") || name.starts_with("__stop_");
+  return name == "__dso_handle" || name == "_GLOBAL_OFFSET_TABLE_" || name == "_TLS_MODULE_BASE_" || name.starts_with("__start_") || name.starts_with("__stop_");
 }
 
 Result<bool> add_member(ChangeState& change, const Archive& archive, std::size_t member, std::uint32_t library) {
@@ -104,6 +108,9 @@ Result<bool> ask_archive(ChangeState& change, const Archive& archive, std::span<
       continue;
     std::optional<std::size_t> member = archive.find(name.view());
     if (!member)
+      continue;
+    // An archive's index may name members that do not define what it says: each is taken once.
+    if (!change.members.emplace(&archive.name(), *member, library).second)
       continue;
     std::uint32_t names_before = change.names->size();
     if (Result<bool> added = add_member(change, archive, *member, library); !added)
@@ -158,7 +165,7 @@ Result<bool> ask_resolver(ChangeState& change, Resolver& resolver, std::span<con
   std::vector<std::uint32_t> ids;
   for (std::uint32_t id : wanted) {
     const Name& name = (*change.names)[id];
-    if (!open(name) || name.view() == "__dso_handle" || name.view() == "_GLOBAL_OFFSET_TABLE_")
+    if (!open(name) || name.view() == "__dso_handle" || name.view() == "_GLOBAL_OFFSET_TABLE_" || name.view() == "_TLS_MODULE_BASE_")
       continue;
     needed.push_back({name.view(), !name.needed, name.called});
     ids.push_back(id);

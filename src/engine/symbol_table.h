@@ -33,6 +33,8 @@ struct SymbolRecord {
   std::uint16_t flags = 0;
 
   std::string_view name() const noexcept { return {reinterpret_cast<const char*>(this + 1), name_size}; }
+  // Of a forward symbol's record only, behind its name: what its slot leads to while nothing defines it.
+  std::uint64_t& trap() noexcept { return *reinterpret_cast<std::uint64_t*>(reinterpret_cast<std::byte*>(this) + bytes(name_size)); }
   static std::size_t bytes(std::size_t name_size) noexcept { return (sizeof(SymbolRecord) + name_size + 1 + 7) & ~std::size_t(7); }
   static SymbolRecord* make(std::byte* at, std::string_view name, std::uint64_t hash) noexcept {
     auto* record = new (at) SymbolRecord;

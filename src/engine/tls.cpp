@@ -162,4 +162,17 @@ std::uint64_t tls_descriptor_entry() noexcept {
 void lock_tls() noexcept { registry().mutex.lock(); }
 void unlock_tls() noexcept { registry().mutex.unlock(); }
 
+void forget_other_threads_tls() noexcept {
+  // Their ThreadBlocks lie on stacks that the C library hands to new threads.
+  std::erase_if(registry().threads, [](ThreadBlocks* thread) {
+    if (thread == &tenon_tls_blocks)
+      return false;
+    for (std::uint64_t i = 0; i < thread->count; ++i)
+      std::free(thread->blocks[i]);
+    std::free(thread->blocks);
+    *thread = {};
+    return true;
+  });
+}
+
 } // namespace tenon::engine

@@ -45,5 +45,7 @@ std::uint64_t tls_descriptor_entry() noexcept;
 // Around fork: nobody is inside the registry while memory is copied.
 void lock_tls() noexcept;
 void unlock_tls() noexcept;
+// In the child, with the registry locked: the blocks of threads that it does not have are freed.
+void forget_other_threads_tls() noexcept;
 
 } // namespace tenon::engine

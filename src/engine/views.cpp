@@ -4,7 +4,7 @@
 
 #include "base/align.h"
 
-#include <cstring>
+#include <algorithm>
 
 namespace tenon::engine {
 
@@ -99,8 +99,14 @@ Result<void> copy_out(const ChangeState& change, std::span<const std::span<std::
                                                     std::to_string(buffers[i].size()) + " bytes of the " +
                                                     std::to_string(change.requests[i].size) + " that are needed"};
   for (std::size_t i = 0; i < buffers.size(); ++i) {
-    const std::byte* local = change.placements[i].local != nullptr ? change.placements[i].local : change.buffers[i].data();
-    std::memcpy(buffers[i].data(), local, change.requests[i].size);
+    std::uint64_t size = change.requests[i].size;
+    if (const std::byte* local = change.placements[i].local; local != nullptr) {
+      std::copy_n(local, size, buffers[i].begin());
+      continue;
+    }
+    const std::vector<std::byte>& content = change.buffers[i];
+    std::copy(content.begin(), content.end(), buffers[i].begin());
+    std::fill_n(buffers[i].begin() + std::ptrdiff_t(content.size()), size - content.size(), std::byte{0});
   }
   return {};
 }

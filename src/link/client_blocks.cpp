@@ -4,6 +4,8 @@
 #include "link/passes.h"
 
 #include <algorithm>
+#include <functional>
+#include <unordered_map>
 
 namespace tenon::link {
 
@@ -39,19 +41,25 @@ std::string_view output_name(std::string_view name) {
   return name;
 }
 
-// Sections in one block share a key.
-std::string key_of(const Module& module, std::uint32_t section, Granularity granularity) {
-  SectionKind kind = kind_of(module, section);
-  if (granularity == Granularity::whole)
+// Sections in one block share a key: a name, or a section's own number; neither for the image of thread-local data, and for
+// everything if nothing is cut.
+struct Key {
+  std::string_view name;
+  std::uint32_t section = 0;
+  friend bool operator==(const Key&, const Key&) = default;
+};
+
+struct KeyHash {
+  std::size_t operator()(const Key& key) const noexcept { return std::hash<std::string_view>()(key.name) + key.section * std::size_t(0x9E3779B97F4A7C15); }
+};
+
+Key key_of(const Module& module, std::uint32_t section, Granularity granularity) {
+  if (granularity == Granularity::whole || is_tls(kind_of(module, section)))
     return {};
-  if (is_tls(kind))
-    return ".tdata"; // one image
   if (granularity == Granularity::section)
-    return std::string(output_name(name_of(module, section)));
-  bool bounded = std::any_of(module.bounds.begin(), module.bounds.end(), [&](const SectionBound& b) {
-    return name_of(module, section) == name_of(module, b.first);
-  });
-  return bounded ? std::string(name_of(module, section)) : "#" + std::to_string(section);
+    return {output_name(name_of(module, section)), none};
+  bool bounded = section < module.namesakes.size() && module.namesakes[section].bounded;
+  return bounded ? Key{name_of(module, section), none} : Key{{}, section};
 }
 
 // Unwind information that a client's block holds ends in a zero length, for registration with the unwinder.
@@ -68,8 +76,6 @@ public:
     std::uint64_t offset;
     if (is_tls(kind)) {
       offset = tls_base(block) + place.offset;
-      if (kind == SectionKind::tls_data)
-        block.size = std::max(block.size, offset + place.size);
       block.alignment = std::max<std::uint64_t>(block.alignment, module_.tls_alignment);
     } else {
       offset = base::align_up(block.size, place.alignment);
@@ -83,11 +89,10 @@ public:
   std::vector<BlockRequest> take() && { return std::move(blocks_); }
 
 private:
-  BlockRequest& block_for(std::string key, std::uint32_t section) {
-    auto found = std::find(keys_.begin(), keys_.end(), key);
-    if (found != keys_.end())
-      return blocks_[std::size_t(found - keys_.begin())];
-    keys_.push_back(std::move(key));
+  BlockRequest& block_for(const Key& key, std::uint32_t section) {
+    auto [found, added] = index_.try_emplace(key, blocks_.size());
+    if (!added)
+      return blocks_[found->second];
     BlockRequest& block = blocks_.emplace_back();
     block.module = id_;
     block.name = module_.name;
@@ -96,17 +101,20 @@ private:
     return block;
   }
 
-  // The image of thread-local data begins at one place in its block.
-  std::uint64_t tls_base(const BlockRequest& block) {
-    if (!tls_base_)
+  // The image of thread-local data lies in one piece in its block.
+  std::uint64_t tls_base(BlockRequest& block) {
+    if (!tls_base_) {
       tls_base_ = base::align_up(block.size, module_.tls_alignment);
+      if (module_.tls_image_size != 0)
+        block.size = *tls_base_ + module_.tls_image_size;
+    }
     return *tls_base_;
   }
 
   const Module& module_;
   ModuleId id_;
   Granularity granularity_;
-  std::vector<std::string> keys_;
+  std::unordered_map<Key, std::size_t, KeyHash> index_; // into blocks_
   std::vector<BlockRequest> blocks_;
   std::optional<std::uint64_t> tls_base_;
 };
@@ -115,8 +123,9 @@ private:
 
 Result<std::vector<BlockRequest>> client_blocks(const Module& module, ModuleId id, Granularity granularity) {
   Blocks blocks(module, id, granularity);
-  // By run, zero fill last, so that a whole object has its code, read-only and writable parts next to their like.
-  for (Run run : {Run::code, Run::rodata, Run::data, Run::slots})
+  // By run, zero fill last, so that a whole object has its code, read-only and writable parts next to their like, and what has
+  // no content comes at the very end.
+  for (Run run : {Run::code, Run::rodata, Run::slots, Run::data})
     for (bool zero : {false, true})
       for (std::uint32_t i = 1; i < module.places.size(); ++i)
         if (module.places[i].kept && module.places[i].run == run && (module.places[i].content_size == 0) == zero)

@@ -18,9 +18,9 @@ void put_word(std::byte* at, std::uint64_t value) { std::memcpy(at, &value, size
 
 void copy_sections(Module& module) {
   std::span<const Section> sections = module.sections();
-  for (std::uint32_t i = 1; i < sections.size(); ++i) {
+  for (std::uint32_t i : module.kept) {
     const SectionPlace& place = module.places[i];
-    if (place.kept && place.content_size != 0)
+    if (place.content_size != 0)
       std::memcpy(place.local, sections[i].content.data(), place.content_size);
   }
 }
@@ -41,9 +41,11 @@ void zero_fill(std::byte* at, std::uint64_t size, bool private_memory) {
 }
 
 void zero_sections(Module& module, bool private_memory) {
-  for (const SectionPlace& place : module.places)
-    if (place.kept && place.content_size == 0 && place.run == Run::data && place.local != nullptr)
+  module.for_each_kept([&](std::uint32_t i) {
+    const SectionPlace& place = module.places[i];
+    if (place.content_size == 0 && place.run == Run::data && place.local != nullptr)
       zero_fill(place.local, place.size, private_memory);
+  });
 }
 
 std::uint64_t cell_content(const Target& target) { return target.kind == TargetKind::null ? 0 : target.address; }
@@ -95,10 +97,17 @@ void write_got(Module& module, std::span<const std::unique_ptr<Module>> modules)
     put_word(got.local + module.tls_ld, module.tls_key);
 }
 
-void write_stubs(Module& module) {
+// Where the client chooses addresses, stubs and what they jump through may lie too far from each other.
+Error far_stub(const Module& module, std::uint32_t symbol) {
+  return {ErrorCode::out_of_range, "the stub of '" + std::string(module.symbols()[symbol].name()) +
+                                       "' is too far from the cell that it jumps through: .tenon.stubs, .tenon.got and "
+                                       ".tenon.slots must lie within 2 GiB"};
+}
+
+Result<void> write_stubs(Module& module) {
   const SectionPlace& stubs = module.place(Synthetic::stubs);
   if (!stubs.kept)
-    return;
+    return {};
   std::memset(stubs.local, 0xCC, stubs.size);
   const SectionPlace& got = module.place(Synthetic::got);
   const SectionPlace& slots = module.place(Synthetic::slots);
@@ -110,27 +119,31 @@ void write_stubs(Module& module) {
     std::uint64_t cell = entry.slot != none ? slots.address + entry.slot
                          : target.kind == TargetKind::slot ? target.address
                                                            : got.address + entry.got;
-    if (target.kind == TargetKind::thunk)
-      arch::write_dso_stub(stubs.local + entry.stub, at, cell, module.place(Synthetic::dso_handle).address, target.thunk);
-    else
-      arch::write_stub(stubs.local + entry.stub, at, cell);
+    bool near = target.kind == TargetKind::thunk
+                    ? arch::write_dso_stub(stubs.local + entry.stub, at, cell, module.place(Synthetic::dso_handle).address, target.thunk)
+                    : arch::write_stub(stubs.local + entry.stub, at, cell);
+    if (!near)
+      return far_stub(module, entry.symbol);
   }
   const SectionPlace& frames = module.place(Synthetic::stub_frames);
   if (frames.kept) {
-    arch::write_stub_frames(frames.local, frames.address, stubs.address, stubs.size);
+    if (!arch::write_stub_frames(frames.local, frames.address, stubs.address, stubs.size))
+      return Error{ErrorCode::out_of_range, "stubs are too far from their frame description: .tenon.stubs and .tenon.eh_frame must "
+                                            "lie within 2 GiB"};
     module.frames.push_back({stubs.address, frames.address + 24});
   }
+  return {};
 }
 
 Result<void> collect_frames(Module& module) {
   std::span<const Section> sections = module.sections();
-  for (std::uint32_t i = 1; i < sections.size(); ++i) {
-    if (!module.places[i].kept || sections[i].kind != SectionKind::unwind || !module.unwinding)
+  for (std::uint32_t i : module.kept) {
+    if (sections[i].kind != SectionKind::unwind || !module.unwinding)
       continue;
     std::uint64_t base = module.places[i].address;
     Result<void> walked = for_each_frame(module, i, [&](const Relocation& start, std::uint32_t offset) {
       if (frame_is_live(module, start))
-        module.frames.push_back({module.targets[start.symbol].address + std::uint64_t(start.addend), base + offset});
+        module.frames.push_back({module.places[module.targets[start.symbol].where].address + frame_offset(module, start), base + offset});
     });
     if (!walked)
       return std::move(walked).error().within(sections[i].name);
@@ -139,16 +152,21 @@ Result<void> collect_frames(Module& module) {
   return {};
 }
 
+// Of one module, uncompressed: compressed data can claim a thousand times its size.
+constexpr std::uint64_t most_debug_bytes = std::uint64_t(1) << 30;
+
 // Debug sections are kept beside the program, uncompressed, with section addresses of zero among themselves.
 Result<void> fix_debug_sections(Module& module, std::span<const std::unique_ptr<Module>> modules, bool low_2gib) {
   std::span<const Section> sections = module.sections();
   module.debug_bytes.resize(sections.size());
+  std::uint64_t left = most_debug_bytes;
   for (std::uint32_t i = 1; i < sections.size(); ++i) {
     if (sections[i].kind != SectionKind::debug)
       continue;
-    Result<std::vector<std::byte>> bytes = module.object.uncompressed(i);
+    Result<std::vector<std::byte>> bytes = module.object.uncompressed(i, left);
     if (!bytes)
       return std::move(bytes).error();
+    left -= bytes->size();
     module.debug_bytes[i] = std::move(*bytes);
     SectionPlace& place = module.places[i];
     place.local = module.debug_bytes[i].data();
@@ -163,6 +181,7 @@ Result<void> fix_debug_sections(Module& module, std::span<const std::unique_ptr<
 
 Result<void> fix_up(Module& module, std::span<const std::unique_ptr<Module>> modules, const FixUpOptions& options) {
   module.frames.clear();
+  module.slot_pointers.clear();
   module.frames.reserve(module.frame_count);
   copy_sections(module);
   zero_sections(module, options.private_memory);
@@ -174,18 +193,18 @@ Result<void> fix_up(Module& module, std::span<const std::unique_ptr<Module>> mod
     for (std::uint64_t at = 0; at < slots.size; at += 8)
       put_word(slots.local + at, options.unresolved_slot);
   write_got(module, modules);
-  write_stubs(module);
+  if (Result<void> written = write_stubs(module); !written)
+    return written;
 
   std::span<const Section> sections = module.sections();
-  for (std::uint32_t i = 1; i < sections.size(); ++i) {
-    if (!module.places[i].kept || module.places[i].content_size == 0)
+  for (std::uint32_t i : module.kept) {
+    if (module.places[i].content_size == 0)
       continue;
     if (Result<void> done = arch::fix_section(module, i, modules, options.low_2gib); !done)
       return std::move(done).error().within(sections[i].name);
   }
-  for (const Thunk& thunk : module.thunks)
-    if (Result<void> done = arch::write_thunk(module, thunk); !done)
-      return std::move(done).error().within(sections[thunk.section].name);
+  if (Result<void> thunks = arch::write_thunks(module); !thunks)
+    return thunks;
   if (Result<void> collected = collect_frames(module); !collected)
     return collected;
   return module.debug_sections ? fix_debug_sections(module, modules, options.low_2gib) : Result<void>();

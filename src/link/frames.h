@@ -10,11 +10,26 @@
 
 namespace tenon::link {
 
-// Whether the function that a description begins at is part of the program.
-inline bool frame_is_live(const Module& module, const Relocation& start) {
+// Where the function that a description begins at lies in its section. Through the symbol's own place: the address of an IFUNC is
+// that of a stub.
+inline std::uint64_t frame_offset(const Module& module, const Relocation& start) {
+  return module.symbols()[start.symbol].value + std::uint64_t(start.addend);
+}
+
+// Whether a description is of code of this module that takes part in the program.
+inline bool frame_is_of_code(const Module& module, const Relocation& start) {
   const Target& target = module.targets[start.symbol];
-  return target.kind == TargetKind::section && target.where < module.places.size() && module.places[target.where].kept &&
+  return target.kind == TargetKind::section && target.where < module.object_sections() && module.places[target.where].kept &&
          module.places[target.where].run == Run::code;
+}
+
+// Compilers describe functions without any code too, and those may lie at the very end of a section: nothing runs there.
+inline bool frame_is_live(const Module& module, const Relocation& start) {
+  return frame_is_of_code(module, start) && frame_offset(module, start) < module.places[module.targets[start.symbol].where].size;
+}
+
+inline bool frame_is_astray(const Module& module, const Relocation& start) {
+  return frame_is_of_code(module, start) && frame_offset(module, start) > module.places[module.targets[start.symbol].where].size;
 }
 
 // Calls visit(relocation of pc_begin, offset of the description) for each description. Descriptions without a relocation are

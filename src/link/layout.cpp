@@ -6,6 +6,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "base/align.h"
 #include "base/check.h"
+#include "base/printable.h"
 #include "link/arch/arch.h"
 #include "link/passes.h"
 
@@ -17,6 +18,8 @@ namespace {
 
 // More than any reservation can hold, and far from overflow when sizes are added up.
 constexpr std::uint64_t largest_module = std::uint64_t(1) << 40;
+// Every thread that touches the module's variables has a block of that size.
+constexpr std::uint64_t largest_tls = std::uint64_t(1) << 31;
 
 Run run_of(const Section& section) {
   switch (section.kind) {
@@ -78,9 +81,9 @@ void lay_out_tls(Module& module) {
   std::uint64_t size = 0;
   std::uint32_t alignment = 1;
   for (SectionKind kind : {SectionKind::tls_data, SectionKind::tls_zero}) {
-    for (std::uint32_t i = 1; i < sections.size(); ++i) {
+    for (std::uint32_t i : module.kept) {
       SectionPlace& place = module.places[i];
-      if (!place.kept || sections[i].kind != kind)
+      if (sections[i].kind != kind)
         continue;
       size = base::align_up(size, place.alignment);
       place.offset = size;
@@ -94,22 +97,30 @@ void lay_out_tls(Module& module) {
   module.tls_alignment = alignment;
 }
 
-bool is_bounded(const Module& module, std::uint32_t section) {
-  return std::any_of(module.bounds.begin(), module.bounds.end(), [&](const SectionBound& b) { return b.first == section; });
-}
-
 // Whether a section is placed right behind the first one of its name, because __start_ and __stop_ symbols bound them.
 bool follows_namesake(const Module& module, std::uint32_t section) {
-  std::span<const Section> sections = module.sections();
-  return std::any_of(module.bounds.begin(), module.bounds.end(), [&](const SectionBound& b) {
-    return section > b.first && section <= b.last && sections[section].name == sections[b.first].name;
-  });
+  return section < module.namesakes.size() && module.namesakes[section].follows;
 }
 
 void put_namesakes(Module& module, std::uint32_t first, Cursor& cursor) {
-  for (std::uint32_t i = first + 1; i < module.object_sections(); ++i)
-    if (module.places[i].kept && follows_namesake(module, i) && module.sections()[i].name == module.sections()[first].name)
-      cursor.put(module.places[i]);
+  if (first >= module.namesakes.size() || !module.namesakes[first].bounded)
+    return;
+  for (std::uint32_t i = module.namesakes[first].next; i != 0; i = module.namesakes[i].next)
+    cursor.put(module.places[i]);
+}
+
+// What lies in different memory can't lie next to each other.
+Result<void> check_namesakes(const Module& module) {
+  for (std::uint32_t first = 1; first < module.namesakes.size(); ++first) {
+    if (!module.namesakes[first].bounded || module.namesakes[first].follows)
+      continue;
+    for (std::uint32_t i = first; i != 0; i = module.namesakes[i].next)
+      if (module.places[i].run != module.places[first].run || is_tls(module.sections()[i]))
+        return Error{ErrorCode::unsupported, "sections [" + std::to_string(first) + "] and [" + std::to_string(i) + "] " +
+                                                 base::printable(module.sections()[first].name) +
+                                                 ", which __start_ and __stop_ symbols bound, are not of one kind of memory"};
+  }
+  return {};
 }
 
 } // namespace
@@ -147,7 +158,10 @@ std::uint64_t Module::section_count() const noexcept {
 Result<void> select_sections(Module& module, std::span<const std::uint8_t> dropped) {
   std::span<const Section> sections = module.sections();
   module.places.assign(sections.size() + synthetic_sections, {});
+  module.kept.clear();
+  module.kept.reserve(sections.size() / 2);
   std::uint64_t total = 0;
+  bool has_tls = false;
   for (std::uint32_t i = 1; i < sections.size(); ++i) {
     const Section& section = sections[i];
     if (!section.allocated || (!dropped.empty() && dropped[i]))
@@ -163,6 +177,8 @@ Result<void> select_sections(Module& module, std::span<const std::uint8_t> dropp
     place.alignment = section.alignment;
     if (!place.kept)
       continue;
+    module.kept.push_back(i);
+    has_tls |= is_tls(section);
     if (section.compressed)
       return Error{ErrorCode::unsupported, "section " + std::string(section.name) + " is compressed but takes part in the program"};
     total += section.size;
@@ -170,11 +186,18 @@ Result<void> select_sections(Module& module, std::span<const std::uint8_t> dropp
       return Error{ErrorCode::exhausted, "sections up to " + std::string(section.name) + " need " + std::to_string(total) +
                                              " bytes: more than any reservation holds"};
   }
-  lay_out_tls(module);
+  if (has_tls)
+    lay_out_tls(module);
+  if (module.tls_size > largest_tls)
+    return Error{ErrorCode::exhausted, "thread-local sections need " + std::to_string(module.tls_size) + " bytes: more than a thread can have"};
   return {};
 }
 
 Result<void> lay_out(Module& module) {
+  if (Result<void> together = check_namesakes(module); !together)
+    return together;
+  if (module.common_size > largest_module)
+    return Error{ErrorCode::exhausted, "common symbols need " + std::to_string(module.common_size) + " bytes: more than any reservation holds"};
   size_synthetic(module);
   module.run_sizes = {};
   Cursor cursors[runs] = {Cursor(module.run_sizes[0]), Cursor(module.run_sizes[1]), Cursor(module.run_sizes[2]),
@@ -187,16 +210,16 @@ Result<void> lay_out(Module& module) {
     run.alignment = std::max<std::uint64_t>(run.alignment, module.tls_alignment);
   }
   for (bool zero : {false, true}) {
-    for (std::uint32_t i = 1; i < module.places.size(); ++i) {
+    module.for_each_kept([&](std::uint32_t i) {
       SectionPlace& place = module.places[i];
-      if (!place.kept || (place.content_size == 0) != zero)
-        continue;
-      if (i < sections.size() && (is_tls(sections[i]) || (!module.bounds.empty() && follows_namesake(module, i))))
-        continue;
+      if ((place.content_size == 0) != zero)
+        return;
+      if (i < sections.size() && (is_tls(sections[i]) || follows_namesake(module, i)))
+        return;
       cursors[std::size_t(place.run)].put(place);
-      if (i < sections.size() && !module.bounds.empty() && is_bounded(module, i))
+      if (i < sections.size())
         put_namesakes(module, i, cursors[std::size_t(place.run)]);
-    }
+    });
   }
   for (const RunSize& run : module.run_sizes)
     if (run.size > largest_module)
@@ -204,13 +227,13 @@ Result<void> lay_out(Module& module) {
   return {};
 }
 
-void set_run(Module& module, Run run, std::uint64_t address, std::byte* local) {
-  for (SectionPlace& place : module.places) {
-    if (!place.kept || place.run != run)
-      continue;
-    place.address = address + place.offset;
-    place.local = local + place.offset;
-  }
+void set_runs(Module& module, std::span<const RunPlace, runs> run_places) {
+  module.for_each_kept([&](std::uint32_t i) {
+    SectionPlace& place = module.places[i];
+    const RunPlace& run = run_places[std::size_t(place.run)];
+    place.address = run.address + place.offset;
+    place.local = run.local + place.offset;
+  });
 }
 
 void set_section(Module& module, std::uint32_t section, std::uint64_t address, std::byte* local) {

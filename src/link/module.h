@@ -81,6 +81,8 @@ struct Thunk {
   std::uint32_t section = 0;
   std::uint32_t symbol = 0;
   std::uint64_t offset = 0; // of the relocated field
+  std::int64_t addend = 0;
+  std::uint32_t type = 0;   // of the relocation
   std::uint32_t stub = 0;   // offset in the stub section
 };
 
@@ -113,6 +115,13 @@ struct SectionBound {
   bool stop = false;
 };
 
+// Sections of one name that __start_ and __stop_ symbols bound lie next to each other.
+struct Namesake {
+  std::uint32_t next = 0; // section of the same name, 0: the last
+  bool bounded = false;
+  bool follows = false;   // bounded, and not the first
+};
+
 struct RunSize {
   std::uint64_t size = 0;
   std::uint64_t alignment = 16;
@@ -143,6 +152,14 @@ struct TlsBinding {
   std::int64_t static_offset = 0; // from the thread pointer, with target_flag::static_tls
 };
 
+// A field of data that holds the address of a symbol which is reached through a slot: written as that of its stub.
+struct SlotPointer {
+  std::uint32_t section = 0;
+  std::uint32_t symbol = 0;
+  std::uint64_t offset = 0;
+  std::int64_t addend = 0;
+};
+
 struct FrameEntry {
   std::uint64_t pc = 0, fde = 0;
 };
@@ -154,13 +171,15 @@ struct Module {
   bool unwinding = true;
 
   std::vector<SectionPlace> places;   // of the object's sections, then the synthetic ones
+  std::vector<std::uint32_t> kept;    // the object's sections that take part, in order
   std::vector<Target> targets;        // one for each symbol
   std::vector<TlsBinding> tls_bindings; // sorted by symbol; fixed TLS targets
   std::vector<Entry> entries;
-  std::vector<Thunk> thunks;
+  std::vector<Thunk> thunks;          // sorted by section, offset, symbol
   std::vector<std::uint32_t> needy;   // symbols with needs, in the order found
   std::vector<std::uint32_t> ifuncs;  // symbols that define one
-  std::vector<SectionBound> bounds;   // whose sections lie next to each other
+  std::vector<SectionBound> bounds;
+  std::vector<Namesake> namesakes;    // of each of the object's sections; empty while nothing is bounded
 
   std::array<RunSize, runs> run_sizes;
   std::uint64_t got_size = 0, stub_size = 0, slot_size = 0;
@@ -177,6 +196,7 @@ struct Module {
   bool large_model = false;
   std::uint64_t relocation_count = 0;
 
+  std::vector<SlotPointer> slot_pointers; // filled when fixing up
   std::vector<FrameEntry> frames;     // sorted by pc, filled when fixing up
   std::vector<std::vector<std::byte>> debug_bytes; // of object section i, if kept
 
@@ -189,6 +209,23 @@ struct Module {
   std::span<const Relocation> relocations(std::uint32_t section) const noexcept { return object.file().relocations_in_place(section); }
 
   std::uint32_t object_sections() const noexcept { return std::uint32_t(object.file().sections.size()); }
+  // Every section that takes part: the object's, then the linker's own.
+  template <class Visit> void for_each_kept(Visit&& visit) const {
+    for (std::uint32_t section : kept)
+      visit(section);
+    for (std::uint32_t i = object_sections(); i < places.size(); ++i)
+      if (places[i].kept)
+        visit(i);
+  }
+
+  bool is_synthetic(std::uint32_t section) const noexcept { return section >= object_sections(); }
+  std::string_view section_name(std::uint32_t section) const noexcept {
+    return is_synthetic(section) ? synthetic_name(Synthetic(section - object_sections())) : sections()[section].name;
+  }
+  SectionKind section_kind(std::uint32_t section) const noexcept {
+    return is_synthetic(section) ? synthetic_kind(Synthetic(section - object_sections())) : sections()[section].kind;
+  }
+
   std::uint32_t synthetic_index(Synthetic section) const noexcept { return object_sections() + std::uint32_t(section); }
   SectionPlace& place(Synthetic section) noexcept { return places[synthetic_index(section)]; }
   const SectionPlace& place(Synthetic section) const noexcept { return places[synthetic_index(section)]; }

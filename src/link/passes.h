@@ -18,8 +18,12 @@ Result<void> survey(Module& module, const Reach& reach);
 // Offsets in runs, for memory that keeps each run in one piece. Errors: malformed (sizes that overflow).
 Result<void> lay_out(Module& module);
 
-// After addresses are set by set_run: the sections' own.
-void set_run(Module& module, Run run, std::uint64_t address, std::byte* local);
+// Where each run was put; the sections follow.
+struct RunPlace {
+  std::uint64_t address = 0;
+  std::byte* local = nullptr;
+};
+void set_runs(Module& module, std::span<const RunPlace, runs> run_places);
 // For the client's memory: one section at a time.
 void set_section(Module& module, std::uint32_t section, std::uint64_t address, std::byte* local);
 

@@ -5,6 +5,9 @@
 #include "link/frames.h"
 #include "link/passes.h"
 
+#include <algorithm>
+#include <tuple>
+
 namespace tenon::link {
 
 namespace {
@@ -87,16 +90,18 @@ private:
 Result<void> survey(Module& module, const Reach& reach) {
   reset(module);
   std::span<const Section> sections = module.sections();
-  for (std::uint32_t i = 1; i < sections.size(); ++i) {
-    if (!module.places[i].kept)
-      continue;
+  for (std::uint32_t i : module.kept) {
     module.relocation_count += module.relocations(i).size();
     if (Result<void> done = arch::survey_section(module, i, reach); !done)
       return std::move(done).error().within(sections[i].name);
     if (sections[i].kind == SectionKind::unwind && module.unwinding) {
+      bool astray = false;
       Result<void> walked = for_each_frame(module, i, [&](const Relocation& start, std::uint32_t) {
         module.frame_count += frame_is_live(module, start) ? 1 : 0;
+        astray |= frame_is_astray(module, start);
       });
+      if (walked && astray)
+        walked = Error{ErrorCode::malformed, "describes frames of a function that would lie outside of its section"};
       if (!walked)
         return std::move(walked).error().within(sections[i].name);
     }
@@ -110,6 +115,11 @@ Result<void> survey(Module& module, const Reach& reach) {
     allocator.add(symbol);
   if (module.needs_tls_ld)
     module.tls_ld = allocator.got(16);
+  auto thunk_order = [](const Thunk& a, const Thunk& b) {
+    return std::tie(a.section, a.offset, a.symbol, a.addend) < std::tie(b.section, b.offset, b.symbol, b.addend);
+  };
+  if (!std::is_sorted(module.thunks.begin(), module.thunks.end(), thunk_order))
+    std::sort(module.thunks.begin(), module.thunks.end(), thunk_order);
   for (Thunk& thunk : module.thunks)
     thunk.stub = allocator.stub(arch::thunk_bytes);
   if (module.got_size == 0 && module.wants_got_base)

@@ -364,13 +364,20 @@ std::optional<std::size_t> Archive::find(std::string_view symbol) const {
 
 std::optional<std::size_t> Archive::find_in_made_index(std::string_view symbol) const {
   auto index = std::make_unique<object::SymbolIndex>();
+  // Names that begin in the middle of others share their ends; where that goes on and on it would make the time quadratic.
   for (std::size_t member = 0; member < size(); ++member) {
     const auto object = this->member(member);
     if (!object) continue;
+    std::uint64_t names_left = object->bytes().size() * 64;
     // Names live as long as the archive does: in its bytes, or in those it loaded and keeps.
     for (const Symbol& defined :
          object->symbols().subspan(std::min<std::size_t>(object->first_global(), object->symbols().size())))
-      if (defined.defined() && !defined.is_local()) index->add(defined.name(), static_cast<std::uint32_t>(member));
+      if (defined.defined() && !defined.is_local()) {
+        const std::string_view name = defined.name();
+        if (name.size() > names_left) break;
+        names_left -= name.size();
+        index->add(name, static_cast<std::uint32_t>(member));
+      }
   }
   index->build();
   const std::lock_guard lock(file_->mutex);

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Runs real programs, built by clang in the ordinary way and linked into a live process by `tenon run`, and compares what they do.
+"""Runs real programs, built by clang in the ordinary way and linked into a live process by `tenon run`, and compares what
+they do.
 
 Standard output, standard error and the exit status (or the signal) must agree, at -O0 and at -O2. The programs stand in
-programs.toml. -O0 runs take the sources, which `tenon run` gives to clang; -O2 runs take bitcode that no pass has seen, so that
-tenon-llvm's own pipeline does all of the work.
+programs.toml. -O0 runs take the sources, which `tenon run` gives to clang; -O2 runs take bitcode that no pass has seen,
+so that tenon-llvm's own pipeline does all of the work.
 
 Usage: run_programs.py --tenon BIN --scratch DIR [--clang PATH] [--third-party DIR] [--jobs N] [--list] [NAME...]
 """
@@ -115,14 +116,16 @@ class Program:
     def build_native(self):
         objects = [self.object(source, self.clang(source), "-O0") for source in self.sources]
         output = self.scratch / "native"
-        build([clang_for(self.arguments.clang, True), *objects, *self.inputs, *self.libraries, f"-Wl,-rpath,{self.scratch}", "-o", output])
+        build([clang_for(self.arguments.clang, True), *objects, *self.inputs, *self.libraries,
+               f"-Wl,-rpath,{self.scratch}", "-o", output])
         return output
 
     def bitcode(self):
         outputs = []
         for source in self.sources:
             output = self.scratch / (source.stem + ".bc")
-            build([*self.clang(source), "-O2", "-Xclang", "-disable-llvm-passes", "-emit-llvm", "-fPIC", "-c", source, "-o", output])
+            build([*self.clang(source), "-O2", "-Xclang", "-disable-llvm-passes", "-emit-llvm", "-fPIC", "-c", source,
+                   "-o", output])
             outputs.append(output)
         return outputs
 

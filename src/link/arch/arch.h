@@ -21,12 +21,17 @@ inline constexpr std::uint64_t dso_stub_bytes = 16;    // lea __dso_handle(%rip)
 inline constexpr std::uint64_t thunk_bytes = 24;
 inline constexpr std::uint64_t stub_frames_bytes = 48; // one CIE, one FDE
 
-void write_stub(std::byte* at, std::uint64_t address, std::uint64_t cell);
-void write_dso_stub(std::byte* at, std::uint64_t address, std::uint64_t cell, std::uint64_t dso_handle, unsigned argument);
-// The thunk and the jump to it. Errors: out_of_range.
-Result<void> write_thunk(Module& module, const Thunk& thunk);
+// False: what they refer to is out of reach, which only a client's addresses can bring about.
+[[nodiscard]] bool write_stub(std::byte* at, std::uint64_t address, std::uint64_t cell);
+[[nodiscard]] bool write_dso_stub(std::byte* at, std::uint64_t address, std::uint64_t cell, std::uint64_t dso_handle, unsigned argument);
+// All thunks of the module, and the jumps to them. Errors: out_of_range.
+Result<void> write_thunks(Module& module);
 // Call frame information for [begin, begin + size) of stubs, to lie at `address`.
-void write_stub_frames(std::byte* at, std::uint64_t address, std::uint64_t begin, std::uint64_t size);
+[[nodiscard]] bool write_stub_frames(std::byte* at, std::uint64_t address, std::uint64_t begin, std::uint64_t size);
+
+// What stands in for a function that is not there yet: calls report(name), the name following the code.
+inline constexpr std::uint64_t trap_bytes = 19;
+void write_trap(std::byte* at, std::uint64_t report, std::string_view name);
 
 // psABI name of a relocation type, for messages.
 std::string relocation_name(std::uint32_t type);

@@ -27,6 +27,8 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <tuple>
+#include <utility>
 
 namespace tenon::link::arch {
 
@@ -99,8 +101,8 @@ Error out_of_range(const Module& module, const Relocation& r, std::uint64_t S, s
 
 // Whether a symbol that a thread-local sequence refers to can be thread-local at all.
 bool may_be_tls(const Target& target) {
-  bool known = target.kind == TargetKind::section || target.kind == TargetKind::fixed || target.kind == TargetKind::slot ||
-               target.kind == TargetKind::thunk;
+  bool known = target.kind == TargetKind::section || target.kind == TargetKind::module || target.kind == TargetKind::fixed ||
+               target.kind == TargetKind::slot || target.kind == TargetKind::thunk;
   return !known || (target.flags & target_flag::tls) != 0;
 }
 
@@ -136,10 +138,11 @@ Form form_at(const std::byte* field, std::uint64_t offset) {
   return (before & 0xC7) == 0x05 ? Form::memory : Form::unknown;
 }
 
-// psABI B.2: mov -> lea, call *cell -> addr32 call, jmp *cell -> jmp; nop.
-bool relaxable(const std::byte* field, std::uint64_t offset) {
-  if (offset < 2)
+// psABI B.2: mov -> lea, call *cell -> addr32 call, jmp *cell -> jmp; nop. Another addend than -4 reads beside the cell.
+bool relaxable(Bytes content, const Relocation& r) {
+  if (r.offset < 2 || r.addend != -4)
     return false;
+  const std::byte* field = content.data() + r.offset;
   std::uint8_t opcode = byte_at(field - 2), modrm = byte_at(field - 1);
   return (opcode == 0x8B && (modrm & 0xC7) == 0x05) || (opcode == 0xFF && (modrm == 0x15 || modrm == 0x25));
 }
@@ -191,7 +194,7 @@ void survey_pc32(Module& module, std::uint32_t section, const Relocation& r, con
   if (call && can_stub(module, r))
     want(module, r.symbol, need::stub);
   else if (form == Form::memory && (target.kind == TargetKind::fixed || target.kind == TargetKind::null))
-    module.thunks.push_back({section, r.symbol, r.offset, 0});
+    module.thunks.push_back({section, r.symbol, r.offset, r.addend, r.type, 0});
 }
 
 } // namespace
@@ -231,7 +234,7 @@ Result<void> survey_section(Module& module, std::uint32_t section, const Reach& 
       break;
     case R_GOTPCRELX:
     case R_REX_GOTPCRELX:
-      if (may_relax(target) && surely_near(target, reach) && code && relaxable(source.content.data() + r.offset, r.offset))
+      if (may_relax(target) && surely_near(target, reach) && code && relaxable(source.content, r))
         break;
       want(module, r.symbol, target.kind == TargetKind::thunk ? need::stub | need::got : need::got);
       break;
@@ -240,7 +243,7 @@ Result<void> survey_section(Module& module, std::uint32_t section, const Reach& 
       break;
     case R_GOT32: case R_GOT64: case R_GOTPLT64:
       module.wants_got_base = true;
-      want(module, r.symbol, need::got);
+      want(module, r.symbol, target.kind == TargetKind::thunk ? need::stub | need::got : need::got);
       break;
     case R_GOTOFF64: case R_GOTPC32: case R_GOTPC64:
       module.large_model |= code && r.type != R_GOTPC32;
@@ -300,6 +303,11 @@ struct Context {
     const Entry& e = entry(target);
     return GOT + (e.address_cell != none ? e.address_cell : e.got);
   }
+  bool has_cell(const Target& target) const {
+    if (target.kind == TargetKind::slot)
+      return true;
+    return target.entry != 0 && (entry(target).address_cell != none || entry(target).got != none);
+  }
   bool has_stub(const Target& target) const { return target.entry != 0 && module.entries[target.entry - 1].stub != none; }
   std::uint64_t L(const Target& target) const { return stubs + entry(target).stub; }
 };
@@ -317,24 +325,25 @@ std::uint64_t address_of(const Context& c, const Target& target) {
 }
 
 bool is_thunked(const Module& module, std::uint32_t section, const Relocation& r) {
-  return std::any_of(module.thunks.begin(), module.thunks.end(),
-                     [&](const Thunk& t) { return t.section == section && t.offset == r.offset; });
+  auto key = [](const Thunk& t) { return std::tuple(t.section, t.offset, t.symbol); };
+  const std::tuple wanted(section, std::uint64_t(r.offset), std::uint32_t(r.symbol));
+  auto found = std::lower_bound(module.thunks.begin(), module.thunks.end(), wanted,
+                                [&](const Thunk& t, const auto& k) { return key(t) < k; });
+  return found != module.thunks.end() && key(*found) == wanted;
 }
 
 // PC32: S + A - P, signed 32 bits. PLT32: L + A - P, where L is S itself if that is near.
 Result<void> fix_pc32(const Context& c, const Relocation& r, const Target& target, std::uint64_t S, std::uint64_t P) {
   std::int64_t value = std::int64_t(S + std::uint64_t(r.addend) - P);
-  if (!fits_32(value) || target.kind == TargetKind::null) {
-    if (c.has_stub(target)) {
-      S = c.L(target);
-      value = std::int64_t(S + std::uint64_t(r.addend) - P);
-    } else if (target.kind == TargetKind::discarded) {
-      value = 0;
-    } else if (is_thunked(c.module, c.section, r)) {
-      return {};
-    }
+  if ((!fits_32(value) || target.kind == TargetKind::null) && c.has_stub(target)) {
+    S = c.L(target);
+    value = std::int64_t(S + std::uint64_t(r.addend) - P);
   }
+  if (!fits_32(value) && target.kind == TargetKind::discarded)
+    value = 0;
   if (!fits_32(value)) {
+    if (is_thunked(c.module, c.section, r))
+      return {};
     bool host_data = (target.flags & target_flag::host) != 0;
     return out_of_range(c.module, r, S, value,
                         host_data ? "host data that far is reached by `mov` and `lea` loads or through the GOT: compile with -fPIC"
@@ -346,12 +355,15 @@ Result<void> fix_pc32(const Context& c, const Relocation& r, const Target& targe
 
 // GOTPCREL[X]: G + GOT + A - P. Relaxed to S + A - P where the target can be reached (psABI B.2).
 Result<void> fix_gotpcrel(const Context& c, const Relocation& r, const Target& target, std::uint64_t S, std::uint64_t P) {
-  if (r.type != R_GOTPCREL && c.code && may_relax(target) && relaxable(c.local + r.offset, r.offset)) {
+  // As the survey saw it: other relocations may have changed the bytes by now.
+  if (r.type != R_GOTPCREL && c.code && may_relax(target) && relaxable(c.module.sections()[c.section].content, r)) {
     std::int64_t direct = std::int64_t(S + std::uint64_t(r.addend) - P);
     if (fits_32(direct) && fits_32(direct + 1)) {
       relax(c.local + r.offset, direct);
       return {};
     }
+    if (!c.has_cell(target)) // the survey took it to be near: its value lies outside of its section
+      return out_of_range(c.module, r, S, direct, {});
   }
   std::int64_t value = std::int64_t(c.cell(target) + std::uint64_t(r.addend) - P);
   if (!fits_32(value))
@@ -365,9 +377,14 @@ Result<void> fix_absolute(const Context& c, const Relocation& r, const Target& t
   std::int64_t value = std::int64_t(S + std::uint64_t(r.addend));
   if ((r.type == R_32 || r.type == R_32S) && !c.debug && target.kind == TargetKind::fixed && c.has_stub(target) && !fits_absolute_32(r.type, S))
     value = std::int64_t((S = c.L(target)) + std::uint64_t(r.addend));
-  std::string_view hint = c.low_2gib || c.debug ? std::string_view() : use_pic;
+  bool host = target.kind == TargetKind::fixed && (target.flags & target_flag::host) != 0;
+  std::string_view hint = c.debug ? "" : !c.low_2gib ? use_pic : host ? "data of the host lies out of its reach: compile with -fPIC" : "";
   switch (r.type) {
-  case R_64: put(c.local + r.offset, value); return {};
+  case R_64:
+    put(c.local + r.offset, value);
+    if (target.kind == TargetKind::slot && !c.code && !c.debug)
+      c.module.slot_pointers.push_back({c.section, r.symbol, r.offset, r.addend});
+    return {};
   case R_32:
     if (std::uint64_t(value) > std::numeric_limits<std::uint32_t>::max())
       return out_of_range(c.module, r, S, value, hint);
@@ -422,10 +439,9 @@ Result<void> fix_got(const Context& c, const Relocation& r, const Target& target
 }
 
 std::int64_t static_tls_offset(const Module& module, std::uint32_t symbol) {
-  for (const TlsBinding& binding : module.tls_bindings)
-    if (binding.symbol == symbol)
-      return binding.static_offset;
-  return 0;
+  auto binding = std::lower_bound(module.tls_bindings.begin(), module.tls_bindings.end(), symbol,
+                                  [](const TlsBinding& b, std::uint32_t s) { return b.symbol < s; });
+  return binding != module.tls_bindings.end() && binding->symbol == symbol ? binding->static_offset : 0;
 }
 
 Result<void> fix_tls(const Context& c, const Relocation& r, const Target& target, std::uint64_t P) {
@@ -498,49 +514,72 @@ Result<void> fix_section(Module& module, std::uint32_t section, std::span<const 
   return {};
 }
 
-void write_stub(std::byte* at, std::uint64_t address, std::uint64_t cell) {
+bool write_stub(std::byte* at, std::uint64_t address, std::uint64_t cell) {
   static constexpr std::uint8_t code[stub_bytes] = {0xFF, 0x25, 0, 0, 0, 0, 0xCC, 0xCC}; // jmp *cell(%rip)
   std::memcpy(at, code, sizeof code);
   std::int64_t distance = std::int64_t(cell - (address + 6));
-  TENON_CHECK(fits_32(distance), "a stub's cell is out of its reach");
   put(at + 2, std::int32_t(distance));
+  return fits_32(distance);
 }
 
-void write_dso_stub(std::byte* at, std::uint64_t address, std::uint64_t cell, std::uint64_t dso_handle, unsigned argument) {
+bool write_dso_stub(std::byte* at, std::uint64_t address, std::uint64_t cell, std::uint64_t dso_handle, unsigned argument) {
   // lea __dso_handle(%rip), %rsi | %rcx; jmp *cell(%rip): the second or fourth integer argument (psABI 3.2.3).
   const std::uint8_t code[13] = {0x48, 0x8D, std::uint8_t(argument == 2 ? 0x35 : 0x0D), 0, 0, 0, 0, 0xFF, 0x25, 0, 0, 0, 0};
   std::memcpy(at, code, sizeof code);
   std::int64_t to_dso = std::int64_t(dso_handle - (address + 7)), to_cell = std::int64_t(cell - (address + 13));
-  TENON_CHECK(fits_32(to_dso) && fits_32(to_cell), "a stub's cell is out of its reach");
   put(at + 3, std::int32_t(to_dso));
   put(at + 9, std::int32_t(to_cell));
+  return fits_32(to_dso) && fits_32(to_cell);
 }
 
 namespace {
 
-// Finds the instruction that holds the field at `offset` by decoding from the start of the function around it: bytes before
-// the field alone don't tell a prefix from the end of the instruction before.
-bool decode_around(const Module& module, const Thunk& thunk, ZydisDecodedInstruction& instruction, ZydisDecodedOperand* operands,
-                   std::uint64_t& begin) {
-  Bytes content = module.sections()[thunk.section].content;
-  std::uint64_t at = 0;
-  for (const Symbol& symbol : module.symbols())
-    if (symbol.section == thunk.section && symbol.type == SymbolType::function && symbol.value <= thunk.offset)
-      at = std::max(at, symbol.value);
-  ZydisDecoder decoder;
-  if (!ZYAN_SUCCESS(ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64)))
-    return false;
-  while (at <= thunk.offset && at < content.size()) {
-    if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, content.data() + at, content.size() - at, &instruction, operands)))
-      return false;
-    if (at + instruction.length > thunk.offset) {
-      begin = at;
-      return instruction.raw.disp.size == 32 && at + instruction.raw.disp.offset == thunk.offset;
-    }
-    at += instruction.length;
+// Finds instructions by decoding from the start of the function around them: bytes before a field alone don't tell a prefix from
+// the end of the instruction before. Asked in the order of sections and offsets, it goes over the code once.
+class Decoder {
+public:
+  ZydisDecodedInstruction instruction;
+  ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
+  std::uint64_t begin = 0; // of `instruction`
+
+  explicit Decoder(const Module& module) : module_(module) {
+    for (const Symbol& symbol : module.symbols())
+      if (symbol.type == SymbolType::function && symbol.section < module.object_sections())
+        functions_.emplace_back(symbol.section, symbol.value);
+    std::sort(functions_.begin(), functions_.end());
+    ready_ = ZYAN_SUCCESS(ZydisDecoderInit(&decoder_, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64));
   }
-  return false;
-}
+
+  // The instruction whose displacement is the field at `offset`.
+  bool find(std::uint32_t section, std::uint64_t offset) {
+    Bytes content = module_.sections()[section].content;
+    std::uint64_t at = function_around(section, offset);
+    if (section == section_ && begin >= at && begin <= offset)
+      at = begin;
+    section_ = section;
+    while (ready_ && at <= offset && at < content.size()) {
+      begin = at;
+      if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder_, content.data() + at, content.size() - at, &instruction, operands)))
+        return false;
+      if (at + instruction.length > offset)
+        return instruction.raw.disp.size == 32 && at + instruction.raw.disp.offset == offset;
+      at += instruction.length;
+    }
+    return false;
+  }
+
+private:
+  std::uint64_t function_around(std::uint32_t section, std::uint64_t offset) const {
+    auto after = std::upper_bound(functions_.begin(), functions_.end(), std::pair(section, offset));
+    return after != functions_.begin() && std::prev(after)->first == section ? std::prev(after)->second : 0;
+  }
+
+  const Module& module_;
+  std::vector<std::pair<std::uint32_t, std::uint64_t>> functions_; // section, offset; sorted
+  ZydisDecoder decoder_;
+  bool ready_ = false;
+  std::uint32_t section_ = 0; // where `begin` lies
+};
 
 // mov disp(%rip), %r32/%r64 -> loads; lea -> only the address.
 struct Load {
@@ -579,30 +618,22 @@ std::size_t encode_load(std::uint8_t* code, const Load& load, std::uint64_t addr
   return n;
 }
 
-} // namespace
-
-Result<void> write_thunk(Module& module, const Thunk& thunk) {
+Result<void> write_thunk(Module& module, const Thunk& thunk, Decoder& decoder) {
   const SectionPlace& place = module.places[thunk.section];
   const Target& target = module.targets[thunk.symbol];
-  std::span<const Relocation> relocations = module.relocations(thunk.section);
-  auto found = std::find_if(relocations.begin(), relocations.end(),
-                            [&](const Relocation& r) { return r.offset == thunk.offset && r.symbol == thunk.symbol; });
-  TENON_CHECK(found != relocations.end(), "a thunk without a relocation");
+  const Relocation relocation{thunk.offset, thunk.type, thunk.symbol, thunk.addend};
   std::uint64_t S = target.kind == TargetKind::null ? 0 : target.address;
-  std::int64_t direct = std::int64_t(S + std::uint64_t(found->addend) - (place.address + thunk.offset));
+  std::int64_t direct = std::int64_t(S + std::uint64_t(thunk.addend) - (place.address + thunk.offset));
   if (fits_32(direct))
-    return {};
+    return {}; // and so fixed up as it stands
 
-  ZydisDecodedInstruction instruction;
-  ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
-  std::uint64_t begin = 0;
   Load load;
-  if (!decode_around(module, thunk, instruction, operands, begin) || !load_of(instruction, operands, load))
-    return out_of_range(module, *found, S, direct,
+  if (!decoder.find(thunk.section, thunk.offset) || !load_of(decoder.instruction, decoder.operands, load))
+    return out_of_range(module, relocation, S, direct,
                         "data of the host that far can be reached by `mov` to a general register and `lea` only: compile with -fPIC "
                         "and without copy relocations (-fno-direct-access-external-data)");
-  std::uint64_t end = begin + instruction.length;
-  std::uint64_t address = S + std::uint64_t(found->addend) + (end - thunk.offset);
+  std::uint64_t begin = decoder.begin, end = begin + decoder.instruction.length;
+  std::uint64_t address = S + std::uint64_t(thunk.addend) + (end - thunk.offset);
   const SectionPlace& stubs = module.place(Synthetic::stubs);
   std::uint64_t at = stubs.address + thunk.stub;
   std::uint8_t code[thunk_bytes];
@@ -611,28 +642,50 @@ Result<void> write_thunk(Module& module, const Thunk& thunk) {
   code[n++] = 0xE9;
   std::int64_t back = std::int64_t(place.address + end - (at + n + 4)), there = std::int64_t(at - (place.address + begin + 5));
   if (!fits_32(back) || !fits_32(there))
-    return out_of_range(module, *found, at, there, "its thunk is too far");
+    return out_of_range(module, relocation, at, there, "its thunk is too far");
   std::int32_t back_32 = std::int32_t(back);
   std::memcpy(code + n, &back_32, 4);
   std::memcpy(stubs.local + thunk.stub, code, sizeof code);
   std::byte* site = place.local + begin;
   site[0] = std::byte{0xE9};
   put(site + 1, std::int32_t(there));
-  std::memset(site + 5, 0x90, instruction.length - 5U);
+  std::memset(site + 5, 0x90, decoder.instruction.length - 5U);
   return {};
 }
 
-void write_stub_frames(std::byte* at, std::uint64_t address, std::uint64_t begin, std::uint64_t size) {
+} // namespace
+
+Result<void> write_thunks(Module& module) {
+  if (module.thunks.empty())
+    return {};
+  Decoder decoder(module);
+  for (const Thunk& thunk : module.thunks)
+    if (Result<void> done = write_thunk(module, thunk, decoder); !done)
+      return std::move(done).error().within(module.sections()[thunk.section].name);
+  return {};
+}
+
+bool write_stub_frames(std::byte* at, std::uint64_t address, std::uint64_t begin, std::uint64_t size) {
   // A stub has pushed nothing: the return address is on top of the stack (DWARF 5, 6.4; CFA = rsp + 8, return address at CFA - 8).
   static constexpr std::uint8_t cie[24] = {20, 0, 0, 0, 0, 0, 0, 0, 1, 'z', 'R', 0, 1, 0x78, 16, 1, 0x1B, 0x0C, 7, 8, 0x90, 1, 0, 0};
   std::uint8_t fde[24] = {20, 0, 0, 0, 28, 0, 0, 0};
   std::int64_t pc = std::int64_t(begin - (address + 24 + 8));
-  TENON_CHECK(fits_32(pc), "stubs are out of reach of their frame description");
   std::int32_t pc_32 = std::int32_t(pc), size_32 = std::int32_t(size);
   std::memcpy(fde + 8, &pc_32, 4);
   std::memcpy(fde + 12, &size_32, 4);
   std::memcpy(at, cie, sizeof cie);
   std::memcpy(at + 24, fde, sizeof fde);
+  return fits_32(pc);
+}
+
+void write_trap(std::byte* at, std::uint64_t report, std::string_view name) {
+  std::uint8_t code[trap_bytes] = {0x48, 0x8D, 0x3D, trap_bytes - 7, 0, 0, 0,         // lea name(%rip), %rdi
+                                   0x48, 0xB8, 0,    0,              0, 0, 0, 0, 0, 0, // movabs $report, %rax
+                                   0xFF, 0xE0};                                       // jmp *%rax
+  std::memcpy(code + 9, &report, sizeof report);
+  std::memcpy(at, code, sizeof code);
+  std::memcpy(at + trap_bytes, name.data(), name.size());
+  at[trap_bytes + name.size()] = std::byte{0};
 }
 
 } // namespace tenon::link::arch

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Links the same objects at the same addresses with Tenon and with another linker, and compares every byte that must agree.
 
-Against ld.lld: a linker script made from `tenon link --map` puts every input section where Tenon put it, and an object with
-nothing but symbols stands for what --define gives. Code that is position-independent is linked with -shared, so that lld leaves
-thread-local accesses as they are, the rest as an executable. Against llvm-jitlink: the other way round, `tenon link --at` takes
-the addresses that JITLink chose in its slab (see peer_jitlink.py).
+Against ld.lld: a linker script made from `tenon link --map` puts every input section where Tenon put it, and an object
+with nothing but symbols stands for what --define gives. Code that is position-independent is linked with -shared, so
+that lld leaves thread-local accesses as they are, the rest as an executable. Against llvm-jitlink: the other way round,
+`tenon link --at` takes the addresses that JITLink chose in its slab (see peer_jitlink.py).
 
-Where the linkers place GOT entries is their own business: such a reference is compared by what the entry holds. What can't be
-compared is counted by reason, and the test fails if any byte differs or if too few were compared.
+Where the linkers place GOT entries is their own business: such a reference is compared by what the entry holds. What
+can't be compared is counted by reason, and the test fails if any byte differs or if too few were compared.
 
 Usage: differential.py --tenon BIN --scratch DIR [--lld PATH] [--clang PATH] [--jitlink PATH] [--verbose]
 """
@@ -30,7 +30,8 @@ MINIMUM_BY_VALUE = 500
 def define_host(names, scratch):
     """An object whose symbols lie at HOST: lld does not relax references to absolute ones."""
     source = scratch / "host.s"
-    source.write_text(".section .host,\"awx\",@nobits\n" + "".join(f".globl \"{n}\"\n\"{n}\": .skip 16\n" for n in names) + ".skip 16\n")
+    symbols = "".join(f'.globl "{name}"\n"{name}": .skip 16\n' for name in names)
+    source.write_text('.section .host,"awx",@nobits\n' + symbols + ".skip 16\n")
     output = scratch / "host.o"
     run([shutil.which("llvm-mc-22") or "llvm-mc", "-triple=x86_64-linux-gnu", "-filetype=obj", source, "-o", output])
     return output
@@ -91,7 +92,7 @@ class Comparison:
             self.exclude(covered, offset, size, "distances from the GOT")
 
     def run(self):
-        mine, other = self.ours.read(self.where.address, self.section.size), self.theirs.read(self.where.address, self.section.size)
+        mine, other = (image.read(self.where.address, self.section.size) for image in (self.ours, self.theirs))
         if mine is None or other is None:
             self.tally.differences.append(f"{self.where}: {'Tenon' if mine is None else 'the peer'} has no bytes there")
             return self.tally
@@ -132,8 +133,8 @@ def compare_with_lld(group, arguments):
     write_script(scratch / "script", sections, host)
     output = scratch / "peer"
     mode = ["-shared", "-Bsymbolic", "--apply-dynamic-relocs"] if group.pic else ["-no-pie", "-z", "notext"]
-    run([arguments.lld, *mode, "-O0", "-z", "norelro", "--no-check-sections", "--no-gc-sections", "--build-id=none", "-z", "separate-code",
-         "--hash-style=gnu", "-T", scratch / "script", *group.paths, host, "-e", "0", "-o", output])
+    run([arguments.lld, *mode, "-O0", "-z", "norelro", "--no-check-sections", "--no-gc-sections", "--build-id=none",
+         "-z", "separate-code", "--hash-style=gnu", "-T", scratch / "script", *group.paths, host, "-e", "0", "-o", output])
     ours, theirs = Image(image, sections), LinkedElf(output)
     tally = Tally()
     by_place = {(s.module, s.name): s for s in sections}
@@ -173,7 +174,8 @@ def main():
     arguments = parser.parse_args()
     lld_total, jitlink_total, failures = Tally(), Tally(), []
     for group in inputs.make_groups(arguments, run):
-        for peer, compare, total in (("ld.lld", compare_with_lld, lld_total), ("llvm-jitlink", peer_jitlink.compare, jitlink_total)):
+        for peer, compare, total in (("ld.lld", compare_with_lld, lld_total),
+                                     ("llvm-jitlink", peer_jitlink.compare, jitlink_total)):
             if peer == "llvm-jitlink" and not group.jitlink:
                 continue
             try:

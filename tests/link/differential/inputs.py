@@ -1,7 +1,7 @@
 """What the differential test links: generated C, the C and C++ of tests/programs, and the members of Debian's archives.
 
-Each group is linked as a whole. Objects get unique section names first, since a linker script can't tell two sections of one name
-in one file apart.
+Each group is linked as a whole. Objects get unique section names first, since a linker script can't tell two sections
+of one name in one file apart.
 """
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 import collections
@@ -23,7 +23,8 @@ def generate(seed, index, count, thread_local):
     other = [i for i in range(count) if i != index]
     lines = ["extern int outside(int, ...); extern int outside_data[]; extern char* outside_text;",
              "extern void weak_outside(void) __attribute__((weak));",
-             f"static int local{index}[50] = {{1, 2, 3}}; int zero{index}[100]; static {'_Thread_local' if thread_local else ''} int tls{index} = {index};",
+             f"static int local{index}[50] = {{1, 2, 3}}; int zero{index}[100];",
+             f"static {'_Thread_local' if thread_local else ''} int tls{index} = {index};",
              f"__attribute__((visibility(\"hidden\"))) int hidden{index} = {rng.randrange(1 << 30)};",
              f"const char* const names{index}[] = {{\"one {index}\", \"two\", \"three {rng.random()}\"}};"]
     for i in other:
@@ -40,14 +41,18 @@ def generate(seed, index, count, thread_local):
                 f"x += outside(x, \"text {rng.randrange(8)}\", {rng.random():.17g});",
                 f"tls{index} += x; if (weak_outside) weak_outside();",
                 f"x -= table{target}[x & 3](x) + names{index}[x & 1][0] + outside_text[x];",
-                "switch (x & 15) { " + " ".join(f"case {c}: x = outside(x + {rng.randrange(99)}, \"{c}\"); break;" for c in range(9))
+                "switch (x & 15) {"
+                + "".join(f" case {c}: x = outside(x + {rng.randrange(99)}, \"{c}\"); break;" for c in range(9))
                 + " default: x++; }",
                 f"local{index}[3] = x / 3.5 + {rng.random():.12g}f;",
                 f"if (x > {rng.randrange(100)}) return function{index}_{rng.randrange(functions)}(x - 1);"]
         rng.shuffle(body)
-        lines.append(f"{'static ' if f > 3 else ''}int function{index}_{f}(int x) {{ {' '.join(body[:rng.randrange(3, 8)])} return x; }}")
-    lines.append(f"int (*const table{index}[])(int) = {{{', '.join(f'function{index}_{f}' for f in range(functions))}}};")
-    lines.append(f"int* pointers{index}[] = {{local{index} + 7, &data{index}, zero{index} + 99, outside_data + 3, &hidden{index}}};")
+        statements = " ".join(body[:rng.randrange(3, 8)])
+        lines.append(f"{'static ' if f > 3 else ''}int function{index}_{f}(int x) {{ {statements} return x; }}")
+    table = ", ".join(f"function{index}_{f}" for f in range(functions))
+    lines.append(f"int (*const table{index}[])(int) = {{{table}}};")
+    pointers = f"local{index} + 7, &data{index}, zero{index} + 99, outside_data + 3, &hidden{index}"
+    lines.append(f"int* pointers{index}[] = {{{pointers}}};")
     return "\n".join(lines) + "\n"
 
 
@@ -113,8 +118,9 @@ def make_groups(arguments, run):
     # One module: lld's thread-local block is then laid out as ours.
     if wanted("single"):
         single = maker.scratch / "single.c"
-        single.write_text("".join(f"_Thread_local int v{i} = {i}; int get{i}(void) {{ return v{i}++; }}\n"
-                                  f"static _Thread_local char z{i}[{i + 1}]; char* s{i}(void) {{ return z{i}; }}\n" for i in range(40)))
+        line = ("_Thread_local int v{0} = {0}; int get{0}(void) {{ return v{0}++; }}\n"
+                "static _Thread_local char z{0}[{0} + 1]; char* s{0}(void) {{ return z{0}; }}\n")
+        single.write_text("".join(line.format(i) for i in range(40)))
         yield maker.compile("single", [single], [gcc], ["-O2", "-fPIC"], True)
     if wanted("large"):
         yield maker.compile("large", plain, [clang, gcc], ["-O1", "-fno-pic", "-mcmodel=large"], False)

@@ -1,4 +1,5 @@
-"""Reads and prepares ELF64 relocatable objects for the differential test: sections, symbols, relocations, unique section names.
+"""Reads and prepares ELF64 relocatable objects for the differential test: sections, symbols, relocations, unique section
+names.
 
 Written apart from Tenon's own reader on purpose: what the two agree on is then no mistake that they share.
 """

@@ -1,5 +1,5 @@
-"""Compares with JITLink: `tenon link --at` takes the addresses that llvm-jitlink chose in its slab, and a check expression for every
-word of our bytes is evaluated by llvm-jitlink -check, which prints what it has instead where it differs.
+"""Compares with JITLink: `tenon link --at` takes the addresses that llvm-jitlink chose in its slab, and a check expression
+for every word of our bytes is evaluated by llvm-jitlink -check, which prints what it has instead where it differs.
 """
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 import re
@@ -13,7 +13,8 @@ SLAB = 0x10000000
 HOST = 0x30000000
 MINIMUM_COMPARED = 300_000
 
-SECTION = re.compile(r'^ +Section "([^"]+)": target addr = 0x([0-9a-f]+), (?:content: 0x([0-9a-f]+) -- 0x([0-9a-f]+)|zero-fill: (\d+))')
+SECTION = re.compile(r'^ +Section "([^"]+)": target addr = 0x([0-9a-f]+), '
+                     r'(?:content: 0x([0-9a-f]+) -- 0x([0-9a-f]+)|zero-fill: (\d+))')
 WRONG = re.compile(r"section_addr\(([^,]+), ([^)]+)\) \+ (\d+)\).* is false: 0x([0-9a-f]+) != 0x([0-9a-f]+)")
 
 

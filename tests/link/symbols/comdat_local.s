@@ -1,5 +1,5 @@
-# A reference from outside to a local symbol of a dropped COMDAT group can't be served: an error that names it. Debug and unwind
-# sections, which refer to every copy, are no such reference.
+# A reference from outside to a local symbol of a dropped COMDAT group can't be served: an error that names it. Debug and
+# unwind sections, which refer to every copy, are no such reference.
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
 # RUN: rm -rf %t && split-file %s %t

@@ -1,5 +1,5 @@
-# Common symbols of one name become one zero-filled object with the largest size and the largest alignment of all; a definition
-# proper wins over them.
+# Common symbols of one name become one zero-filled object with the largest size and the largest alignment of all; a
+# definition proper wins over them.
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
 # RUN: rm -rf %t && split-file %s %t

@@ -1,5 +1,5 @@
-# An IFUNC of the module is called through a slot that commit fills with what its resolver answers: calls go to a stub, never to
-# the resolver itself, and so do pointers to it.
+# An IFUNC of the module is called through a slot that commit fills with what its resolver answers: calls go to a stub,
+# never to the resolver itself, and so do pointers to it.
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
 # RUN: mkdir -p %t && %llvm_mc %s -o %t/test.o

@@ -1,5 +1,5 @@
-# Mergeable strings and constants are kept as they are: merging is allowed, not required, and a module must be quick to link. All
-# offsets into such a section hold.
+# Mergeable strings and constants are kept as they are: merging is allowed, not required, and a module must be quick to
+# link. All offsets into such a section hold.
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
 # RUN: mkdir -p %t && %llvm_mc %s -o %t/test.o

@@ -1,5 +1,5 @@
-# References to a section symbol with an addend, as assemblers make them for local labels, go to that offset of that section, also
-# when several sections have one name.
+# References to a section symbol with an addend, as assemblers make them for local labels, go to that offset of that
+# section, also when several sections have one name.
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
 # RUN: mkdir -p %t && %llvm_mc %s -o %t/test.o

@@ -1,5 +1,5 @@
-# __start_NAME and __stop_NAME delimit all sections called NAME of a module, if NAME is a C identifier; they are weak when nothing
-# has such a section.
+# __start_NAME and __stop_NAME delimit all sections called NAME of a module, if NAME is a C identifier; they are weak when
+# nothing has such a section.
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
 # RUN: mkdir -p %t && %llvm_mc %s -o %t/test.o

@@ -1,5 +1,6 @@
-# The modules of one change are linked as the objects of one shared library are: hidden and internal symbols of one are seen by the
-# others, and defining one twice is an error as with any other. A protected one is used by its module itself, too.
+# The modules of one change are linked as the objects of one shared library are: hidden and internal symbols of one are
+# seen by the others, and defining one twice is an error as with any other. A protected one is used by its module itself,
+# too.
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
 # RUN: rm -rf %t && split-file %s %t

@@ -7,7 +7,7 @@
 # RUN:   --define zero=0 --define far=0x7f0012345678 --check %s %t/test.o
 # RUN: not %tenon link --at .text=0x10000000 --at .data=0x100001000 --at text=0x18000000 --define target=0xffffffff \
 # RUN:   --define zero=0 --define far=0x7f0012345678 -o %t/out %t/test.o 2>&1 | FileCheck %s --check-prefix=RANGE1
-# RUN: not %tenon link --at .text=0x10000000 --at .data=0x1000 --at text=0x18000000 --define target=0xffffffff \
+# RUN: not %tenon link --at .text=0x10000000 --at .data=0xff8 --at text=0x18000000 --define target=0xffffffff \
 # RUN:   --define zero=0 --define far=0x7f0012345678 -o %t/out %t/test.o 2>&1 | FileCheck %s --check-prefix=RANGE2
 # RUN: python3 %S/../patch_object.py %t/test.o %t/bad1.o rela:.rela.data:0:offset=0x9
 # RUN: not %tenon link --at .text=0x10000000 --at .data=0x20000000 --at text=0x18000000 --define target=0xffffffff \

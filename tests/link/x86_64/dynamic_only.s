@@ -1,5 +1,5 @@
-# Relocations that only executables and shared libraries have, R_X86_64_COPY and its like, and numbers that the psABI does not
-# define: each is an error that names it and the place.
+# Relocations that only executables and shared libraries have, R_X86_64_COPY and its like, and numbers that the psABI does
+# not define: each is an error that names it and the place.
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
 # RUN: mkdir -p %t && %llvm_mc %s -o %t/test.o

@@ -1,6 +1,6 @@
-# R_X86_64_GOTPCRELX: G + GOT + A - P in 32 bits, from -2^31 to 2^31 - 1, in an instruction without a REX prefix. Where the target
-# itself is in reach the load goes (psABI, "Optimize GOTPCRELX relocations"): mov becomes lea, call * becomes addr32 call, and
-# jmp * becomes jmp and a nop. An instruction that is none of these, or not a whole one, keeps the GOT.
+# R_X86_64_GOTPCRELX: G + GOT + A - P in 32 bits, from -2^31 to 2^31 - 1, in an instruction without a REX prefix. Where the
+# target itself is in reach the load goes (psABI, "Optimize GOTPCRELX relocations"): mov becomes lea, call * becomes addr32
+# call, and jmp * becomes jmp and a nop. An instruction that is none of these, or not a whole one, keeps the GOT.
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
 # RUN: mkdir -p %t && %llvm_mc %s -o %t/test.o

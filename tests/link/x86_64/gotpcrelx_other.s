@@ -1,5 +1,5 @@
-# R_X86_64_GOTPCRELX and R_X86_64_REX_GOTPCRELX in test and in arithmetic: these could become immediates only where addresses fit
-# in 31 bits, which no module may count on: they keep the GOT.
+# R_X86_64_GOTPCRELX and R_X86_64_REX_GOTPCRELX in test and in arithmetic: these could become immediates only where
+# addresses fit in 31 bits, which no module may count on: they keep the GOT.
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
 # RUN: mkdir -p %t && %llvm_mc %s -o %t/test.o

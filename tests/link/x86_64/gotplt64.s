@@ -1,5 +1,5 @@
-# R_X86_64_GOTPLT64: G + A in 64 bits, as R_X86_64_GOT64, with the hint that the function is only called: entries are one and the
-# same here, there is no lazy binding.
+# R_X86_64_GOTPLT64: G + A in 64 bits, as R_X86_64_GOT64, with the hint that the function is only called: entries are one
+# and the same here, there is no lazy binding.
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
 # RUN: mkdir -p %t && %llvm_mc %s -o %t/test.o

@@ -1,5 +1,5 @@
-# R_X86_64_PLT32: L + A - P in 32 bits, from -2^31 to 2^31 - 1. L is the target itself where it is in reach, and a stub of the
-# module's otherwise; two calls to one target share the stub, and stubs out of reach are an error.
+# R_X86_64_PLT32: L + A - P in 32 bits, from -2^31 to 2^31 - 1. L is the target itself where it is in reach, and a stub of
+# the module's otherwise; two calls to one target share the stub, and stubs out of reach are an error.
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
 # RUN: mkdir -p %t && %llvm_mc %s -o %t/test.o

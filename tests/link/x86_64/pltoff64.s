@@ -1,5 +1,5 @@
-# R_X86_64_PLTOFF64: L - GOT + A in 64 bits. Every value fits. L is the symbol's stub: whether the target itself will be in reach
-# of the GOT is not known when stubs are counted.
+# R_X86_64_PLTOFF64: L - GOT + A in 64 bits. Every value fits. L is the symbol's stub: whether the target itself will be in
+# reach of the GOT is not known when stubs are counted.
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
 # RUN: mkdir -p %t && %llvm_mc %s -o %t/test.o

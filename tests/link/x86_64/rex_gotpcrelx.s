@@ -1,5 +1,5 @@
-# R_X86_64_REX_GOTPCRELX: G + GOT + A - P in 32 bits, from -2^31 to 2^31 - 1, in an instruction with a REX prefix. Where the target
-# itself is in reach (by one byte less than a lea has) mov becomes lea. Beyond the load stays.
+# R_X86_64_REX_GOTPCRELX: G + GOT + A - P in 32 bits, from -2^31 to 2^31 - 1, in an instruction with a REX prefix. Where
+# the target itself is in reach (by one byte less than a lea has) mov becomes lea. Beyond the load stays.
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
 # RUN: mkdir -p %t && %llvm_mc %s -o %t/test.o

@@ -1,5 +1,5 @@
-# A thread-local access to what is no thread-local variable, an ordinary one of another module or an address from outside, is an
-# error that names the symbol.
+# A thread-local access to what is no thread-local variable, an ordinary one of another module or an address from outside,
+# is an error that names the symbol.
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
 # RUN: rm -rf %t && split-file %s %t

@@ -1,5 +1,5 @@
-# R_X86_64_TLSGD: general dynamic, G + GOT + A - P in 32 bits, from -2^31 to 2^31 - 1. The entry is a pair: what __tls_get_addr
-# knows the module by, which only commit can tell, and the variable's offset in the module's block.
+# R_X86_64_TLSGD: general dynamic, G + GOT + A - P in 32 bits, from -2^31 to 2^31 - 1. The entry is a pair: what
+# __tls_get_addr knows the module by, which only commit can tell, and the variable's offset in the module's block.
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
 # RUN: mkdir -p %t && %llvm_mc %s -o %t/test.o

@@ -1,5 +1,5 @@
-# R_X86_64_TLSLD: local dynamic, the address of the module's own pair in the GOT, in 32 bits, from -2^31 to 2^31 - 1; its second
-# word is zero. All references of a module share it.
+# R_X86_64_TLSLD: local dynamic, the address of the module's own pair in the GOT, in 32 bits, from -2^31 to 2^31 - 1; its
+# second word is zero. All references of a module share it.
 # R_X86_64_DTPOFF32: the variable's offset in the module's block + A, in 32 bits.
 # R_X86_64_DTPOFF64: the same in 64 bits. Every value fits.
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception

@@ -1,6 +1,6 @@
-# R_X86_64_TPOFF64: local exec, the offset from the thread pointer + A in 64 bits. Variables of a module
-# that comes at run time have no place at a fixed distance from the thread pointer: using one so is an error that names the flag to
-# compile with. (Variables of the host work: see tests/programs.)
+# R_X86_64_TPOFF64: local exec, the offset from the thread pointer + A in 64 bits. Variables of a module that comes at run
+# time have no place at a fixed distance from the thread pointer: using one so is an error that names the flag to compile
+# with. (Variables of the host work: see tests/programs.)
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
 # RUN: mkdir -p %t && %llvm_mc %s -o %t/test.o

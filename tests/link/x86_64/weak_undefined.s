@@ -1,5 +1,5 @@
-# Undefined weak symbols are 0: absolute and GOT references see null, and a call that can't reach address 0 goes through a stub
-# whose slot holds 0, so that it stops where a null pointer would.
+# Undefined weak symbols are 0: absolute and GOT references see null, and a call that can't reach address 0 goes through a
+# stub whose slot holds 0, so that it stops where a null pointer would.
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
 # RUN: mkdir -p %t && %llvm_mc %s -o %t/test.o

@@ -1,5 +1,5 @@
-// What C compilers emit besides plain code: callbacks from the host, variable argument lists, alloca, jump tables, computed goto,
-// complex and 128-bit arithmetic (helpers of libgcc), inline assembly, weak and common symbols.
+// What C compilers emit besides plain code: callbacks from the host, variable argument lists, alloca, jump tables,
+// computed goto, complex and 128-bit arithmetic (helpers of libgcc), inline assembly, weak and common symbols.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include <alloca.h>
 #include <complex.h>
@@ -107,7 +107,8 @@ int main(void) {
   const char* key = "fig";
   printf("%td\n", (const char**)bsearch(&key, words, 5, sizeof *words, compare) - words);
   char buffer[64];
-  printf("sum %d, %d characters\n", sum(5, 1, 2.5, 3, 4.5, 5), format(buffer, sizeof buffer, "%s-%5.2f-%lld", "a", 3.14159, 1LL << 40));
+  printf("sum %d, %d characters\n", sum(5, 1, 2.5, 3, 4.5, 5),
+         format(buffer, sizeof buffer, "%s-%5.2f-%lld", "a", 3.14159, 1LL << 40));
   puts(buffer);
   printf("interpret %d\n", interpret((const unsigned char[]){0, 6, 0, 7, 2, 0, 8, 1, 3}));
   for (int i = 0; i < 9; i++) printf("%s ", jump_table(i));

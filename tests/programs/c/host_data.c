@@ -22,7 +22,8 @@ int main(int argc, char** argv) {
   printf("seen %d\n", seen);
   setenv("TENON_TEST_NEW", "new", 1);
   printf("%s\n", getenv("TENON_TEST_NEW"));
-  for (int option; (option = getopt(argc, argv, "ab:")) != -1;) printf("option %c %s %d\n", option, optarg ? optarg : "-", optind);
+  for (int option; (option = getopt(argc, argv, "ab:")) != -1;)
+    printf("option %c %s %d\n", option, optarg ? optarg : "-", optind);
   printf("rest %d %s\n", argc - optind, argv[optind]);
   fprintf(stdout, "to stdout\n");
   fprintf(stderr, "to stderr %d\n", *stream_address == stderr);

@@ -1,5 +1,5 @@
-// IFUNCs: by hand, and the dispatch that GCC makes for target_clones (libgcc's __cpu_model); called and pointed to. (Pointers are
-// not compared: PIE and other programs differ in that.)
+// IFUNCs: by hand, and the dispatch that GCC makes for target_clones (libgcc's __cpu_model); called and pointed to.
+// (Pointers are not compared: PIE and other programs differ in that.)
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include <stdio.h>
 

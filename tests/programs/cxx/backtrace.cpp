@@ -1,5 +1,5 @@
-// backtrace() and _Unwind_Backtrace through linked frames: the frames of the recursion are all there, main's caller is reached, and
-// instruction pointers lie inside the functions that were called.
+// backtrace() and _Unwind_Backtrace through linked frames: the frames of the recursion are all there, main's caller is
+// reached, and instruction pointers lie inside the functions that were called.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include <cstdint>
 #include <cstdio>

@@ -1,5 +1,5 @@
-// Exceptions thrown across modules, through frames of the host (qsort, bsearch, std::call_once, threads) and back, nested, rethrown,
-// stored and passed between threads; the last one ends the program through std::terminate's handler.
+// Exceptions thrown across modules, through frames of the host (qsort, bsearch, std::call_once, threads) and back, nested,
+// rethrown, stored and passed between threads; the last one ends the program through std::terminate's handler.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "exceptions.h"
 #include <algorithm>

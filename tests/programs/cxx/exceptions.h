@@ -30,7 +30,7 @@ struct LocalPayload {
   long values[40];
 };
 
-void throw_by_kind(int kind);                                  // exceptions_throw.cpp
-int guarded(const std::function<void()>& body);                // exceptions_catch.cpp
+void throw_by_kind(int kind);                   // exceptions_throw.cpp
+int guarded(const std::function<void()>& body); // exceptions_catch.cpp
 int through_many(int depth, const std::function<void()>& body);
 [[noreturn]] void rethrow_nested();

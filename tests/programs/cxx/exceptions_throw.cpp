@@ -15,7 +15,7 @@ void throw_by_kind(int kind) {
   case 3: throw "literal";
   case 4: throw LocalPayload{{1, 2, 3}};
   case 5: throw std::string("a string of some length, so that it is on the heap");
-  case 6: std::vector<int>().at(3); break;      // thrown by the host's library
+  case 6: std::vector<int>().at(3); break; // thrown by the host's library
   case 7: std::stoi("not a number"); break;
   case 8: (void)std::any_cast<int>(std::any(1.5)); break;
   case 9: (void)std::map<int, int>().at(1); break;

@@ -14,7 +14,9 @@ Global::~Global() { std::printf("-%s\n", name); }
 
 namespace {
 Global main_global("main global");
-void with_argument(int status, void* argument) { std::printf("on_exit %d %s\n", status, static_cast<const char*>(argument)); }
+void with_argument(int status, void* argument) {
+  std::printf("on_exit %d %s\n", status, static_cast<const char*>(argument));
+}
 } // namespace
 
 int main() {

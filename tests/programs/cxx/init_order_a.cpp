@@ -5,9 +5,9 @@
 
 namespace {
 Global plain_first("a plain 1");
-Global early __attribute__((init_priority(300)))("a priority 300");
+Global early __attribute__((init_priority(300))) ("a priority 300");
 Global plain_second("a plain 2");
-Global earlier __attribute__((init_priority(250)))("a priority low");
+Global earlier __attribute__((init_priority(250))) ("a priority low");
 
 __attribute__((constructor)) void constructor() { note("a constructor"); }
 __attribute__((constructor(150))) void early_constructor() { note("a constructor 150"); }

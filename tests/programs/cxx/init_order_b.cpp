@@ -5,9 +5,9 @@
 
 namespace {
 Global plain_first("b plain 1");
-Global early __attribute__((init_priority(300)))("b priority 300");
+Global early __attribute__((init_priority(300))) ("b priority 300");
 Global plain_second("b plain 2");
-Global earlier __attribute__((init_priority(200)))("b priority low");
+Global earlier __attribute__((init_priority(200))) ("b priority low");
 
 __attribute__((constructor)) void constructor() { note("b constructor"); }
 __attribute__((constructor(150))) void early_constructor() { note("b constructor 150"); }

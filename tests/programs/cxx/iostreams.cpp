@@ -23,8 +23,9 @@ int main(int argc, char** argv) {
   std::cout << "arguments: " << argc - 1;
   for (int i = 1; i < argc; ++i) std::cout << " [" << argv[i] << ']';
   std::cout << std::endl;
-  std::cout << std::hex << std::showbase << 255 << ' ' << std::oct << 8 << std::dec << ' ' << std::setprecision(12) << 3.14159265358979
-            << ' ' << std::setw(10) << std::setfill('*') << -42 << ' ' << std::scientific << 1e-300 << std::defaultfloat << '\n';
+  std::cout << std::hex << std::showbase << 255 << ' ' << std::oct << 8 << std::dec << ' ' << std::setprecision(12)
+            << 3.14159265358979 << ' ' << std::setw(10) << std::setfill('*') << -42 << ' ' << std::scientific << 1e-300
+            << std::defaultfloat << '\n';
   std::istringstream words("the quick brown fox the lazy dog the end");
   std::map<std::string, int> counts;
   for (std::string word; words >> word;) ++counts[word];

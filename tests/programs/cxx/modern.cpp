@@ -85,19 +85,22 @@ int main() {
   std::byte storage[4096];
   std::pmr::monotonic_buffer_resource pool(storage, sizeof storage);
   std::pmr::vector<std::pmr::string> strings(&pool);
-  for (int i = 0; i < 20; ++i) strings.emplace_back("a string that is too long for the small buffer").push_back(char('a' + i));
+  for (int i = 0; i < 20; ++i)
+    strings.emplace_back("a string that is too long for the small buffer").push_back(char('a' + i));
   std::cout << strings.back() << '\n';
   std::mt19937 random(42);
   std::vector<unsigned> values(1000);
   std::ranges::generate(values, [&] { return random() % 1000; });
   std::ranges::sort(values);
   long sum = 0;
-  for (unsigned v : values | std::views::filter([](unsigned x) { return x % 2; }) | std::views::transform([](unsigned x) { return x * x; }))
+  for (unsigned v : values | std::views::filter([](unsigned x) { return x % 2; }) |
+                        std::views::transform([](unsigned x) { return x * x; }))
     sum += v;
   std::cout << values[500] << ' ' << sum << '\n';
   auto shared = std::make_shared<std::string>("shared");
   std::weak_ptr<std::string> weak = shared;
   shared.reset();
-  std::cout << weak.expired() << ' ' << std::chrono::duration_cast<std::chrono::minutes>(std::chrono::hours(3)).count() << '\n';
+  std::cout << weak.expired() << ' ' << std::chrono::duration_cast<std::chrono::minutes>(std::chrono::hours(3)).count()
+            << '\n';
   return 0;
 }

@@ -23,8 +23,8 @@ int main() {
   for (const auto& shape : shapes) {
     auto* named = dynamic_cast<Named*>(shape.get());
     auto* square = dynamic_cast<const Square*>(shape.get());
-    std::printf("%s %.1f %s %d %s\n", shape->name().c_str(), shape->area(), named ? named->label().c_str() : "-", square != nullptr,
-                type_of(*shape).name());
+    std::printf("%s %.1f %s %d %s\n", shape->name().c_str(), shape->area(), named ? named->label().c_str() : "-",
+                square != nullptr, type_of(*shape).name());
   }
   try {
     (void)dynamic_cast<Named&>(*shapes[1]);

@@ -12,7 +12,8 @@ int main() {
   std::cout << std::regex_replace(text, std::regex(R"((\d{4})-(\d\d)-(\d\d))"), "$3.$2.$1") << '\n';
   std::smatch match;
   std::cout << std::regex_search(text, match, std::regex("BOB", std::regex::icase)) << ' ' << match.position() << '\n';
-  std::cout << std::regex_match("aaaaab", std::regex("(a*)*b")) << std::regex_match("xyz", std::regex("[[:digit:]]+")) << '\n';
+  std::cout << std::regex_match("aaaaab", std::regex("(a*)*b")) << std::regex_match("xyz", std::regex("[[:digit:]]+"))
+            << '\n';
   try {
     std::regex bad("(unclosed");
   } catch (const std::regex_error& e) {

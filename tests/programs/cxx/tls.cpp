@@ -1,5 +1,5 @@
-// thread_local across modules: constructors, destructors at the end of each thread, addresses that differ between threads, and an
-// object of another compiler (tls_gnu.cpp) that uses the same variables.
+// thread_local across modules: constructors, destructors at the end of each thread, addresses that differ between threads,
+// and an object of another compiler (tls_gnu.cpp) that uses the same variables.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "tls.h"
 #include <cstdio>

@@ -1,4 +1,5 @@
--- Errors: pcall, xpcall with tracebacks, error objects, runtime errors of every kind, stack overflow, and one that is not caught.
+-- Errors: pcall, xpcall with tracebacks, error objects, runtime errors of every kind, stack overflow, and one that is not
+-- caught.
 -- SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 print(pcall(error, "plain"), pcall(error), select(2, pcall(error, {code = 3})).code)
 print(xpcall(function() local t = nil; return t.x end, function(m) return "handled: " .. m:gsub(".*/", "") end))

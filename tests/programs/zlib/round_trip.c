@@ -1,4 +1,5 @@
-// Deflates and inflates at every level, raw and with gzip headers, with a dictionary, through gzFile; checksums; damaged input.
+// Deflates and inflates at every level, raw and with gzip headers, with a dictionary, through gzFile; checksums; damaged
+// input.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include <stdio.h>
 #include <stdlib.h>

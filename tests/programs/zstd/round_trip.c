@@ -1,5 +1,5 @@
-// Compresses and decompresses text and noise at several levels, in one piece, streaming, in several threads if the library has
-// them, and with a dictionary; damaged input must be refused.
+// Compresses and decompresses text and noise at several levels, in one piece, streaming, in several threads if the library
+// has them, and with a dictionary; damaged input must be refused.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #define ZSTD_STATIC_LINKING_ONLY
 #include <stdio.h>
@@ -52,7 +52,8 @@ int main(void) {
   printf("workers %d\n", !ZSTD_isError(ZSTD_CCtx_setParameter(compress, ZSTD_c_nbWorkers, 2)));
   ZSTD_inBuffer in = {data, size, 0};
   ZSTD_outBuffer out = {packed, bound, 0};
-  while (ZSTD_compressStream2(compress, &out, &in, ZSTD_e_end) != 0) {}
+  while (ZSTD_compressStream2(compress, &out, &in, ZSTD_e_end) != 0) {
+  }
   ZSTD_DCtx* decompress = ZSTD_createDCtx();
   ZSTD_inBuffer again = {packed, 0, 0};
   ZSTD_outBuffer result = {back, size, 0};

@@ -1,0 +1,308 @@
+// How long things live: modules that others refer to, COMDAT groups that outlive their providers, handles, released code,
+// libraries and engines.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "engine_support.h"
+
+#include <gmock/gmock.h>
+
+#include <atomic>
+#include <barrier>
+#include <thread>
+
+extern "C" {
+__attribute__((visibility("default"))) std::atomic<int> lifetime_destroyed{0};
+std::string lifetime_log;
+__attribute__((visibility("default"))) void lifetime_note(int c) {
+  lifetime_log += char(c);
+  ++lifetime_destroyed;
+}
+}
+
+namespace tenon::test {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::Not;
+
+ModuleOptions named(const char* name) {
+  ModuleOptions options;
+  options.name = name;
+  return options;
+}
+
+struct Lifetime : testing::Test {
+  Engine engine = make_engine();
+  Library library = expect(engine.library("main"));
+  Lifetime() {
+    lifetime_log.clear();
+    lifetime_destroyed = 0;
+  }
+  int call(const char* name) { return function<int()>(library, name)(); }
+  void expect_nothing_left() {
+    EngineUsage usage = engine.usage();
+    EXPECT_EQ(usage.live, 0U);
+    EXPECT_EQ(usage.modules, 0U);
+    EXPECT_EQ(usage.symbols, 0U);
+  }
+};
+
+TEST_F(Lifetime, AModuleInUseIsNotRemovedAndItsUsersAreNamed) {
+  Module base = commit(engine, library, compile_c("int f(void) { return 1; } int g = 2;"), named("base"));
+  Module one = commit(engine, library, compile_c("int f(void); int one(void) { return f(); }"), named("one"));
+  Module two = commit(engine, library, compile_c("extern int g; int two(void) { return g; }"), named("two"));
+  commit(engine, library, compile_c("int three(void) { return 3; }"), named("three"));
+  Result<void> refused = try_remove(engine, {base});
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::still_used);
+  EXPECT_THAT(refused.error().message, AllOf(HasSubstr("base"), HasSubstr("one (by 'f')"), HasSubstr("two (by 'g')"), Not(HasSubstr("three"))));
+  EXPECT_EQ(call("one") + call("two"), 3);
+  ASSERT_TRUE(try_remove(engine, {one}));
+  ASSERT_FALSE(try_remove(engine, {base}));
+  ASSERT_TRUE(try_remove(engine, {base, two})) << "together";
+  EXPECT_FALSE(base.linked());
+  EXPECT_EQ(base.name(), "base") << "a handle keeps what is known";
+  Result<void> again = try_remove(engine, {base});
+  ASSERT_FALSE(again);
+  ASSERT_TRUE(try_remove(engine, library.modules()));
+  expect_nothing_left();
+}
+
+TEST_F(Lifetime, ACycleIsRemovedAsASet) {
+  Committed both = commit(engine, library, {compile_c("int b(int); int a(int n) { return n == 0 ? 1 : b(n - 1); }"),
+                                            compile_c("int a(int); int b(int n) { return n == 0 ? 2 : a(n - 1); }")});
+  EXPECT_EQ(function<int(int)>(library, "a")(3), 2);
+  EXPECT_FALSE(try_remove(engine, {both.modules()[0]}));
+  EXPECT_FALSE(try_remove(engine, {both.modules()[1]}));
+  // A handle on one keeps the other.
+  auto handle = std::make_unique<Function<int(int)>>(expect(library.function<int(int)>("a")));
+  ASSERT_TRUE(try_remove(engine, {both.modules()[0], both.modules()[1]}));
+  EXPECT_EQ((*handle)(3), 2);
+  EXPECT_NE(engine.usage().live, 0U);
+  handle.reset();
+  expect_nothing_left();
+}
+
+Object inline_user(const std::string& name, int value) {
+  return compile_cpp("extern int extra; inline int counter = " + std::to_string(value) + "; inline int shared() { return counter++; }"
+                     "extern \"C\" int " + name + "() { return shared(); }",
+                     "-O0 -fPIC");
+}
+
+TEST_F(Lifetime, SharedGroupsOutliveTheirProvider) {
+  Module a = commit(engine, library, inline_user("a", 10)), b = commit(engine, library, inline_user("b", 20));
+  Module c = commit(engine, library, compile_cpp("int shared(); extern \"C\" int c() { return shared(); }"));
+  EXPECT_EQ(call("a"), 10);
+  EXPECT_EQ(call("b"), 11);
+  ASSERT_TRUE(try_remove(engine, {a}));
+  EXPECT_FALSE(library.find("a"));
+  EXPECT_EQ(call("b"), 12);
+  EXPECT_EQ(call("c"), 13);
+  Module d = commit(engine, library, inline_user("d", 30));
+  EXPECT_EQ(call("d"), 14) << "a newcomer shares it too";
+  ASSERT_TRUE(try_remove(engine, {b}));
+  ASSERT_TRUE(try_remove(engine, {d}));
+  EXPECT_EQ(call("c"), 15) << "somebody who has no copy of it";
+  ASSERT_TRUE(try_remove(engine, {c}));
+  expect_nothing_left();
+  commit(engine, library, inline_user("a", 40));
+  EXPECT_EQ(call("a"), 40);
+}
+
+TEST_F(Lifetime, HandlesKeepCodeCallable) {
+  Module module = commit(engine, library, compile_cpp("extern \"C\" { void lifetime_note(int); int state = 3; int f(int x) { return state += x; } }"
+                                                      "struct Object { ~Object() { lifetime_note('x'); } } object;"));
+  Function<int(int)> handle = expect(library.function<int(int)>("f"));
+  Function<int(int)> copy = handle;
+  EXPECT_EQ(handle(1), 4);
+  ASSERT_TRUE(try_remove(engine, {module}));
+  EXPECT_EQ(lifetime_log, "x") << "finalizers have run";
+  EXPECT_FALSE(library.find("f"));
+  EXPECT_EQ(copy(1), 5);
+  EXPECT_NE(engine.usage().live, 0U);
+  EXPECT_FALSE(module.linked());
+  EXPECT_FALSE(library.function<int(int)>("f"));
+  handle = copy = Function<int(int)>(nullptr, nullptr);
+  expect_nothing_left();
+}
+
+TEST_F(Lifetime, AHandleOutlivesLibraryAndEngineHandles) {
+  std::optional<Function<int()>> handle;
+  {
+    Engine own = make_engine();
+    Library inside = expect(own.library("inside"));
+    commit(own, inside, compile_cpp("extern \"C\" int f() { try { throw 6; } catch (int i) { return i; } }"));
+    handle = expect(inside.function<int()>("f"));
+  }
+  EXPECT_EQ((*handle)(), 6);
+}
+
+TEST_F(Lifetime, PendingDestructorsOfThreadsKeepTheModule) {
+  Module module = commit(engine, library, compile_cpp(R"(
+extern "C" void lifetime_note(int);
+struct Object { int value = 'a'; ~Object() { lifetime_note(value); } };
+thread_local Object object;
+extern "C" void touch() { object.value++; }
+)"));
+  auto touch = function<void()>(library, "touch");
+  std::barrier step(2);
+  std::thread thread([&] {
+    touch();
+    step.arrive_and_wait();
+    step.arrive_and_wait();
+  });
+  step.arrive_and_wait();
+  ASSERT_TRUE(try_remove(engine, {module}));
+  EXPECT_EQ(lifetime_log, "");
+  EXPECT_NE(engine.usage().live, 0U);
+  step.arrive_and_wait();
+  thread.join();
+  EXPECT_EQ(lifetime_log, "b");
+  expect_nothing_left();
+}
+
+constexpr const char* released = R"(
+#include <stdexcept>
+#include <string>
+extern "C" { void lifetime_note(int); int base(); }
+struct Object { ~Object() { lifetime_note('r'); } } object;
+thread_local int mine = 1;
+extern "C" int run() { try { throw std::runtime_error("12"); } catch (const std::exception &e) { return std::stoi(e.what()) + base() + mine++; } }
+)";
+
+TEST_F(Lifetime, ReleasedCodeOutlivesTheEngine) {
+  std::optional<Code> code, copy;
+  {
+    Engine own = make_engine();
+    Library inside = expect(own.library("inside"));
+    commit(own, inside, compile_cpp("extern \"C\" { void lifetime_note(int); int base() { return 100; } } struct Object { ~Object() { lifetime_note('b'); } } object;"));
+    Change change = own.change();
+    change.add(inside, compile_cpp(released));
+    code = expect(expect(expect(expect(std::move(change).draft()).place()).link()).release());
+    EXPECT_FALSE(inside.find("run"));
+    EXPECT_GT(code->usage().code, 0U);
+    Result<void> refused = try_remove(own, inside.modules());
+    ASSERT_FALSE(refused) << "released code refers to it";
+    EXPECT_EQ(refused.error().code, ErrorCode::still_used);
+    EXPECT_THAT(refused.error().message, HasSubstr("released"));
+  }
+  EXPECT_EQ(lifetime_log, "") << "what released code refers to ends with it";
+  auto run = code->find("run")->as<int (*)()>();
+  EXPECT_EQ(run(), 113);
+  EXPECT_EQ(run(), 114);
+  std::thread([&] { EXPECT_EQ(run(), 113); }).join();
+  copy = code;
+  code.reset();
+  EXPECT_EQ(run(), 115);
+  copy.reset();
+  EXPECT_EQ(lifetime_log, "rb");
+}
+
+TEST_F(Lifetime, ReleasedCodeEndsBeforeTheEngine) {
+  Module base = commit(engine, library, compile_c("int base(void) { return 100; }"));
+  {
+    Change change = engine.change();
+    change.add(library, compile_cpp(released));
+    Code code = expect(expect(expect(expect(std::move(change).draft()).place()).link()).release());
+    EXPECT_EQ(code.find("run")->as<int (*)()>()(), 113);
+    EXPECT_FALSE(code.find("no_such_thing"));
+  }
+  EXPECT_EQ(lifetime_log, "r");
+  ASSERT_TRUE(try_remove(engine, {base}));
+  expect_nothing_left();
+}
+
+TEST_F(Lifetime, LibrariesCloseUnlessOthersUseThem) {
+  Library base = expect(engine.library("base"));
+  commit(engine, base, {compile_c("int g(void); int f(void) { return g(); }"), compile_c("int g(void) { return 4; }")});
+  expect(library.search({Source::library(base)}));
+  Module user = commit(engine, library, compile_c("int f(void); int use(void) { return f(); }"), named("user"));
+  Result<void> refused = base.close();
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::still_used);
+  EXPECT_THAT(refused.error().message, HasSubstr("user"));
+  EXPECT_EQ(call("use"), 4);
+  ASSERT_TRUE(try_remove(engine, {user}));
+  expect(base.close());
+  expect_nothing_left();
+  EXPECT_TRUE(base.modules().empty());
+  EXPECT_TRUE(base.close()) << "a second time does nothing";
+  commit(engine, expect(engine.library("base")), compile_c("int f(void) { return 5; }"));
+}
+
+TEST_F(Lifetime, AnAnonymousLibraryClosesWithItsLastHandle) {
+  {
+    Library anonymous = expect(engine.library());
+    Library copy = anonymous;
+    commit(engine, anonymous, compile_cpp("extern \"C\" { void lifetime_note(int); int f() { return 1; } } struct Object { ~Object() { lifetime_note('a'); } } object;"));
+    anonymous = library;
+    EXPECT_EQ(lifetime_log, "");
+  }
+  EXPECT_EQ(lifetime_log, "a");
+  expect_nothing_left();
+  // While others use it, it stays; with the last of them it goes.
+  {
+    Library anonymous = expect(engine.library());
+    commit(engine, anonymous, compile_c("int f(void) { return 6; }"));
+    expect(library.search({Source::library(anonymous)}));
+    commit(engine, library, compile_c("int f(void); int use(void) { return f(); }"));
+    expect(library.search({}));
+  }
+  EXPECT_EQ(call("use"), 6);
+  ASSERT_TRUE(try_remove(engine, library.modules()));
+  expect_nothing_left();
+}
+
+std::string noter(char c) {
+  return std::string("extern \"C\" void lifetime_note(int); struct Object { ~Object() { lifetime_note('") + c + "'); } }; static Object object;" +
+         "extern \"C\" __attribute__((destructor)) void last_" + c + "() { lifetime_note('" + char(c - 32) + "'); }";
+}
+
+TEST_F(Lifetime, AnEngineEndsInTheReverseOrderOfCommits) {
+  {
+    Engine own = make_engine();
+    Library one = expect(own.library("one")), two = expect(own.library("two"));
+    commit(own, one, compile_cpp(noter('a')));
+    commit(own, two, compile_cpp(noter('b')));
+    commit(own, one, compile_cpp(noter('c')));
+  }
+  EXPECT_EQ(lifetime_log, "cCbBaA");
+}
+
+TEST_F(Lifetime, ManyEnginesAndThreads) {
+  std::vector<Engine> engines;
+  std::vector<Library> libraries;
+  Object object = compile_cpp("extern \"C\" int f(int x) { try { throw x; } catch (int i) { return i * 2; } }");
+  Options options;
+  options.reservation_bytes = 64 << 20;
+  for (int i = 0; i < 32; ++i) {
+    engines.push_back(make_engine(options));
+    libraries.push_back(expect(engines.back().library("main")));
+    commit(engines.back(), libraries.back(), object);
+  }
+  for (int i = 0; i < 32; ++i)
+    EXPECT_EQ(function<int(int)>(libraries[std::size_t(i)], "f")(i), 2 * i);
+  std::atomic<int> wrong{0};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t)
+    threads.emplace_back([&, t] {
+      for (int round = 0; round < 25; ++round) {
+        Engine& mine = engines[std::size_t(t % 2)];
+        Library own = expect(mine.library());
+        Module module = commit(mine, own, object);
+        wrong += function<int(int)>(own, "f")(round) == 2 * round ? 0 : 1;
+        if (round % 2 == 0)
+          wrong += try_remove(mine, {module}) ? 0 : 1;
+      }
+    });
+  for (std::thread& thread : threads)
+    thread.join();
+  EXPECT_EQ(wrong, 0);
+  EXPECT_EQ(engines[0].usage().modules, 1U);
+  engines.erase(engines.begin(), engines.begin() + 16);
+  for (int i = 0; i < 32; ++i)
+    EXPECT_EQ(function<int(int)>(libraries[std::size_t(i)], "f")(i), 2 * i) << "a library keeps its engine";
+}
+
+} // namespace
+} // namespace tenon::test
