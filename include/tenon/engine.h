@@ -1,4 +1,5 @@
-// The engine: owns libraries, modules and memory. As many per process as wanted; no global state but one fork handler.
+// The engine: owns libraries, modules and memory. As many per process as wanted. What is process-wide serves the process's own
+// lists: fork handlers, the keys of thread-local storage, quick-exit handlers, the compiler's support library.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 

@@ -44,7 +44,7 @@ EngineUsage Engine::usage() const noexcept {
     usage.committed += used.committed;
     usage.live += used.live;
   }
-  usage.frames = space.slot_count();
+  usage.frames = state_->machinery->frames ? space.slot_count() : 0;
   std::lock_guard lock(state_->commit_mutex);
   auto count = [&](const engine::ModuleState& module) {
     ++usage.modules;

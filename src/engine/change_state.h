@@ -85,6 +85,10 @@ struct ChangeState {
 
 // The stages. Each throws std::bad_alloc only, and leaves the state fit to be destroyed.
 Result<void> draft(ChangeState& change);
+// Whether what the references of a change were bound to is still there; under EngineState::tables. Errors: conflict.
+Result<void> check_references(const ChangeState& change);
+// Under EngineState::commit_mutex. Errors: conflict.
+Result<void> check_libraries(const ChangeState& change);
 Result<void> place_in_engine(ChangeState& change);
 Result<void> place_in_client(ChangeState& change, Memory& memory);
 Result<void> place_at(ChangeState& change, Granularity granularity, std::span<const Addr> addresses);

@@ -18,10 +18,29 @@
 namespace tenon::engine {
 
 namespace {
+Error conflict(std::string text) { return {ErrorCode::conflict, std::move(text) + "; draft the change again"}; }
+} // namespace
+
+Result<void> check_references(const ChangeState& change) {
+  for (const ModuleDraft& draft : change.drafts)
+    for (const auto& [signature, record] : draft.shared_groups)
+      if ((record->flags & symbol_flag::erased) != 0)
+        return conflict("COMDAT group '" + std::string(signature) + "', which this change shares, was removed meanwhile");
+  for (std::uint32_t i = 0; i < change.names->size(); ++i) {
+    const Name& name = (*change.names)[i];
+    if (name.record == nullptr)
+      continue;
+    if (((name.record->flags & symbol_flag::forward) != 0) != name.forward_record)
+      return conflict("'" + std::string(name.view()) + "', a forward reference, was defined or reopened meanwhile");
+    if (name.module == link::none && (name.record->flags & symbol_flag::erased) != 0)
+      return conflict("'" + std::string(name.view()) + "' of " + name.record->module->name + " was removed meanwhile");
+  }
+  return {};
+}
+
+namespace {
 
 using link::Synthetic;
-
-Error conflict(std::string text) { return {ErrorCode::conflict, std::move(text) + "; draft the change again"}; }
 
 // (2) The unwinder is told before anything can run. A failed commit takes the frames out again with the blocks.
 Result<void> register_frames(ChangeState& change) {
@@ -89,24 +108,6 @@ Result<void> choose_ifuncs(ChangeState& change) {
 
 bool is_new_forward(const Name& name) {
   return name.module == link::none && name.kind == link::TargetKind::missing && name.forward && name.needed && name.address != 0;
-}
-
-// Whether what the references of a change were bound to is still there; under EngineState::tables.
-Result<void> check_references(const ChangeState& change) {
-  for (const ModuleDraft& draft : change.drafts)
-    for (const auto& [signature, record] : draft.shared_groups)
-      if ((record->flags & symbol_flag::erased) != 0)
-        return conflict("COMDAT group '" + std::string(signature) + "', which this change shares, was removed meanwhile");
-  for (std::uint32_t i = 0; i < change.names->size(); ++i) {
-    const Name& name = (*change.names)[i];
-    if (name.record == nullptr)
-      continue;
-    if (((name.record->flags & symbol_flag::forward) != 0) != name.forward_record)
-      return conflict("'" + std::string(name.view()) + "', a forward reference, was defined or reopened meanwhile");
-    if (name.module == link::none && (name.record->flags & symbol_flag::erased) != 0)
-      return conflict("'" + std::string(name.view()) + "' of " + name.record->module->name + " was removed meanwhile");
-  }
-  return {};
 }
 
 // What the definitions of a change meet when they are published.
@@ -417,9 +418,8 @@ Result<std::vector<Module>> commit(ChangeState& change, bool initialize) {
       return std::move(removable).error();
     if (Result<void> pinned = check_pins(change); !pinned)
       return std::move(pinned).error();
-    for (const std::shared_ptr<LibraryState>& library : change.libraries)
-      if (library->closed)
-        return Error{ErrorCode::conflict, "library " + library->name + " was closed meanwhile"};
+    if (Result<void> open = check_libraries(change); !open)
+      return std::move(open).error();
     std::unique_lock tables(engine.tables);
     if (Result<void> found = check_references(change); !found)
       return std::move(found).error();

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <functional>
 #include <map>
+#include <shared_mutex>
 
 namespace tenon::engine {
 
@@ -77,6 +78,23 @@ Result<void> check_removals(ChangeState& change) {
   return check_removable(*change.engine, change.removals);
 }
 
+Result<void> check_open(ChangeState& change) {
+  std::lock_guard lock(change.engine->commit_mutex);
+  return check_libraries(change);
+}
+
+// Other threads commit between one look at the tables and the next: a COMDAT group may be found and its symbols no more. If all
+// that was found is still there at the end, then it was there all the time, and the draft is of one piece.
+bool is_of_one_piece(ChangeState& change, bool drafted) {
+  if (change.pins.empty())
+    return true; // nothing of what was found can be removed
+  std::shared_lock lock(change.engine->tables);
+  for (std::uint32_t i = 0; !drafted && i < change.names->size(); ++i)
+    if (const SymbolRecord* record = (*change.names)[i].record; record != nullptr && (record->flags & symbol_flag::erased) != 0)
+      return false; // what went wrong may have been because of it
+  return check_references(change).ok();
+}
+
 } // namespace
 
 std::vector<const SymbolRecord*> find_leaving_groups(std::span<const std::shared_ptr<ModuleState>> removals) {
@@ -121,9 +139,18 @@ Result<void> survey_and_lay_out(ChangeState& change, bool engine_memory) {
   return {};
 }
 
-Result<void> draft(ChangeState& change) {
-  if (change.misuse)
-    return *change.misuse;
+Result<void> check_libraries(const ChangeState& change) {
+  for (const std::shared_ptr<LibraryState>& library : change.libraries)
+    if (library->closed)
+      return Error{ErrorCode::conflict, "library " + library->name + " was closed meanwhile"};
+  return {};
+}
+
+namespace {
+
+Result<void> draft_once(ChangeState& change) {
+  if (Result<void> open = check_open(change); !open)
+    return open;
   if (Result<void> removable = check_removals(change); !removable)
     return removable;
   begin_modules(change);
@@ -138,6 +165,19 @@ Result<void> draft(ChangeState& change) {
   list_missing(change);
   describe_layouts(change);
   return {};
+}
+
+} // namespace
+
+Result<void> draft(ChangeState& change) {
+  if (change.misuse)
+    return *change.misuse;
+  for (int attempt = 0;; ++attempt) {
+    Result<void> drafted = draft_once(change);
+    if (is_of_one_piece(change, drafted.ok()) || attempt == 100)
+      return drafted;
+    change.undo_draft();
+  }
 }
 
 std::uint32_t ChangeState::library_index(const std::shared_ptr<LibraryState>& library) {

@@ -111,7 +111,7 @@ TEST_F(Lifetime, SharedGroupsOutliveTheirProvider) {
 
 TEST_F(Lifetime, HandlesKeepCodeCallable) {
   Module module = commit(engine, library, compile_cpp("extern \"C\" { void lifetime_note(int); int state = 3; int f(int x) { return state += x; } }"
-                                                      "struct Object { ~Object() { lifetime_note('x'); } } object;"));
+                                                      "struct Object { ~Object() { lifetime_note('x'); } }; static Object object;"));
   Function<int(int)> handle = expect(library.function<int(int)>("f"));
   Function<int(int)> copy = handle;
   EXPECT_EQ(handle(1), 4);
@@ -165,7 +165,7 @@ constexpr const char* released = R"(
 #include <stdexcept>
 #include <string>
 extern "C" { void lifetime_note(int); int base(); }
-struct Object { ~Object() { lifetime_note('r'); } } object;
+namespace { struct Object { ~Object() { lifetime_note('r'); } } object; }
 thread_local int mine = 1;
 extern "C" int run() { try { throw std::runtime_error("12"); } catch (const std::exception &e) { return std::stoi(e.what()) + base() + mine++; } }
 )";
@@ -175,7 +175,7 @@ TEST_F(Lifetime, ReleasedCodeOutlivesTheEngine) {
   {
     Engine own = make_engine();
     Library inside = expect(own.library("inside"));
-    commit(own, inside, compile_cpp("extern \"C\" { void lifetime_note(int); int base() { return 100; } } struct Object { ~Object() { lifetime_note('b'); } } object;"));
+    commit(own, inside, compile_cpp("extern \"C\" { void lifetime_note(int); int base() { return 100; } } namespace { struct Object { ~Object() { lifetime_note('b'); } } object; }"));
     Change change = own.change();
     change.add(inside, compile_cpp(released));
     code = expect(expect(expect(expect(std::move(change).draft()).place()).link()).release());
@@ -234,7 +234,7 @@ TEST_F(Lifetime, AnAnonymousLibraryClosesWithItsLastHandle) {
   {
     Library anonymous = expect(engine.library());
     Library copy = anonymous;
-    commit(engine, anonymous, compile_cpp("extern \"C\" { void lifetime_note(int); int f() { return 1; } } struct Object { ~Object() { lifetime_note('a'); } } object;"));
+    commit(engine, anonymous, compile_cpp("extern \"C\" { void lifetime_note(int); int f() { return 1; } } namespace { struct Object { ~Object() { lifetime_note('a'); } } object; }"));
     anonymous = library;
     EXPECT_EQ(lifetime_log, "");
   }
@@ -254,7 +254,7 @@ TEST_F(Lifetime, AnAnonymousLibraryClosesWithItsLastHandle) {
 }
 
 std::string noter(char c) {
-  return std::string("extern \"C\" void lifetime_note(int); struct Object { ~Object() { lifetime_note('") + c + "'); } }; static Object object;" +
+  return std::string("extern \"C\" void lifetime_note(int); namespace { struct Object { ~Object() { lifetime_note('") + c + "'); } } object; }" +
          "extern \"C\" __attribute__((destructor)) void last_" + c + "() { lifetime_note('" + char(c - 32) + "'); }";
 }
 
@@ -266,7 +266,7 @@ TEST_F(Lifetime, AnEngineEndsInTheReverseOrderOfCommits) {
     commit(own, two, compile_cpp(noter('b')));
     commit(own, one, compile_cpp(noter('c')));
   }
-  EXPECT_EQ(lifetime_log, "cCbBaA");
+  EXPECT_EQ(lifetime_log, "cbaCBA") << "as a program ends: what was registered with atexit first";
 }
 
 TEST_F(Lifetime, ManyEnginesAndThreads) {

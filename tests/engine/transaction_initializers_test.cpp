@@ -34,8 +34,8 @@ TEST(TransactionInitializers, RunByPriorityAcrossModulesThenInTheirOrder) {
           noting_object({{"b", "constructor"}, {"b200", "constructor(200)"}, {"y", "destructor"}, {"y300", "destructor(300)"}})});
   EXPECT_EQ(take_notes(), "a200 b200 a300 a b");
   expect(library.close());
-  // Modules in the reverse order, and in each its own: those without a priority first, high numbers before low ones.
-  EXPECT_EQ(take_notes(), "y y300 x x300 x200");
+  // The other way round: those without a priority first, then high numbers before low ones, later modules before earlier ones.
+  EXPECT_EQ(take_notes(), "y x y300 x300 x200");
 }
 
 TEST(TransactionInitializers, LaterCommitsEndFirst) {
@@ -111,7 +111,7 @@ TEST(TransactionInitializers, OneThatThrowsLeavesTheModulesCommitted) {
   EXPECT_EQ(function<int()>(library, "there")(), 5);
   // "finalizers that were registered run when the modules are removed"
   expect(try_remove(engine, library.modules()));
-  EXPECT_EQ(take_notes(), "z died");
+  EXPECT_EQ(take_notes(), "died z");
   EXPECT_FALSE(library.find("there"));
   expect(library.close());
 }

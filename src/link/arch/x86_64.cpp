@@ -109,7 +109,10 @@ bool may_be_tls(const Target& target) {
 constexpr std::string_view use_pic = "compile the object with -fPIC, or link it in an engine created with the option low_2gib";
 
 bool in_bounds(const Relocation& r, std::uint64_t size) {
-  return r.type < type_count && widths[r.type] != bad && r.offset <= size && widths[r.type] <= size - r.offset;
+  if (r.type >= type_count)
+    return false;
+  std::uint64_t width = widths[r.type];
+  return width <= size && r.offset <= size - width && width != bad;
 }
 
 Error bad_relocation(const Module& module, const Relocation& r, std::uint64_t size) {
