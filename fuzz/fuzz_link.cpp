@@ -52,7 +52,7 @@ struct NameResolver final : Resolver {
 struct World {
   Engine engine;
   Library plain;  // searches the resolver
-  Library hosted; // then the process too
+  Library hosted; // searches the process before
 };
 
 template <class T> T expect(Result<T> result) {
@@ -69,7 +69,7 @@ World make_world() {
   World world{engine, expect(engine.library("plain")), expect(engine.library("hosted"))};
   auto resolver = std::make_shared<NameResolver>();
   require(bool(world.plain.search({Source::resolver(resolver)})), "a resolver is a source");
-  require(bool(world.hosted.search({Source::resolver(resolver), Source::process()})), "a process is a source");
+  require(bool(world.hosted.search({Source::process(), Source::resolver(resolver)})), "a process is a source");
   const Absolute symbols[] = {{"absolute", {0x1234}}, {"rebindable", address_nearby(), true}};
   require(bool(world.plain.define(symbols)) && bool(world.hosted.define(symbols)), "symbols can be defined");
   return world;
@@ -246,7 +246,7 @@ std::optional<Draft> draft(Bytes bytes, const Plan& plan) {
   if (plan.second == 2) {
     std::vector<Source> sources = {Source::resolver(std::make_shared<NameResolver>())};
     if (plan.has(ask_process))
-      sources.push_back(Source::process());
+      sources.insert(sources.begin(), Source::process());
     require(bool(library.search(std::move(sources))), "a resolver is a source");
   }
   if (!drafted)

@@ -21,7 +21,9 @@ struct ModuleOptions {
   bool debug_sections = false;   // keep and relocate .debug_* too (readable at Linked, with section addresses of zero)
   bool unwinding = true;         // register its frames; off: exceptions end the program there
   // Symbols that may be missing now because a later module will define them ("*": any). Functions among them are called, data
-  // is reached, through slots; a call before the definition has arrived ends the program with a message that names it.
+  // is reached, through slots; a call before the definition has arrived ends the program with a message that names it. Pointers
+  // to them in initialized data lead to a stub until then, and are filled when the definition comes unless the program has
+  // changed them (in read-only data: in dual mapping only). Thread-local variables can't be forward references.
   std::vector<std::string> forward;
 };
 

@@ -4,7 +4,8 @@
 // library holds already, (3) in the library's sources, in order. The first that has it wins; archives contribute members then.
 // Inside one change a strong definition beats common ones and these beat weak ones, the first of several weak or COMDAT ones stays,
 // and two strong ones are an error. What a library has published already stays: later weak, common and COMDAT definitions yield
-// to it, a later strong one is an error, because others are bound to what is there. The host is one source like others, so a library's own definition wins over the host's, weak and COMDAT
+// to it, a later strong one is an error, because others are bound to what is there. Section bounds (__start_X, __stop_X) are
+// each module's own. The host is one source like others, so a library's own definition wins over the host's, weak and COMDAT
 // ones included. One exception, because the symbol's binding demands it: a GNU_UNIQUE definition yields to one that the host
 // process has, so that there is one in the process.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception

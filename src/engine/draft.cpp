@@ -42,7 +42,6 @@ void describe_layouts(ChangeState& change) {
     layout.id = {m};
     layout.name = module.name;
     layout.large_model = module.large_model;
-    layout.tls = module.tls_size;
     layout.stubs = module.stub_size;
     layout.got = module.got_size;
     layout.slots = module.slot_size;
@@ -53,14 +52,18 @@ void describe_layouts(ChangeState& change) {
       auto which = link::Synthetic(i - module.object_sections());
       SectionKind kind = module.section_kind(i);
       sections.push_back({{{m}, i}, module.section_name(i), kind, place.size, place.alignment, place.content_size, synthetic});
-      if (kind == SectionKind::unwind)
+      if (kind == SectionKind::tls_zero)
+        return; // in no memory of the module's: every thread has its own
+      if (kind == SectionKind::tls_data)
+        layout.tls += place.size;
+      else if (kind == SectionKind::unwind)
         layout.unwind += place.size;
       else if (synthetic && which != link::Synthetic::common && which != link::Synthetic::dso_handle)
         return; // counted above
       else if (place.run == link::Run::code)
         layout.code += place.size;
       else if (place.run == link::Run::rodata)
-        layout.rodata += kind == SectionKind::tls_zero ? 0 : place.size;
+        layout.rodata += place.size;
       else
         layout.data += place.size;
     });

@@ -32,6 +32,10 @@ SymbolEdits edited(const ChangeState& change, std::uint32_t module, std::string_
   return result;
 }
 
+// Pointers to personality routines, which frame descriptions reach with 32 bits: each module keeps its own eight bytes, so that
+// modules can be far from each other, and so that a removed one need not stay because it had the first.
+bool is_kept_by_everybody(std::string_view name) noexcept { return name.starts_with("DW.ref."); }
+
 // The first module of the change, or the library, that has a group provides it; everybody else's copy is dropped.
 void choose_groups(ChangeState& change, std::uint32_t index) {
   link::Module& module = *change.modules[index];
@@ -42,7 +46,7 @@ void choose_groups(ChangeState& change, std::uint32_t index) {
   LibraryState& library = *change.libraries[draft.library];
   std::shared_lock lock(change.engine->tables);
   for (const Group& group : groups) {
-    if (!group.comdat) {
+    if (!group.comdat || is_kept_by_everybody(group.signature)) {
       draft.groups.push_back(link::none);
       continue;
     }
@@ -203,7 +207,8 @@ Result<void> enter_symbols(ChangeState& change, std::uint32_t index) {
       if (!budget.spend(name.size()))
         return malformed_symbol(i, symbol, "brings the names of symbols to an impossible total");
       SymbolEdits edits = has_edits ? edited(change, index, name) : SymbolEdits{name};
-      if (edits.localized && symbol.defined() && symbol.section != section_common) {
+      bool own = edits.localized || (symbol.visibility == Visibility::hidden && is_kept_by_everybody(symbol.name()));
+      if (own && symbol.defined() && symbol.section != section_common) {
         module.targets[i] = local_target(module, draft, symbol);
       } else {
         std::uint32_t id = change.names->intern(edits.name, draft.library);

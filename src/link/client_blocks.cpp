@@ -86,7 +86,23 @@ public:
     block.parts.push_back({{id_, section}, offset});
   }
 
-  std::vector<BlockRequest> take() && { return std::move(blocks_); }
+  // No client is asked for nothing: empty sections stand at the beginning of another block of their kind.
+  std::vector<BlockRequest> take() && {
+    for (BlockRequest& empty : blocks_) {
+      if (empty.size != 0)
+        continue;
+      auto host = std::find_if(blocks_.begin(), blocks_.end(), [&](const BlockRequest& b) { return b.size != 0 && b.access == empty.access; });
+      if (host == blocks_.end())
+        host = std::find_if(blocks_.begin(), blocks_.end(), [](const BlockRequest& b) { return b.size != 0; });
+      if (host == blocks_.end())
+        continue;
+      host->alignment = std::max(host->alignment, empty.alignment);
+      for (const BlockRequest::Part& part : empty.parts)
+        host->parts.push_back({part.section, 0});
+    }
+    std::erase_if(blocks_, [](const BlockRequest& block) { return block.size == 0; });
+    return std::move(blocks_);
+  }
 
 private:
   BlockRequest& block_for(const Key& key, std::uint32_t section) {

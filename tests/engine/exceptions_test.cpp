@@ -1,4 +1,5 @@
-// C++ exceptions and backtraces through linked frames, in every direction. Itanium C++ ABI, "Exception Handling"; LSB 5.0, 10.6.
+// C++ exceptions and backtraces through linked frames, in every direction. Itanium C++ ABI, "Exception Handling";
+// LSB 5.0, 10.6.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "engine_support.h"
 
@@ -11,9 +12,10 @@
 #include <stdexcept>
 #include <thread>
 
-
 extern "C" {
-__attribute__((visibility("default"))) void exceptions_host_throw(int value) { throw std::runtime_error(std::to_string(value)); }
+__attribute__((visibility("default"))) void exceptions_host_throw(int value) {
+  throw std::runtime_error(std::to_string(value));
+}
 __attribute__((visibility("default"))) int exceptions_host_catch(void (*body)(int), int value) {
   try {
     body(value);
@@ -129,7 +131,8 @@ got: .cfi_startproc
 }
 
 TEST_P(Exceptions, BacktracesGoOn) {
-  commit(engine, library, {compile_cpp(thrower, "-O1 -fPIC"), compile_cpp(catcher, "-O1 -fPIC -fno-optimize-sibling-calls")});
+  commit(engine, library,
+         {compile_cpp(thrower, "-O1 -fPIC"), compile_cpp(catcher, "-O1 -fPIC -fno-optimize-sibling-calls")});
   int depth = function<int()>(library, "outer_trace")();
   auto within = [&](void* frame, const char* name) {
     std::uint64_t begin = address_of(library, name).value, at = Addr::of(frame).value;
@@ -163,11 +166,9 @@ TEST_P(Exceptions, WhileOtherModulesComeAndGo) {
     commit(engine, own, other);
     wrong += function<int()>(own, "again")() == 1 ? 0 : 1;
   }
-  while (thrown < 100)
-    std::this_thread::yield();
+  while (thrown < 100) std::this_thread::yield();
   stop = true;
-  for (std::thread& thread : threads)
-    thread.join();
+  for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(wrong, 0);
 }
 

@@ -1,5 +1,5 @@
-// After fork() both processes go on with what they have: the child runs, throws, commits and removes, and neither sees what the
-// other does.
+// After fork() both processes go on with what they have: the child runs, throws, commits and removes, and neither sees what
+// the other does.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "engine_support.h"
 
@@ -17,8 +17,7 @@ namespace {
 // The child's verdict: 0, or which step went wrong. A child that hangs is ended by its alarm.
 template <class Body> int in_child(Body&& body, pid_t& child) {
   child = fork();
-  if (child != 0)
-    return 0;
+  if (child != 0) return 0;
   alarm(20);
   int verdict = 99;
   try {
@@ -54,7 +53,8 @@ struct Fork : testing::TestWithParam<Mapping> {
   }());
   Library library = expect(engine.library());
   Object first = compile_cpp(program);
-  Object more = compile_cpp("extern \"C\" { int get(); int more() { try { throw get(); } catch (int i) { return i + 1; } } }");
+  Object more =
+      compile_cpp("extern \"C\" { int get(); int more() { try { throw get(); } catch (int i) { return i + 1; } } }");
   Object other = compile_cpp("extern \"C\" int other() { try { throw 40; } catch (int i) { return i + 2; } }");
   int call(const char* name) { return function<int()>(library, name)(); }
 };
@@ -65,18 +65,14 @@ TEST_P(Fork, TheChildRunsAndCommits) {
   pid_t child;
   in_child(
       [&] {
-        if (call("get") != 7 || call("bump") != 7 || function<int(int)>(library, "thrown")(3) != 3)
-          return 1;
+        if (call("get") != 7 || call("bump") != 7 || function<int(int)>(library, "thrown")(3) != 3) return 1;
         function<void(int)>(library, "set")(8);
         commit(engine, library, more);
-        if (call("more") != 9)
-          return 2;
+        if (call("more") != 9) return 2;
         int in_thread = 0;
         std::thread([&] { in_thread = call("bump"); }).join();
-        if (in_thread != 6)
-          return 3;
-        if (!try_remove(engine, library.modules()) || engine.usage().live != 0)
-          return 4;
+        if (in_thread != 6) return 3;
+        if (!try_remove(engine, library.modules()) || engine.usage().live != 0) return 4;
         commit(engine, library, first);
         return call("get") == 7 && call("bump") == 6 ? 0 : 5;
       },
@@ -105,11 +101,9 @@ TEST_P(Fork, WhatTheParentDoesLaterDoesNotReachTheChild) {
       [&] {
         char byte;
         close(pipe_ends[1]);
-        if (read(pipe_ends[0], &byte, 1) != 1)
-          return 1;
+        if (read(pipe_ends[0], &byte, 1) != 1) return 1;
         // By now the parent has removed the module, linked others into its place and rebound the slot.
-        if (get() != 7 || through() != 7 || function<int(int)>(library, "thrown")(4) != 4)
-          return 2;
+        if (get() != 7 || through() != 7 || function<int(int)>(library, "thrown")(4) != 4) return 2;
         commit(engine, library, more);
         return call("more") == 8 ? 0 : 3;
       },
@@ -135,20 +129,17 @@ TEST_P(Fork, WhatTheChildDoesDoesNotReachTheParent) {
   pid_t child;
   in_child(
       [&] {
-        if (!try_remove(engine, {module}))
-          return 1;
+        if (!try_remove(engine, {module})) return 1;
         for (int i = 0; i < 20; ++i) {
           Library own = expect(engine.library("own" + std::to_string(i)));
           commit(engine, own, other);
-          if (function<int()>(own, "other")() != 42)
-            return 2;
+          if (function<int()>(own, "other")() != 42) return 2;
         }
         return 0;
       },
       child);
   for (int i = 0; i < 2000; ++i)
-    if (call("get") != 7 || function<int(int)>(library, "thrown")(i) != i)
-      FAIL() << "call " << i;
+    if (call("get") != 7 || function<int(int)>(library, "thrown")(i) != i) FAIL() << "call " << i;
   EXPECT_EQ(verdict_of(child), 0);
   EXPECT_EQ(call("get"), 7);
 }
@@ -164,8 +155,7 @@ TEST_P(Fork, WhileOtherThreadsCommit) {
       while (!stop) {
         Library own = expect(engine.library());
         commit(engine, own, other);
-        if (function<int()>(own, "other")() != 42)
-          std::abort();
+        if (function<int()>(own, "other")() != 42) std::abort();
         ++commits;
       }
     });
@@ -175,8 +165,7 @@ TEST_P(Fork, WhileOtherThreadsCommit) {
         [&] {
           Library own = expect(engine.library());
           commit(engine, own, other);
-          if (function<int()>(own, "other")() != 42)
-            return 1;
+          if (function<int()>(own, "other")() != 42) return 1;
           int got = 0;
           std::thread([&] { got = call("bump"); }).join();
           return got == 6 && call("get") == 7 ? 0 : 2;
@@ -184,11 +173,9 @@ TEST_P(Fork, WhileOtherThreadsCommit) {
         child);
     EXPECT_EQ(verdict_of(child), 0) << i;
   }
-  while (commits < 10)
-    std::this_thread::yield();
+  while (commits < 10) std::this_thread::yield();
   stop = true;
-  for (std::thread& thread : threads)
-    thread.join();
+  for (std::thread& thread : threads) thread.join();
 }
 
 TEST_P(Fork, GrandchildrenToo) {

@@ -55,7 +55,8 @@ TEST_F(Lifetime, AModuleInUseIsNotRemovedAndItsUsersAreNamed) {
   Result<void> refused = try_remove(engine, {base});
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code, ErrorCode::still_used);
-  EXPECT_THAT(refused.error().message, AllOf(HasSubstr("base"), HasSubstr("one (by 'f')"), HasSubstr("two (by 'g')"), Not(HasSubstr("three"))));
+  EXPECT_THAT(refused.error().message,
+              AllOf(HasSubstr("base"), HasSubstr("one (by 'f')"), HasSubstr("two (by 'g')"), Not(HasSubstr("three"))));
   EXPECT_EQ(call("one") + call("two"), 3);
   ASSERT_TRUE(try_remove(engine, {one}));
   ASSERT_FALSE(try_remove(engine, {base}));
@@ -69,8 +70,9 @@ TEST_F(Lifetime, AModuleInUseIsNotRemovedAndItsUsersAreNamed) {
 }
 
 TEST_F(Lifetime, ACycleIsRemovedAsASet) {
-  Committed both = commit(engine, library, {compile_c("int b(int); int a(int n) { return n == 0 ? 1 : b(n - 1); }"),
-                                            compile_c("int a(int); int b(int n) { return n == 0 ? 2 : a(n - 1); }")});
+  Committed both = commit(engine, library,
+                          {compile_c("int b(int); int a(int n) { return n == 0 ? 1 : b(n - 1); }"),
+                           compile_c("int a(int); int b(int n) { return n == 0 ? 2 : a(n - 1); }")});
   EXPECT_EQ(function<int(int)>(library, "a")(3), 2);
   EXPECT_FALSE(try_remove(engine, {both.modules()[0]}));
   EXPECT_FALSE(try_remove(engine, {both.modules()[1]}));
@@ -84,8 +86,10 @@ TEST_F(Lifetime, ACycleIsRemovedAsASet) {
 }
 
 Object inline_user(const std::string& name, int value) {
-  return compile_cpp("extern int extra; inline int counter = " + std::to_string(value) + "; inline int shared() { return counter++; }"
-                     "extern \"C\" int " + name + "() { return shared(); }",
+  return compile_cpp("extern int extra; inline int counter = " + std::to_string(value) +
+                         "; inline int shared() { return counter++; }"
+                         "extern \"C\" int " +
+                         name + "() { return shared(); }",
                      "-O0 -fPIC");
 }
 
@@ -110,8 +114,10 @@ TEST_F(Lifetime, SharedGroupsOutliveTheirProvider) {
 }
 
 TEST_F(Lifetime, HandlesKeepCodeCallable) {
-  Module module = commit(engine, library, compile_cpp("extern \"C\" { void lifetime_note(int); int state = 3; int f(int x) { return state += x; } }"
-                                                      "struct Object { ~Object() { lifetime_note('x'); } }; static Object object;"));
+  Module module =
+      commit(engine, library,
+             compile_cpp("extern \"C\" { void lifetime_note(int); int state = 3; int f(int x) { return state += x; } }"
+                         "struct Object { ~Object() { lifetime_note('x'); } }; static Object object;"));
   Function<int(int)> handle = expect(library.function<int(int)>("f"));
   Function<int(int)> copy = handle;
   EXPECT_EQ(handle(1), 4);
@@ -175,7 +181,9 @@ TEST_F(Lifetime, ReleasedCodeOutlivesTheEngine) {
   {
     Engine own = make_engine();
     Library inside = expect(own.library("inside"));
-    commit(own, inside, compile_cpp("extern \"C\" { void lifetime_note(int); int base() { return 100; } } namespace { struct Object { ~Object() { lifetime_note('b'); } } object; }"));
+    commit(own, inside,
+           compile_cpp("extern \"C\" { void lifetime_note(int); int base() { return 100; } } namespace { struct Object { "
+                       "~Object() { lifetime_note('b'); } } object; }"));
     Change change = own.change();
     change.add(inside, compile_cpp(released));
     code = expect(expect(expect(expect(std::move(change).draft()).place()).link()).release());
@@ -234,7 +242,9 @@ TEST_F(Lifetime, AnAnonymousLibraryClosesWithItsLastHandle) {
   {
     Library anonymous = expect(engine.library());
     Library copy = anonymous;
-    commit(engine, anonymous, compile_cpp("extern \"C\" { void lifetime_note(int); int f() { return 1; } } namespace { struct Object { ~Object() { lifetime_note('a'); } } object; }"));
+    commit(engine, anonymous,
+           compile_cpp("extern \"C\" { void lifetime_note(int); int f() { return 1; } } namespace { struct Object { "
+                       "~Object() { lifetime_note('a'); } } object; }"));
     anonymous = library;
     EXPECT_EQ(lifetime_log, "");
   }
@@ -254,8 +264,9 @@ TEST_F(Lifetime, AnAnonymousLibraryClosesWithItsLastHandle) {
 }
 
 std::string noter(char c) {
-  return std::string("extern \"C\" void lifetime_note(int); namespace { struct Object { ~Object() { lifetime_note('") + c + "'); } } object; }" +
-         "extern \"C\" __attribute__((destructor)) void last_" + c + "() { lifetime_note('" + char(c - 32) + "'); }";
+  return std::string("extern \"C\" void lifetime_note(int); namespace { struct Object { ~Object() { lifetime_note('") + c +
+         "'); } } object; }" + "extern \"C\" __attribute__((destructor)) void last_" + c + "() { lifetime_note('" +
+         char(c - 32) + "'); }";
 }
 
 TEST_F(Lifetime, AnEngineEndsInTheReverseOrderOfCommits) {
@@ -280,8 +291,7 @@ TEST_F(Lifetime, ManyEnginesAndThreads) {
     libraries.push_back(expect(engines.back().library("main")));
     commit(engines.back(), libraries.back(), object);
   }
-  for (int i = 0; i < 32; ++i)
-    EXPECT_EQ(function<int(int)>(libraries[std::size_t(i)], "f")(i), 2 * i);
+  for (int i = 0; i < 32; ++i) EXPECT_EQ(function<int(int)>(libraries[std::size_t(i)], "f")(i), 2 * i);
   std::atomic<int> wrong{0};
   std::vector<std::thread> threads;
   for (int t = 0; t < 4; ++t)
@@ -291,12 +301,10 @@ TEST_F(Lifetime, ManyEnginesAndThreads) {
         Library own = expect(mine.library());
         Module module = commit(mine, own, object);
         wrong += function<int(int)>(own, "f")(round) == 2 * round ? 0 : 1;
-        if (round % 2 == 0)
-          wrong += try_remove(mine, {module}) ? 0 : 1;
+        if (round % 2 == 0) wrong += try_remove(mine, {module}) ? 0 : 1;
       }
     });
-  for (std::thread& thread : threads)
-    thread.join();
+  for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(wrong, 0);
   EXPECT_EQ(engines[0].usage().modules, 1U);
   engines.erase(engines.begin(), engines.begin() + 16);

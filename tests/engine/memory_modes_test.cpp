@@ -41,7 +41,7 @@ constexpr const char* second = R"(
 static int fast() { return 42; }
 extern "C" {
 int thrown(int);
-static int (*choose())() { return fast; }
+int (*choose())() { return fast; }
 int chosen() __attribute__((ifunc("choose")));
 int outer(int value) { try { throw thrown(value); } catch (int caught) { return caught + 1; } }
 }
@@ -67,8 +67,7 @@ std::vector<std::string> writable_code() {
   std::vector<std::string> found;
   std::ifstream maps("/proc/self/maps");
   for (std::string line; std::getline(maps, line);)
-    if (line.find(" rwx") != std::string::npos)
-      found.push_back(line);
+    if (line.find(" rwx") != std::string::npos) found.push_back(line);
   return found;
 }
 
@@ -172,8 +171,7 @@ struct Pages : Memory {
 
   Granularity granularity() const noexcept override { return finest; }
   Result<void> place(std::span<const BlockRequest> requests, std::span<Placement> placements) override {
-    if (fail_place)
-      return Error{ErrorCode::exhausted, "no pages left"};
+    if (fail_place) return Error{ErrorCode::exhausted, "no pages left"};
     for (std::size_t i = 0; i < requests.size(); ++i) {
       next = (next + 4095) / 4096 * 4096;
       next = (next + requests[i].alignment - 1) / requests[i].alignment * requests[i].alignment;
@@ -188,12 +186,12 @@ struct Pages : Memory {
     return {};
   }
   Result<void> publish(std::span<const Placement> placements) override {
-    if (fail_publish)
-      return Error{ErrorCode::system, "permissions refused"};
+    if (fail_publish) return Error{ErrorCode::system, "permissions refused"};
     for (const Placement& placement : placements)
       for (const auto& [address, access] : accesses)
         if (address == placement.address.value) {
-          int protection = PROT_READ | (has(access, Access::write) ? PROT_WRITE : 0) | (has(access, Access::execute) ? PROT_EXEC : 0);
+          int protection =
+              PROT_READ | (has(access, Access::write) ? PROT_WRITE : 0) | (has(access, Access::execute) ? PROT_EXEC : 0);
           mprotect(placement.address.as<void*>(), live[address], protection);
           ++published;
         }
@@ -239,7 +237,9 @@ TEST_P(Client, TheWholeProgram) {
         << "an empty section needs no block";
     EXPECT_GT(blocks.size(), 6U);
   } else {
-    auto of = [&](const char* name) { return std::count_if(blocks.begin(), blocks.end(), [&](const auto& b) { return b.name == name; }); };
+    auto of = [&](const char* name) {
+      return std::count_if(blocks.begin(), blocks.end(), [&](const auto& b) { return b.name == name; });
+    };
     EXPECT_EQ(of("program.o:.text.get"), 1);
     EXPECT_EQ(of("program.o:.text.thrown"), 1);
   }
@@ -253,11 +253,16 @@ TEST_P(Client, TheWholeProgram) {
 }
 
 TEST_P(Client, EveryBlockIsReleasedOnceWhateverHappens) {
-  { Placed dropped = expect(draft().place(pages)); }
+  {
+    Placed dropped = expect(draft().place(pages));
+  }
   expect_released();
-  { Linked dropped = expect(expect(draft().place(pages)).link()); }
+  {
+    Linked dropped = expect(expect(draft().place(pages)).link());
+  }
   expect_released();
-  Result<Linked> vetoed = expect(draft().place(pages)).link([](const Linked&) -> Result<void> { return Error{ErrorCode::vetoed, "no"}; });
+  Result<Linked> vetoed =
+      expect(draft().place(pages)).link([](const Linked&) -> Result<void> { return Error{ErrorCode::vetoed, "no"}; });
   EXPECT_FALSE(vetoed);
   expect_released();
   pages.fail_publish = true;
@@ -293,7 +298,8 @@ TEST_P(Client, EveryBlockIsReleasedOnceWhateverHappens) {
   EXPECT_EQ(engine.usage().live, 0U);
 }
 
-INSTANTIATE_TEST_SUITE_P(Granularities, Client, testing::Values(Granularity::whole, Granularity::section, Granularity::function),
+INSTANTIATE_TEST_SUITE_P(Granularities, Client,
+                         testing::Values(Granularity::whole, Granularity::section, Granularity::function),
                          [](const auto& granularity) {
                            return granularity.param == Granularity::whole     ? "whole"
                                   : granularity.param == Granularity::section ? "section"
@@ -307,8 +313,10 @@ struct PlainAddresses : testing::Test {
 
 TEST_F(PlainAddresses, BytesAreCopiedOutAndRunElsewhere) {
   // What an executor in another process would do, here in one place after another of this one. Far from the host on purpose.
-  const char* text = "int counter = 3; int names(void); int twice(int x) { return x * 2; } int (*pointer)(int) = twice; static int zero[5000];"
-                     "extern int host(int); int run(int x) { counter += x; zero[4999]++; return pointer(counter) + host(x) + zero[4999]; }";
+  const char* text =
+      "int counter = 3; int names(void); int twice(int x) { return x * 2; } int (*pointer)(int) = twice; static int "
+      "zero[5000];"
+      "extern int host(int); int run(int x) { counter += x; zero[4999]++; return pointer(counter) + host(x) + zero[4999]; }";
   Absolute host[] = {{"host", Addr::of(+[](int x) { return x * 1000; }), false}};
   expect(library.define(host));
   std::uint64_t base = 0x20000000000;
@@ -325,23 +333,23 @@ TEST_F(PlainAddresses, BytesAreCopiedOutAndRunElsewhere) {
     }
     Linked linked = expect(expect(std::move(draft).place(granularity, addresses)).link());
     std::vector<std::vector<std::byte>> bytes;
-    for (const BlockRequest& block : blocks)
-      bytes.emplace_back(block.size);
+    for (const BlockRequest& block : blocks) bytes.emplace_back(block.size);
     std::vector<std::span<std::byte>> buffers(bytes.begin(), bytes.end());
     expect(linked.copy_out(buffers));
-    expect(linked.copy_out(buffers)) ;
+    expect(linked.copy_out(buffers));
     std::optional<Addr> run;
     for (const PlacedSymbol& symbol : linked.symbols())
-      if (symbol.name == "run")
-        run = symbol.address;
+      if (symbol.name == "run") run = symbol.address;
     ASSERT_TRUE(run);
     EXPECT_FALSE(linked.copy_out(std::span(buffers).first(blocks.size() - 1)));
     for (std::size_t i = 0; i < blocks.size(); ++i) {
-      void* at = mmap(addresses[i].as<void*>(), blocks[i].size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+      void* at = mmap(addresses[i].as<void*>(), blocks[i].size, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
       ASSERT_EQ(at, addresses[i].as<void*>());
       std::memcpy(at, bytes[i].data(), bytes[i].size());
       // One block for the whole object holds code and data together: the client's business.
-      int protection = PROT_READ | (has(blocks[i].access, Access::write) ? PROT_WRITE : 0) | (has(blocks[i].access, Access::execute) ? PROT_EXEC : 0);
+      int protection = PROT_READ | (has(blocks[i].access, Access::write) ? PROT_WRITE : 0) |
+                       (has(blocks[i].access, Access::execute) ? PROT_EXEC : 0);
       ASSERT_EQ(mprotect(at, blocks[i].size, protection), 0);
     }
     EXPECT_EQ(run->as<int (*)(int)>()(4), 14 + 4000 + 1);
@@ -349,8 +357,7 @@ TEST_F(PlainAddresses, BytesAreCopiedOutAndRunElsewhere) {
     Result<Committed> committed = std::move(linked).commit();
     EXPECT_FALSE(committed) << "plain addresses can't be committed";
     EXPECT_FALSE(library.find("run"));
-    for (std::size_t i = 0; i < blocks.size(); ++i)
-      munmap(addresses[i].as<void*>(), blocks[i].size);
+    for (std::size_t i = 0; i < blocks.size(); ++i) munmap(addresses[i].as<void*>(), blocks[i].size);
   }
 }
 
@@ -403,27 +410,21 @@ TEST_F(PlainAddresses, DebugSectionsAreRelocatedIfAskedFor) {
     const Object& object = linked.object(id);
     std::uint32_t info = 0, strings = 0, table = 0;
     for (std::uint32_t i = 1; i < object.sections().size(); ++i) {
-      if (object.sections()[i].name == ".debug_info")
-        info = i;
-      if (object.sections()[i].name == ".debug_addr")
-        table = i;
-      if (object.sections()[i].name == ".debug_str")
-        strings = i;
+      if (object.sections()[i].name == ".debug_info") info = i;
+      if (object.sections()[i].name == ".debug_addr") table = i;
+      if (object.sections()[i].name == ".debug_str") strings = i;
     }
     ASSERT_NE(info, 0U);
     ASSERT_NE(table, 0U);
     Bytes bytes = linked.bytes({id, table});
     EXPECT_EQ(bytes.empty(), !wanted);
     EXPECT_EQ(linked.bytes({id, strings}).empty(), !wanted);
-    if (!wanted)
-      continue;
+    if (!wanted) continue;
     std::uint64_t get = 0;
     for (const PlacedSymbol& symbol : linked.symbols())
-      if (symbol.name == "get")
-        get = symbol.address.value;
+      if (symbol.name == "get") get = symbol.address.value;
     bool found = false;
-    for (std::size_t at = 8; at + 8 <= bytes.size(); at += 8)
-      found |= std::memcmp(bytes.data() + at, &get, 8) == 0;
+    for (std::size_t at = 8; at + 8 <= bytes.size(); at += 8) found |= std::memcmp(bytes.data() + at, &get, 8) == 0;
     EXPECT_TRUE(found) << "the address of get() in .debug_addr";
   }
 }

@@ -52,29 +52,28 @@ struct Symbols : testing::Test {
     Change change = engine.change();
     change.add(library, std::move(object), std::move(options));
     Result<Committed> committed = try_commit(std::move(change));
-    if (committed)
-      return "it links";
+    if (committed) return "it links";
     EXPECT_EQ(committed.error().code, code) << committed.error().message;
     return committed.error().message;
   }
 };
 
 Object returns(const std::string& name, int value, const std::string& binding = ".globl", const char* object = "returns.o") {
-  return assemble(".text\n" + binding + " " + name + "\n.type " + name + ",@function\n" + name + ": movl $" + std::to_string(value) +
-                      ", %eax\n ret\n.size " + name + ", .-" + name + "\n",
+  return assemble(".text\n" + binding + " " + name + "\n.type " + name + ",@function\n" + name + ": movl $" +
+                      std::to_string(value) + ", %eax\n ret\n.size " + name + ", .-" + name + "\n",
                   object);
 }
 
 Object calls(const std::string& caller, const std::string& callee) {
-  return assemble(".text\n.globl " + caller + "\n.type " + caller + ",@function\n" + caller + ": subq $8, %rsp\n call " + callee +
-                  "@PLT\n addq $8, %rsp\n ret\n");
+  return assemble(".text\n.globl " + caller + "\n.type " + caller + ",@function\n" + caller + ": subq $8, %rsp\n call " +
+                  callee + "@PLT\n addq $8, %rsp\n ret\n");
 }
 
 Object comdat(const std::string& name, int value, const std::string& getter) {
   return assemble(".section .text." + name + ",\"axG\",@progbits," + name + ",comdat\n.weak " + name + "\n.type " + name +
-                  ",@function\n" + name + ": movl $" + std::to_string(value) + ", %eax\n ret\n.text\n.globl " + getter + "\n.type " +
-                  getter + ",@function\n" + getter + ": jmp " + name + "@PLT\n.globl " + getter + "_address\n" + getter +
-                  "_address: movq " + name + "@GOTPCREL(%rip), %rax\n ret\n");
+                  ",@function\n" + name + ": movl $" + std::to_string(value) + ", %eax\n ret\n.text\n.globl " + getter +
+                  "\n.type " + getter + ",@function\n" + getter + ": jmp " + name + "@PLT\n.globl " + getter + "_address\n" +
+                  getter + "_address: movq " + name + "@GOTPCREL(%rip), %rax\n ret\n");
 }
 
 TEST_F(Symbols, AnOwnDefinitionWinsOverTheHosts) {
@@ -96,8 +95,8 @@ TEST_F(Symbols, AnOwnDefinitionWinsOverTheHosts) {
 }
 
 std::string unique(const std::string& name, const std::string& getter) {
-  return ".data\n.type " + name + ",@gnu_unique_object\n.size " + name + ",4\n" + name + ": .long 55\n.text\n.globl " + getter + "\n" +
-         getter + ": movq " + name + "@GOTPCREL(%rip), %rax\n ret\n";
+  return ".data\n.type " + name + ",@gnu_unique_object\n.size " + name + ",4\n" + name + ": .long 55\n.text\n.globl " +
+         getter + "\n" + getter + ": movq " + name + "@GOTPCREL(%rip), %rax\n ret\n";
 }
 
 TEST_F(Symbols, AUniqueDefinitionYieldsToTheHosts) {
@@ -126,8 +125,7 @@ TEST_F(Symbols, StrengthDecidesInsideOneChangeWhateverTheOrder) {
                         Case{{common, weak}, 0}, Case{{common, strong}, 3}, Case{{weak}, 1}}) {
     library = other();
     std::vector<Object> objects{assemble(user)};
-    for (const std::string& text : c.order)
-      objects.push_back(assemble(text));
+    for (const std::string& text : c.order) objects.push_back(assemble(text));
     commit(engine, library, std::move(objects));
     EXPECT_EQ(call("get"), c.expected) << c.order.front() << c.order.back();
   }
@@ -142,7 +140,8 @@ TEST_F(Symbols, OfSeveralWeakOnesTheFirstStays) {
 }
 
 TEST_F(Symbols, TwoStrongOnesAreAnError) {
-  Result<Committed> both = try_commit(engine, library, {returns("f", 1, ".globl", "first.o"), returns("f", 2, ".globl", "second.o")});
+  Result<Committed> both =
+      try_commit(engine, library, {returns("f", 1, ".globl", "first.o"), returns("f", 2, ".globl", "second.o")});
   ASSERT_FALSE(both);
   EXPECT_EQ(both.error().code, ErrorCode::duplicate);
   EXPECT_THAT(both.error().message, testing::AllOf(HasSubstr("'f'"), HasSubstr("first.o"), HasSubstr("second.o")));
@@ -160,7 +159,8 @@ TEST_F(Symbols, AGroupIsTakenOnceAcrossModulesAndChanges) {
   commit(engine, library, {comdat("shared_f", 3, "c")});
   for (const char* name : {"a", "b", "c"}) {
     EXPECT_EQ(call(name), 1) << name;
-    EXPECT_EQ(function<void*()>(library, std::string(name) + "_address")(), address_of(library, "shared_f").as<void*>()) << name;
+    EXPECT_EQ(function<void*()>(library, std::string(name) + "_address")(), address_of(library, "shared_f").as<void*>())
+        << name;
   }
   library = other();
   commit(engine, library, {comdat("shared_f", 4, "d")});
@@ -207,8 +207,9 @@ TEST_F(Symbols, SourcesAreSearchedInTheirOrder) {
                                                      returns("weakly", 6, ".globl", "weakly.o")}),
                                          "lib.a"));
   library = other({Source::library(first), Source::library(second), Source::archive(archive)});
-  commit(engine, library, {calls("f_", "f"), calls("g_", "g"), calls("h_", "h"),
-                           assemble(".text\n.weak weakly\n.globl get\nget: movq weakly@GOTPCREL(%rip), %rax\n ret\n")});
+  commit(engine, library,
+         {calls("f_", "f"), calls("g_", "g"), calls("h_", "h"),
+          assemble(".text\n.weak weakly\n.globl get\nget: movq weakly@GOTPCREL(%rip), %rax\n ret\n")});
   EXPECT_EQ(call("f_"), 1);
   EXPECT_EQ(call("g_"), 3);
   EXPECT_EQ(call("h_"), 5);
@@ -237,7 +238,8 @@ TEST_F(Symbols, SharedObjectsByTheirHandles) {
   library = other({Source::shared(handle)});
   commit(engine, library, {calls("ask", "zlibVersion")});
   EXPECT_EQ(function<const char*()>(library, "ask")(), reinterpret_cast<const char* (*)()>(dlsym(handle, "zlibVersion"))());
-  EXPECT_THAT(error_of(calls("ask_host", "symbols_host_function"), ErrorCode::undefined), HasSubstr("symbols_host_function"));
+  EXPECT_THAT(error_of(calls("ask_host", "symbols_host_function"), ErrorCode::undefined),
+              HasSubstr("symbols_host_function"));
 }
 
 struct Counting : Resolver {
@@ -266,13 +268,13 @@ TEST_F(Symbols, AResolverIsAskedForEverythingAtOnce) {
   library = other({Source::resolver(resolver)});
   commit(engine, library,
          {calls("a", "known_1"), calls("b", "known_2"), calls("c", "known_1"), returns("own", 1), calls("d", "own"),
-          assemble(".text\n.weak absent\n.globl get\nget: movq absent@GOTPCREL(%rip), %rax\n orq null_1@GOTPCREL(%rip), %rax\n ret\n")});
+          assemble(".text\n.weak absent\n.globl get\nget: movq absent@GOTPCREL(%rip), %rax\n orq null_1@GOTPCREL(%rip), "
+                   "%rax\n ret\n")});
   ASSERT_EQ(resolver->batches.size(), 1U);
   EXPECT_THAT(resolver->batches[0], UnorderedElementsAre("known_1", "known_2", "absent", "null_1"));
   EXPECT_EQ(call("a") + call("b") + call("c"), 3);
   EXPECT_EQ(function<void*()>(library, "get")(), nullptr);
-  for (const Needed& needed : resolver->last)
-    EXPECT_EQ(needed.weak, needed.name == "absent") << needed.name;
+  for (const Needed& needed : resolver->last) EXPECT_EQ(needed.weak, needed.name == "absent") << needed.name;
   std::string error = error_of(calls("e", "wrong"), ErrorCode::resolver);
   EXPECT_THAT(error, HasSubstr("no such thing"));
   EXPECT_THAT(error_of(calls("e", "unknown"), ErrorCode::undefined), HasSubstr("unknown"));
@@ -294,8 +296,7 @@ TEST_F(Symbols, OneResolverServesEnginesAndThreads) {
         sum += function<int()>(own, "a")();
       }
     });
-  for (std::thread& thread : threads)
-    thread.join();
+  for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(sum, 80);
   EXPECT_EQ(resolver->batches.size(), 80U);
 }
@@ -307,8 +308,10 @@ int first_value = 31, second_value = 32;
 TEST_F(Symbols, ARebindableSymbolIsFollowedByLinkedCode) {
   Absolute absolutes[] = {{"target", Addr::of(&first_target), true}, {"value", Addr::of(&first_value), true}};
   expect(library.define(absolutes));
-  commit(engine, library, {calls("ask", "target"), assemble(".text\n.globl get\nget: movq value@GOTPCREL(%rip), %rax\n movl (%rax), %eax\n ret\n"
-                                                           ".globl direct\ndirect: jmp *target@GOTPCREL(%rip)\n")});
+  commit(
+      engine, library,
+      {calls("ask", "target"), assemble(".text\n.globl get\nget: movq value@GOTPCREL(%rip), %rax\n movl (%rax), %eax\n ret\n"
+                                        ".globl direct\ndirect: jmp *target@GOTPCREL(%rip)\n")});
   EXPECT_EQ(call("ask") + call("direct"), 42);
   EXPECT_EQ(call("get"), 31);
   absolutes[0].address = Addr::of(&second_target);
@@ -406,12 +409,14 @@ TEST_F(Symbols, AMissingForwardFunctionEndsTheProgramByName) {
 
 TEST_F(Symbols, EditsOfADraft) {
   Change change = engine.change();
-  ModuleId a = change.add(library, compile_c("int target(void); int ask(void) { return target(); } int old_name(void) { return 7; }"
-                                             "int inner(void) { return 8; } int call_inner(void) { return inner() + 1; }",
-                                             "-O0 -fPIC"));
+  ModuleId a =
+      change.add(library, compile_c("int target(void); int ask(void) { return target(); } int old_name(void) { return 7; }"
+                                    "int inner(void) { return 8; } int call_inner(void) { return inner() + 1; }",
+                                    "-O0 -fPIC"));
   Draft draft = expect(std::move(change).draft());
   EXPECT_EQ(draft.undefined().size(), 1U);
-  expect(draft.edit({Edit::rename(a, "old_name", "new_name"), Edit::localize(a, "inner"), Edit::bind(a, "target", Addr::of(&first_target))}));
+  expect(draft.edit({Edit::rename(a, "old_name", "new_name"), Edit::localize(a, "inner"),
+                     Edit::bind(a, "target", Addr::of(&first_target))}));
   EXPECT_EQ(draft.undefined().size(), 0U);
   EXPECT_FALSE(draft.edit({Edit::rename({17}, "x", "y")}));
   Linked linked = expect(expect(std::move(draft).place()).link());
@@ -456,8 +461,9 @@ __attribute__((section("things"), used)) int one = ONE;
 __attribute__((section("things"), used)) static int two = 20;
 int NAME(void) { int sum = 0; for (int *p = __start_things; p != __stop_things; ++p) sum += *p; return sum; }
 )";
-  commit(engine, library, {compile_c(text, "-O1 -fPIC -fdata-sections -DONE=1 -DNAME=sum_1"),
-                           compile_c(text, "-O1 -fPIC -fdata-sections -DONE=2 -DNAME=sum_2 -Done=uno")});
+  commit(engine, library,
+         {compile_c(text, "-O1 -fPIC -fdata-sections -DONE=1 -DNAME=sum_1"),
+          compile_c(text, "-O1 -fPIC -fdata-sections -DONE=2 -DNAME=sum_2 -Done=uno")});
   EXPECT_EQ(call("sum_1"), 21);
   EXPECT_EQ(call("sum_2"), 22);
   // Several sections of one name lie next to each other, alignments permitting.
@@ -501,12 +507,12 @@ TEST_F(Symbols, WhatEachModuleHasOfItsOwn) {
 }
 
 TEST_F(Symbols, CommonSymbolsMerge) {
-  commit(engine, library, {compile_c("int table[4]; int *first(void) { return table; }", "-O1 -fPIC -fcommon"),
-                           compile_c("int table[100]; int *second(void) { return table; }", "-O1 -fPIC -fcommon")});
+  commit(engine, library,
+         {compile_c("int table[4]; int *first(void) { return table; }", "-O1 -fPIC -fcommon"),
+          compile_c("int table[100]; int *second(void) { return table; }", "-O1 -fPIC -fcommon")});
   int* table = function<int*()>(library, "first")();
   EXPECT_EQ(table, function<int*()>(library, "second")());
-  for (int i = 0; i < 100; ++i)
-    EXPECT_EQ(std::exchange(table[i], i), 0);
+  for (int i = 0; i < 100; ++i) EXPECT_EQ(std::exchange(table[i], i), 0);
   commit(engine, library, {compile_c("int table[4]; int *third(void) { return table; }", "-O1 -fPIC -fcommon")});
   EXPECT_EQ(function<int*()>(library, "third")(), table);
 }
@@ -544,9 +550,10 @@ TEST_F(Symbols, AnIndirectFunctionThatLosesIsNotChosen) {
 }
 
 TEST_F(Symbols, WhatCompilersExpectOfTheirSupportLibrary) {
-  commit(engine, library, {compile_c("unsigned long high(unsigned long a, unsigned long b, unsigned long c) {"
-                                     "  unsigned __int128 n = (unsigned __int128)a << 64 | b; return (unsigned long)(n / c >> 3); }"
-                                     "int model(void) { __builtin_cpu_init(); return __builtin_cpu_supports(\"sse2\") != 0; }")});
+  commit(engine, library,
+         {compile_c("unsigned long high(unsigned long a, unsigned long b, unsigned long c) {"
+                    "  unsigned __int128 n = (unsigned __int128)a << 64 | b; return (unsigned long)(n / c >> 3); }"
+                    "int model(void) { __builtin_cpu_init(); return __builtin_cpu_supports(\"sse2\") != 0; }")});
   EXPECT_EQ(function<unsigned long(unsigned long, unsigned long, unsigned long)>(library, "high")(1, 0, 16), 1UL << 57);
   EXPECT_EQ(call("model"), 1);
 }
@@ -583,8 +590,11 @@ extern "C" int set_up() {
 }
 
 TEST_F(Symbols, AbsoluteSymbols) {
-  commit(engine, library, {assemble(".globl fixed\nfixed = 0x123456789a\n.globl small\nsmall = 77\n.text\n.globl get\nget: movabsq $fixed, %rax\n ret\n")});
-  commit(engine, library, {assemble(".text\n.globl get_later\nget_later: movq fixed@GOTPCREL(%rip), %rax\n subq $small, %rax\n ret\n")});
+  commit(engine, library,
+         {assemble(".globl fixed\nfixed = 0x123456789a\n.globl small\nsmall = 77\n.text\n.globl get\nget: movabsq $fixed, "
+                   "%rax\n ret\n")});
+  commit(engine, library,
+         {assemble(".text\n.globl get_later\nget_later: movq fixed@GOTPCREL(%rip), %rax\n subq $small, %rax\n ret\n")});
   EXPECT_EQ(function<std::uint64_t()>(library, "get")(), 0x123456789aU);
   EXPECT_EQ(address_of(library, "fixed").value, 0x123456789aU);
   EXPECT_EQ(function<std::uint64_t()>(library, "get_later")(), 0x123456789aU - 77);
@@ -652,9 +662,12 @@ TEST_F(Symbols, CodeModelsAndTheirRelatives) {
 }
 
 TEST(LowEngine, CodeThatIsNotPositionIndependent) {
-  Object clang = compile_cpp(models_text, "-O1 -fno-pic -DNO_TLS"), gcc = compile_gcc(models_text, "-O2 -fno-pic -fno-pie -DNO_TLS");
-  Object table = assemble(".text\n.globl get\nget: movl $value, %eax\n movl (%rax), %eax\n cmpl $0, value(%rip)\n ret\n.data\nvalue: .long 5\n");
-  Object weak = compile_c("__attribute__((weak)) int maybe(void); int ask(void) { return maybe ? maybe() : 5; }", "-O1 -fno-pic");
+  Object clang = compile_cpp(models_text, "-O1 -fno-pic -DNO_TLS"),
+         gcc = compile_gcc(models_text, "-O2 -fno-pic -fno-pie -DNO_TLS");
+  Object table = assemble(
+      ".text\n.globl get\nget: movl $value, %eax\n movl (%rax), %eax\n cmpl $0, value(%rip)\n ret\n.data\nvalue: .long 5\n");
+  Object weak =
+      compile_c("__attribute__((weak)) int maybe(void); int ask(void) { return maybe ? maybe() : 5; }", "-O1 -fno-pic");
   Engine ordinary = make_engine();
   Library elsewhere = expect(ordinary.library());
   for (const Object& object : {clang, gcc, table}) {
@@ -702,7 +715,8 @@ struct Far : Symbols {
   long* data = nullptr;
   Far() {
     // Nothing is within 2 GiB of it: engines lie below the host's libraries.
-    void* at = mmap(reinterpret_cast<void*>(0x10000000000), 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void* at =
+        mmap(reinterpret_cast<void*>(0x10000000000), 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     data = static_cast<long*>(at);
     data[0] = 1234;
     Absolute far[] = {{"far", Addr::of(data), false}};
@@ -758,8 +772,10 @@ flags: xorl %eax, %eax
 }
 
 TEST_F(Far, OtherFormsAreANamedError) {
-  for (const char* instruction : {"addl $1, far(%rip)", "cmpq $0, far(%rip)", "movl %eax, far(%rip)", "movsd far(%rip), %xmm0"}) {
-    std::string error = error_of(assemble(std::string(".text\n.globl f\nf: ") + instruction + "\n ret\n", "forms.o"), ErrorCode::out_of_range);
+  for (const char* instruction :
+       {"addl $1, far(%rip)", "cmpq $0, far(%rip)", "movl %eax, far(%rip)", "movsd far(%rip), %xmm0"}) {
+    std::string error = error_of(assemble(std::string(".text\n.globl f\nf: ") + instruction + "\n ret\n", "forms.o"),
+                                 ErrorCode::out_of_range);
     EXPECT_THAT(error, testing::AllOf(HasSubstr("forms.o"), HasSubstr("'far'"), HasSubstr("-fPIC"))) << instruction;
   }
   commit(engine, library, {compile_c("extern long far; long load(void) { return far; } long *get(void) { return &far; }")});

@@ -1,5 +1,5 @@
-// Native thread-local variables in linked code: every access model that works, with both compilers, and the error for those that
-// can't. ELF Handling For Thread-Local Storage; the TLS descriptor RFC.
+// Native thread-local variables in linked code: every access model that works, with both compilers, and the error for those
+// that can't. ELF Handling For Thread-Local Storage; the TLS descriptor RFC.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "engine_support.h"
 
@@ -60,7 +60,9 @@ int *address() { return &initialised; }
 )";
 
 TEST_P(Tls, EveryThreadHasItsOwn) {
-  commit(engine, library, {compile(variables), compile("extern \"C\" { extern thread_local int initialised; int other() { return initialised; } }")});
+  commit(engine, library,
+         {compile(variables),
+          compile("extern \"C\" { extern thread_local int initialised; int other() { return initialised; } }")});
   auto bump = function<double(int)>(library, "bump");
   auto other = function<int()>(library, "other");
   std::atomic<int> wrong{0};
@@ -75,29 +77,32 @@ TEST_P(Tls, EveryThreadHasItsOwn) {
     wrong += function<unsigned long()>(library, "misaligned")() == 0 ? 0 : 1;
     // zero = by, half = 0.5 + by, initialised = 5 + by
     double expected = 2.0 * by + 3 + 4 * (0.5 + by) + 5 + 6 + 7 * (5 + by);
-    wrong += function<double(double, double, double, double, int, int)>(library, "mix")(2, 3, 4, 5, 6, 7) == expected ? 0 : 1;
+    wrong +=
+        function<double(double, double, double, double, int, int)>(library, "mix")(2, 3, 4, 5, 6, 7) == expected ? 0 : 1;
   };
   std::vector<std::thread> threads;
-  for (int t = 0; t < 8; ++t)
-    threads.emplace_back(body, t + 1);
-  for (std::thread& thread : threads)
-    thread.join();
+  for (int t = 0; t < 8; ++t) threads.emplace_back(body, t + 1);
+  for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(wrong, 0);
   EXPECT_EQ(bump(0), 15.5) << "this thread has changed nothing, and is a late one";
 }
 
 TEST_P(Tls, AcrossChanges) {
   commit(engine, library, compile(variables));
-  commit(engine, library, compile("extern \"C\" { extern thread_local int initialised; extern thread_local double half;"
-                                  "int *later() { return &initialised; } double later_half() { return half; } }"));
+  commit(engine, library,
+         compile("extern \"C\" { extern thread_local int initialised; extern thread_local double half;"
+                 "int *later() { return &initialised; } double later_half() { return half; } }"));
   EXPECT_EQ(function<int*()>(library, "later")(), function<int*()>(library, "address")());
   EXPECT_EQ(function<double()>(library, "later_half")(), 0.5);
 }
 
 TEST_P(Tls, VariablesOfTheHost) {
   tls_host_variable = 17;
-  commit(engine, library, compile("#include <errno.h>\nextern \"C\" { extern __thread int tls_host_variable; int get() { return tls_host_variable; }"
-                                  "int *address() { return &tls_host_variable; } void set_errno(int e) { errno = e; } }"));
+  commit(
+      engine, library,
+      compile(
+          "#include <errno.h>\nextern \"C\" { extern __thread int tls_host_variable; int get() { return tls_host_variable; }"
+          "int *address() { return &tls_host_variable; } void set_errno(int e) { errno = e; } }"));
   EXPECT_EQ(function<int()>(library, "get")(), 17);
   EXPECT_EQ(function<int*()>(library, "address")(), &tls_host_variable);
   std::thread([&] {
@@ -119,10 +124,8 @@ extern "C" int touch() { return ++object.value; }
 )"));
   auto touch = function<int()>(library, "touch");
   std::vector<std::thread> threads;
-  for (int t = 0; t < 4; ++t)
-    threads.emplace_back([&] { EXPECT_EQ(touch(), 4); });
-  for (std::thread& thread : threads)
-    thread.join();
+  for (int t = 0; t < 4; ++t) threads.emplace_back([&] { EXPECT_EQ(touch(), 4); });
+  for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(tls_destroyed, 4);
 }
 
@@ -143,7 +146,8 @@ struct TlsModels : testing::Test {
 TEST_F(TlsModels, StaticModelsServeTheHostsVariables) {
   tls_host_variable = 17;
   commit(engine, library,
-         {compile_c("extern __thread int tls_host_variable; int initial(void) { return tls_host_variable; }", "-O1 -fPIC -ftls-model=initial-exec"),
+         {compile_c("extern __thread int tls_host_variable; int initial(void) { return tls_host_variable; }",
+                    "-O1 -fPIC -ftls-model=initial-exec"),
           assemble(".text\n.globl local\nlocal: movl %fs:tls_host_variable@tpoff, %eax\n ret\n.section .note.GNU-stack\n")});
   EXPECT_EQ(function<int()>(library, "initial")(), 17);
   EXPECT_EQ(function<int()>(library, "local")(), 17);
@@ -156,25 +160,31 @@ TEST_F(TlsModels, StaticModelsServeTheHostsVariables) {
 
 TEST_F(TlsModels, StaticModelsOfOwnVariablesNameTheFlag) {
   for (const char* flags : {"-O1 -fPIC -ftls-model=initial-exec", "-O1 -fPIE", "-O1 -fPIC -ftls-model=local-exec"}) {
-    Result<Committed> refused = try_commit(engine, library, {compile_c("__thread int mine; int get(void) { return mine; }", flags, "static_tls.o")});
+    Result<Committed> refused =
+        try_commit(engine, library, {compile_c("__thread int mine; int get(void) { return mine; }", flags, "static_tls.o")});
     ASSERT_FALSE(refused) << flags;
     EXPECT_EQ(refused.error().code, ErrorCode::needs_flag);
-    EXPECT_THAT(refused.error().message, testing::AllOf(HasSubstr("static_tls.o"), HasSubstr("'mine'"), HasSubstr("-ftls-model=global-dynamic")));
+    EXPECT_THAT(refused.error().message,
+                testing::AllOf(HasSubstr("static_tls.o"), HasSubstr("'mine'"), HasSubstr("-ftls-model=global-dynamic")));
   }
   commit(engine, library, compile_c("__thread int mine = 1; int get(void) { return mine; }"));
   Result<Committed> later = try_commit(
-      engine, library, {compile_c("extern __thread int mine; int get_2(void) { return mine; }", "-O1 -fPIC -ftls-model=initial-exec")});
+      engine, library,
+      {compile_c("extern __thread int mine; int get_2(void) { return mine; }", "-O1 -fPIC -ftls-model=initial-exec")});
   ASSERT_FALSE(later) << "a variable of an earlier change";
   EXPECT_EQ(later.error().code, ErrorCode::needs_flag);
 }
 
 TEST_F(TlsModels, AnUndefinedWeakOneIsNull) {
-  commit(engine, library, compile_gcc("extern __thread int maybe __attribute__((weak)); extern \"C\" int is_there() { return &maybe != 0; }"));
+  commit(
+      engine, library,
+      compile_gcc("extern __thread int maybe __attribute__((weak)); extern \"C\" int is_there() { return &maybe != 0; }"));
   EXPECT_EQ(function<int()>(library, "is_there")(), 0);
 }
 
 TEST_F(TlsModels, KeysAreUsedAgainAndBlocksAreFresh) {
-  Object object = compile_c("__thread int value = 9; __thread char more[5000]; int take(int by) { more[4999]++; value += by; return value + more[4999]; }");
+  Object object = compile_c("__thread int value = 9; __thread char more[5000]; int take(int by) { more[4999]++; value += "
+                            "by; return value + more[4999]; }");
   std::barrier step(2);
   std::atomic<int (*)(int)> take{nullptr};
   std::atomic<int> wrong{0};
@@ -208,8 +218,7 @@ TEST_F(TlsModels, ManyModulesAtOnce) {
   }
   auto body = [&] {
     for (int round = 1; round <= 2; ++round)
-      for (int i = 0; i < 100; ++i)
-        EXPECT_EQ(function<int(int)>(libraries[std::size_t(i)], "take")(i), 1 + i * round);
+      for (int i = 0; i < 100; ++i) EXPECT_EQ(function<int(int)>(libraries[std::size_t(i)], "take")(i), 1 + i * round);
   };
   std::thread first(body), second(body);
   first.join();

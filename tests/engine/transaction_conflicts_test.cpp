@@ -280,7 +280,7 @@ TEST_F(Conflicts, WhatADraftBuiltOnIsRemovedMeanwhile) {
 }
 
 TEST_F(Conflicts, InTheClientsMemoryAConflictIsTheClientsToSettle) {
-  Arena arena;
+  Arena arena(engine_);
   Draft draft = expect(change_of({comdat(1)}).draft());
   Placed placed = expect(std::move(draft).place(arena));
   Linked linked = expect(std::move(placed).link());

@@ -75,7 +75,7 @@ protected:
 
   Engine engine_ = make_engine();
   Library library_ = expect(engine_.library("drops"));
-  Arena sections_{Granularity::section}, whole_{Granularity::whole}, functions_{Granularity::function};
+  Arena sections_{engine_, Granularity::section}, whole_{engine_, Granularity::whole}, functions_{engine_, Granularity::function};
 };
 
 std::uint32_t next_tls_key() { return std::uint32_t(engine::TlsKey({nullptr, 0, 8, 8}).value()); }
@@ -166,7 +166,7 @@ TEST(Transaction, RichModulesWorkInTheClientsMemory) {
   for (Granularity granularity : {Granularity::whole, Granularity::section, Granularity::function}) {
     Engine engine = make_engine();
     Library library = expect(engine.library("rich"));
-    Arena arena(granularity);
+    Arena arena(engine, granularity);
     Change change = engine.change();
     for (Object& object : rich_objects())
       change.add(library, std::move(object), rich_options());

@@ -21,7 +21,7 @@ std::atomic<long> live{0};
 thread_local long countdown = 0;
 thread_local bool failed = false;
 
-void* allocate(std::size_t size, std::size_t alignment) noexcept {
+[[maybe_unused]] void* allocate(std::size_t size, std::size_t alignment) noexcept {
   if (countdown != 0 && --countdown == 0) {
     failed = true;
     return nullptr;
@@ -33,22 +33,24 @@ void* allocate(std::size_t size, std::size_t alignment) noexcept {
   return made;
 }
 
-void* allocate_or_throw(std::size_t size, std::size_t alignment) {
+[[maybe_unused]] void* allocate_or_throw(std::size_t size, std::size_t alignment) {
   void* made = allocate(size, alignment);
   if (made == nullptr)
     throw std::bad_alloc();
   return made;
 }
 
-void deallocate(void* pointer) noexcept {
+[[maybe_unused]] void deallocate(void* pointer) noexcept {
   if (pointer != nullptr)
     live.fetch_sub(1, std::memory_order_relaxed);
   std::free(pointer);
 }
 
-constexpr std::size_t plain = alignof(std::max_align_t);
+[[maybe_unused]] constexpr std::size_t plain = alignof(std::max_align_t);
 
 } // namespace
+
+#ifdef TENON_COUNT_ALLOCATIONS
 
 void* operator new(std::size_t size) { return allocate_or_throw(size, plain); }
 void* operator new[](std::size_t size) { return allocate_or_throw(size, plain); }
@@ -66,6 +68,8 @@ void operator delete(void* pointer, std::align_val_t) noexcept { deallocate(poin
 void operator delete[](void* pointer, std::align_val_t) noexcept { deallocate(pointer); }
 void operator delete(void* pointer, std::size_t, std::align_val_t) noexcept { deallocate(pointer); }
 void operator delete[](void* pointer, std::size_t, std::align_val_t) noexcept { deallocate(pointer); }
+
+#endif
 
 // libgcc_s; found or not, it is what a throw through that PC would find.
 extern "C" const void* _Unwind_Find_FDE(void* pc, void* bases);
@@ -118,12 +122,14 @@ std::size_t count_descriptors() {
 
 // Only what is not the C library's heap, which grows as it likes.
 std::size_t count_mappings() {
-  std::ifstream file("/proc/self/maps");
   std::size_t count = 0;
+#ifndef TENON_THREAD_SANITIZER // whose runtime maps and unmaps at will
+  std::ifstream file("/proc/self/maps");
   for (std::string line; std::getline(file, line);) {
     bool anonymous = line.find('/') == std::string::npos && line.find("tenon") == std::string::npos;
     count += anonymous ? 0 : 1;
   }
+#endif
   return count;
 }
 
@@ -238,8 +244,9 @@ Object later_object() {
   return object;
 }
 
-Arena::Arena(Granularity granularity, std::size_t bytes) : granularity_(granularity), size_(bytes) {
-  void* mapped = mmap(nullptr, size_, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+Arena::Arena(const Engine& engine, Granularity granularity, std::size_t bytes) : granularity_(granularity), size_(bytes) {
+  std::uint64_t hint = engine.state()->machinery->space->begin().value - (std::uint64_t(1) << 24); // another place if this is taken
+  void* mapped = mmap(reinterpret_cast<void*>(hint), size_, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (mapped == MAP_FAILED)
     throw std::runtime_error("no memory for an arena");
   begin_ = static_cast<std::byte*>(mapped);

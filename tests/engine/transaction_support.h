@@ -10,8 +10,25 @@
 #include <string>
 #include <vector>
 
+// ThreadSanitizer's runtime defines operator new itself, and does not give it up.
+#ifdef __has_feature
+#if __has_feature(thread_sanitizer)
+#define TENON_THREAD_SANITIZER
+#endif
+#elif defined(__SANITIZE_THREAD__)
+#define TENON_THREAD_SANITIZER
+#endif
+#ifndef TENON_THREAD_SANITIZER
+#define TENON_COUNT_ALLOCATIONS
+#endif
+
 namespace tenon::test {
 
+#ifdef TENON_COUNT_ALLOCATIONS
+inline constexpr bool counts_allocations = true;
+#else
+inline constexpr bool counts_allocations = false;
+#endif
 // Calls of operator new that succeeded less calls of operator delete, of all threads.
 long live_allocations() noexcept;
 // From now on the n-th call of operator new in this thread throws std::bad_alloc; 0: none does.
@@ -43,10 +60,11 @@ ModuleOptions rich_options();
 const std::vector<std::string>& rich_names();
 Object later_object(); // later_function(x) is x + 1000
 
-// A client's memory: one arena, readable, writable and executable, bytes given out in a row.
+// A client's memory: one arena, readable, writable and executable, bytes given out in a row. Near an engine's own, because the
+// slots of forward references lie there.
 class Arena : public Memory {
 public:
-  explicit Arena(Granularity granularity = Granularity::section, std::size_t bytes = std::size_t(1) << 20);
+  explicit Arena(const Engine& engine, Granularity granularity = Granularity::section, std::size_t bytes = std::size_t(1) << 20);
   ~Arena() override;
   Granularity granularity() const noexcept override { return granularity_; }
   Result<void> place(std::span<const BlockRequest> requests, std::span<Placement> placements) override;
