@@ -33,7 +33,7 @@ struct Missing {
   std::vector<std::string> needed_by; // "MODULE: SECTION+0xOFFSET", a few of each module
 };
 
-// An edit of a module's symbols before it is placed.
+// An edit of a module's symbols before it is placed. Edits name global symbols, by the name that the edits before have given them.
 struct Edit {
   enum class Kind : unsigned char { rename, localize, bind };
   Kind kind;
@@ -46,7 +46,8 @@ struct Edit {
   static Edit rename(ModuleId module, std::string symbol, std::string new_name);
   // A definition is no longer seen by other modules.
   static Edit localize(ModuleId module, std::string symbol);
-  // References of this module to the symbol go to that address, whatever else defines it.
+  // References of this module to the symbol go to that address, whatever defines it. If the module itself does, its definition is
+  // published as ever. Neither thread-local variables nor IFUNCs that the module defines can be bound.
   static Edit bind(ModuleId module, std::string symbol, Addr address);
 };
 
@@ -92,7 +93,9 @@ public:
   // The object behind a module: its symbols are what edits name.
   const Object& object(ModuleId module) const noexcept;
 
-  // Applies the edits in order and drafts again. On an error the draft is as before.
+  // Applies the edits in order and drafts again; views of the draft from before are void then. Errors: as Change::draft, and
+  // invalid_argument: the module has no such global symbol, or is another once the edits are made, because other archive members
+  // are needed. On an error the draft is as before.
   Result<void> edit(std::vector<Edit> edits);
 
   // In the engine's own memory. Errors: undefined, exhausted, system.
@@ -184,12 +187,17 @@ public:
   // Errors that leave nothing behind: conflict, duplicate, still_used, undefined (placed at plain addresses), exhausted, system.
   // One does not: `initializer`. A static initializer threw: the modules are committed and visible, later initializers of the
   // change have not run, finalizers that were registered run when the modules are removed (see Library::modules).
+  // Conflict: another change has meanwhile taken away or brought what this one was built on. If the client has seen neither
+  // addresses nor bytes (sections, symbols, entries, bytes, of Placed or Linked) but through the inspector, and the memory is the
+  // engine's, the change is drafted, placed and linked again instead; resolver and inspector may so be asked more than once. A
+  // program that goes on changing all the time gets the error after a hundred attempts.
   Result<Committed> commit(Initialize initialize = Initialize::run) &&;
 
   // Delivers the bytes of the blocks, in the order of Draft::blocks, into buffers of at least their sizes. Any number of times.
   Result<void> copy_out(std::span<const std::span<std::byte>> buffers) const;
 
   // Hands the code to the client: symbols stay invisible, everything it needs is kept alive by it, engine or no engine.
+  // Errors: as commit; a conflict is always an error.
   Result<Code> release(Initialize initialize = Initialize::run) &&;
 
   Linked(Linked&&) noexcept;

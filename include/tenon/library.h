@@ -4,8 +4,9 @@
 // library holds already, (3) in the library's sources, in order. The first that has it wins; archives contribute members then.
 // Inside one change a strong definition beats common ones and these beat weak ones, the first of several weak or COMDAT ones stays,
 // and two strong ones are an error. What a library has published already stays: later weak, common and COMDAT definitions yield
-// to it, a later strong one is an error, because others are bound to what is there. Section bounds (__start_X, __stop_X) are
-// each module's own. The host is one source like others, so a library's own definition wins over the host's, weak and COMDAT
+// to it, a later strong one is an error, because others are bound to what is there. Section bounds (__start_X, __stop_X) that
+// nothing defines span the sections X of all modules of one change and library, as an ordinary linker puts those of all objects
+// together; later changes do not add to them, and those modules can be removed only together. The host is one source like others, so a library's own definition wins over the host's, weak and COMDAT
 // ones included. One exception, because the symbol's binding demands it: a GNU_UNIQUE definition yields to one that the host
 // process has, so that there is one in the process.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -137,8 +138,8 @@ public:
   // Replaces the search order. Changes drafted later see it. Errors: invalid_argument (a library of another engine).
   Result<void> search(std::vector<Source> sources);
 
-  // Defines symbols by address. A name that is defined already: rebound if both were declared rebindable, else `duplicate`,
-  // and then none of the list is defined.
+  // Defines symbols by address, forward references included, which are satisfied for good by it. A name that is defined already:
+  // rebound if both were declared rebindable, else `duplicate`, and then none of the list is defined.
   Result<void> define(std::span<const Absolute> symbols);
 
   // The address of a symbol that this library itself holds; hidden ones are not found. A probe: absence is no error.

@@ -77,7 +77,7 @@ void Change::remove(Module module) {
       if (there == module.state())
         return misuse(*state_, "module " + module.name() + " is removed twice in one change");
     std::shared_ptr<engine::LibraryState> library = module.state()->library.lock();
-    if (library == nullptr || library->engine != state_->engine.get())
+    if (library == nullptr || library->engine.lock() != state_->engine)
       return misuse(*state_, "module " + module.name() + " belongs to another engine, or to none");
     state_->removals.push_back(module.state());
   });
@@ -112,10 +112,11 @@ Result<std::vector<BlockRequest>> Draft::blocks(Granularity granularity) const {
 
 Result<void> Draft::edit(std::vector<Edit> edits) {
   return guarded([&]() -> Result<void> {
-    for (const Edit& edit : edits)
-      if (edit.module.index >= state_->modules.size())
-        return Error{ErrorCode::invalid_argument, "an edit names a module that the change does not have"};
-    return engine::edit(*state_, std::move(edits));
+    Result<std::unique_ptr<engine::ChangeState>> edited = engine::edit(*state_, std::move(edits));
+    if (!edited)
+      return std::move(edited).error();
+    state_ = std::move(*edited);
+    return {};
   });
 }
 
@@ -146,21 +147,30 @@ Result<Placed> Draft::place(Granularity granularity, std::span<const Addr> addre
   });
 }
 
-std::span<const PlacedSection> Placed::sections() const noexcept { return state_->placed_sections; }
+std::span<const PlacedSection> Placed::sections() const noexcept {
+  state_->observed = true;
+  return state_->placed_sections;
+}
 
 namespace {
 
 Result<Linked> linked(std::unique_ptr<engine::ChangeState> state) {
   if (Result<void> done = engine::link_bytes(*state); !done)
     return std::move(done).error();
+  // What the inspector looks at is not held against the change: should it be linked anew, the inspector is asked again.
   Inspector inspector = state->inspector;
+  engine::ChangeState& inspected = *state;
+  bool observed = inspected.observed;
   Linked result(std::move(state));
-  if (inspector)
-    if (Result<void> passed = inspector(result); !passed) {
+  if (inspector) {
+    Result<void> passed = inspector(result);
+    inspected.observed = observed;
+    if (!passed) {
       Error error = std::move(passed).error();
       error.code = ErrorCode::vetoed;
       return std::move(error).within("the inspector rejects the change");
     }
+  }
   return result;
 }
 
@@ -174,11 +184,15 @@ Result<Linked> Placed::link(const Inspector& inspector) && {
   });
 }
 
-std::span<const PlacedSection> Linked::sections() const noexcept { return state_->placed_sections; }
+std::span<const PlacedSection> Linked::sections() const noexcept {
+  state_->observed = true;
+  return state_->placed_sections;
+}
 std::string_view Linked::module_name(ModuleId module) const noexcept { return state_->modules[module.index]->name; }
 const Object& Linked::object(ModuleId module) const noexcept { return state_->modules[module.index]->object; }
 
 Bytes Linked::bytes(SectionId section) const noexcept {
+  state_->observed = true;
   if (section.module.index >= state_->modules.size())
     return {};
   const link::Module& module = *state_->modules[section.module.index];
@@ -194,8 +208,15 @@ std::span<const Relocation> Linked::relocations(SectionId section) const noexcep
   return section.index < module.object_sections() ? module.object.relocations(section.index) : std::span<const Relocation>();
 }
 
-std::vector<PlacedSymbol> Linked::symbols() const { return engine::placed_symbols(*state_); }
-std::vector<LinkerEntry> Linked::entries() const { return engine::linker_entries(*state_); }
+std::vector<PlacedSymbol> Linked::symbols() const {
+  state_->observed = true;
+  return engine::placed_symbols(*state_);
+}
+
+std::vector<LinkerEntry> Linked::entries() const {
+  state_->observed = true;
+  return engine::linker_entries(*state_);
+}
 
 Result<void> Linked::copy_out(std::span<const std::span<std::byte>> buffers) const {
   return guarded([&] { return engine::copy_out(*state_, buffers); });
@@ -205,12 +226,13 @@ Result<Committed> Linked::commit(Initialize initialize) && {
   return guarded([&]() -> Result<Committed> {
     std::unique_ptr<engine::ChangeState> state = take(state_);
     // Another thread may have committed the same COMDAT groups, or taken away what this change found, since the draft: then it
-    // is drafted anew from its inputs. In the client's memory the client has to do that.
+    // is drafted anew from its inputs. Where the client knows addresses or bytes, or provides the memory, it has to do that itself.
     for (int attempt = 0;; ++attempt) {
       Result<std::vector<Module>> modules = engine::commit(*state, initialize == Initialize::run);
       if (modules)
         return Committed(std::move(*modules));
-      if (modules.error().code != ErrorCode::conflict || state->mode != engine::PlaceMode::engine || attempt == 100)
+      if (modules.error().code != ErrorCode::conflict || state->mode != engine::PlaceMode::engine || state->observed ||
+          attempt == 100)
         return std::move(modules).error();
       state->undo_draft();
       if (Result<void> drafted = engine::draft(*state); !drafted)
@@ -229,6 +251,7 @@ Module Committed::module(ModuleId id) const { return modules_[id.index]; }
 
 struct Code::State {
   std::weak_ptr<engine::EngineState> engine;
+  std::shared_ptr<engine::Machinery> machinery;
   std::vector<std::shared_ptr<engine::ModuleState>> modules;
   std::vector<std::shared_ptr<engine::ModuleState>> needed; // of the engine's, kept even when the engine is gone
 
@@ -237,10 +260,11 @@ struct Code::State {
     std::shared_ptr<engine::EngineState> alive = engine.lock();
     if (alive)
       engine::end_released(*alive, modules);
+    // What waits for the end of a thread keeps its module until then.
     for (const auto& module : modules)
-      module->release_memory();
-    for (const auto& module : needed)
-      module->pins.fetch_sub(1, std::memory_order_acq_rel);
+      if (module->pins.load(std::memory_order_acquire) == 0)
+        module->release_memory();
+    engine::unpin_needed(*machinery, needed);
     if (alive)
       engine::sweep(*alive);
   }
@@ -251,6 +275,7 @@ Result<Code> Linked::release(Initialize initialize) && {
     std::unique_ptr<engine::ChangeState> state = take(state_);
     auto code = std::make_shared<Code::State>();
     code->engine = state->engine;
+    code->machinery = state->engine->machinery;
     Result<std::vector<std::shared_ptr<engine::ModuleState>>> modules = engine::release(*state, code->needed, initialize == Initialize::run);
     if (!modules)
       return std::move(modules).error();

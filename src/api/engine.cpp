@@ -86,7 +86,7 @@ const std::string& Library::name() const noexcept { return handle_->state->name;
 Result<void> Library::search(std::vector<Source> sources) {
   return guarded([&]() -> Result<void> {
     for (const Source& source : sources)
-      if (source.state().library && source.state().library->engine != handle_->engine.get())
+      if (source.state().library && source.state().library->engine.lock() != handle_->engine)
         return Error{ErrorCode::invalid_argument, "a library can't search one of another engine"};
     auto shared = std::make_shared<const std::vector<Source>>(std::move(sources));
     std::unique_lock lock(handle_->engine->tables);
@@ -96,7 +96,7 @@ Result<void> Library::search(std::vector<Source> sources) {
 }
 
 Result<void> Library::define(std::span<const Absolute> symbols) {
-  return guarded([&] { return engine::define(*handle_->state, symbols); });
+  return guarded([&] { return engine::define(*handle_->engine, *handle_->state, symbols); });
 }
 
 namespace {

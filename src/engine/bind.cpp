@@ -9,7 +9,6 @@
 
 #include <algorithm>
 #include <map>
-#include <unordered_map>
 
 namespace tenon::engine {
 
@@ -62,56 +61,22 @@ Target target_in_change(const ChangeState& change, const Name& name, std::uint32
   return target;
 }
 
-// A module's kept sections by name, listed when they are first asked for.
-class SectionNames {
-public:
-  struct Range {
-    std::uint32_t first, last;
-  };
-
-  const Range* find(link::Module& module, std::string_view name) {
-    if (module.namesakes.empty())
-      list(module);
-    auto found = ranges_.find(name);
-    return found != ranges_.end() ? &found->second : nullptr;
-  }
-
-private:
-  void list(link::Module& module) {
-    module.namesakes.resize(module.object_sections());
-    for (std::uint32_t i : module.kept) {
-      auto [range, added] = ranges_.try_emplace(module.sections()[i].name, Range{i, i});
-      if (!added)
-        module.namesakes[range->second.last].next = i;
-      range->second.last = i;
-    }
-  }
-
-  std::unordered_map<std::string_view, Range> ranges_;
-};
-
-// __start_X and __stop_X bound the module's sections called X (of a C identifier), which lie next to each other.
-bool bind_section_bound(link::Module& module, SectionNames& names, std::string_view name, Target& target) {
-  bool start = name.starts_with("__start_"), stop = name.starts_with("__stop_");
-  if (!start && !stop)
+// __start_X and __stop_X bound the sections called X (a C identifier) of the change's modules in one library.
+bool bind_section_bound(const ChangeState& change, link::Module& module, std::uint32_t name, Target& target) {
+  auto bound = std::lower_bound(change.section_bounds.begin(), change.section_bounds.end(), name,
+                                [](const auto& entry, std::uint32_t n) { return entry.first < n; });
+  if (bound == change.section_bounds.end() || bound->first != name)
     return false;
-  const SectionNames::Range* range = names.find(module, name.substr(start ? 8 : 7));
-  if (range == nullptr)
-    return false;
-  if (!module.namesakes[range->first].bounded)
-    for (std::uint32_t i = range->first; i != 0; i = module.namesakes[i].next) {
-      module.namesakes[i].bounded = true;
-      module.namesakes[i].follows = i != range->first;
-    }
   target.kind = TargetKind::section;
   target.where = link::bound_section;
   target.address = module.bounds.size();
-  module.bounds.push_back({range->first, range->last, stop});
+  module.bounds.push_back(bound->second);
   return true;
 }
 
 // Names that mean something else in every module.
-bool bind_own(link::Module& module, SectionNames& names, std::string_view name, Target& target) {
+bool bind_own(const ChangeState& change, link::Module& module, std::uint32_t id, Target& target) {
+  std::string_view name = (*change.names)[id].view();
   if (name == "__dso_handle") {
     target.kind = TargetKind::section;
     target.where = module.synthetic_index(Synthetic::dso_handle);
@@ -128,18 +93,12 @@ bool bind_own(link::Module& module, SectionNames& names, std::string_view name, 
   }
   // The TLS ABI's name for the beginning of the module's own block, which descriptor sequences use for local-dynamic access.
   if (name == "_TLS_MODULE_BASE_") {
-    std::span<const Section> sections = module.object.sections();
-    for (std::uint32_t i = 1; i < sections.size(); ++i) {
-      bool tls = sections[i].kind == SectionKind::tls_data || sections[i].kind == SectionKind::tls_zero;
-      if (!tls || !module.places[i].kept || module.places[i].offset != 0)
-        continue;
-      target.kind = TargetKind::section;
-      target.where = i;
-      target.flags = flag::tls;
-      return true;
-    }
+    target.kind = TargetKind::section;
+    target.where = link::tls_block;
+    target.flags = flag::tls;
+    return true;
   }
-  return bind_section_bound(module, names, name, target);
+  return bind_section_bound(change, module, id, target);
 }
 
 Target target_outside(const Name& name) {
@@ -155,11 +114,25 @@ Target target_outside(const Name& name) {
   return target;
 }
 
-const Edit* bound_by_edit(const ChangeState& change, std::uint32_t module, std::string_view name) {
-  for (const Edit& edit : change.edits)
-    if (edit.kind == Edit::Kind::bind && edit.module.index == module && edit.symbol == name)
-      return &edit;
+const BoundSymbol* find_bound(const ModuleDraft& draft, std::uint32_t symbol) noexcept {
+  for (const BoundSymbol& bound : draft.bound)
+    if (bound.symbol == symbol)
+      return &bound;
   return nullptr;
+}
+
+// References of the module go where the edits say; a definition under that name stays what it was for everybody else.
+void bind_edited(ChangeState& change, std::uint32_t index) {
+  link::Module& module = *change.modules[index];
+  for (BoundSymbol& bound : change.drafts[index].bound) {
+    Target& target = module.targets[bound.symbol];
+    bool own = target.kind == TargetKind::section || (target.kind == TargetKind::fixed && module.symbols()[bound.symbol].defined());
+    bound.definition = own ? target : Target{};
+    target = {};
+    target.kind = TargetKind::fixed;
+    target.address = bound.address;
+    target.flags = flag::host;
+  }
 }
 
 // Who refers to the missing ones: a walk over all relocations, for the error only.
@@ -214,12 +187,11 @@ void allocate_commons(ChangeState& change) {
 
 void bind_targets(ChangeState& change, std::uint32_t index) {
   link::Module& module = *change.modules[index];
-  const ModuleDraft& draft = change.drafts[index];
+  ModuleDraft& draft = change.drafts[index];
+  draft.redirects.clear();
   std::uint32_t first = module.object.first_global();
   module.tls_bindings.clear();
   module.bounds.clear();
-  module.namesakes.clear();
-  SectionNames section_names;
   module.wants_dso_handle = module.wants_got_base = false;
   for (std::uint32_t i = 0; i < draft.names.size(); ++i) {
     if (draft.names[i] == link::none)
@@ -228,21 +200,43 @@ void bind_targets(ChangeState& change, std::uint32_t index) {
     Target& target = module.targets[first + i];
     if (name.module != link::none)
       target = target_in_change(change, name, index, first + i);
-    else if (target = {}; name.kind != TargetKind::missing || !bind_own(module, section_names, name.view(), target))
+    else if (target = {}; name.kind != TargetKind::missing || !bind_own(change, module, draft.names[i], target))
       target = target_outside(name);
     if (target.kind == TargetKind::thunk)
       module.wants_dso_handle = true;
     if (target.kind == TargetKind::fixed && (target.flags & flag::tls) != 0 && name.extra != link::none)
-      module.tls_bindings.push_back({first + i, change.extras[name.extra].tls_key, change.extras[name.extra].tls_static_offset});
-    if (change.edits.empty())
+      module.tls_bindings.push_back({first + i, change.extras[name.extra].tls_key, change.extras[name.extra].tls_static_offset,
+                                     change.extras[name.extra].tls_owner});
+    if (target.kind != TargetKind::module || find_bound(change.drafts[target.where], std::uint32_t(target.address)) == nullptr)
       continue;
-    if (const Edit* edit = bound_by_edit(change, index, module.symbols()[first + i].name())) {
-      target = {};
-      target.kind = TargetKind::fixed;
-      target.address = edit->address.value;
-      target.flags = flag::host;
-    }
+    // Until it is placed it counts as being anywhere in the engine's memory.
+    draft.redirects.push_back({first + i, target.where, std::uint32_t(target.address)});
+    target.kind = TargetKind::fixed;
+    target.where = 0;
+    target.address = change.engine->machinery->space->begin().value;
   }
+  bind_edited(change, index);
+}
+
+void settle_bound(ChangeState& change) noexcept {
+  for (std::size_t m = 0; m < change.drafts.size(); ++m)
+    for (BoundSymbol& bound : change.drafts[m].bound) {
+      Target& definition = bound.definition;
+      if (definition.kind != TargetKind::section)
+        continue;
+      const link::Module& module = *change.modules[m];
+      bool linkers_own = definition.where >= module.object_sections(); // as in settle_own()
+      definition.address = module.places[definition.where].address +
+                           (linkers_own ? definition.address : module.symbols()[bound.symbol].value);
+    }
+  for (std::size_t m = 0; m < change.drafts.size(); ++m)
+    for (const Redirect& redirect : change.drafts[m].redirects)
+      change.modules[m]->targets[redirect.symbol].address = definition_of(change, redirect.module, redirect.definition).address;
+}
+
+const Target& definition_of(const ChangeState& change, std::uint32_t module, std::uint32_t symbol) noexcept {
+  const BoundSymbol* bound = find_bound(change.drafts[module], symbol);
+  return bound != nullptr && bound->definition.kind != TargetKind::missing ? bound->definition : change.modules[module]->targets[symbol];
 }
 
 void list_missing(ChangeState& change) {

@@ -23,6 +23,19 @@ struct Addition {
   ModuleOptions options;
 };
 
+// A symbol whose references an edit has bound to an address; what the module itself defines by that name is still published.
+struct BoundSymbol {
+  std::uint32_t symbol;
+  std::uint64_t address;
+  link::Target definition; // kind `missing`: the module does not define it
+};
+
+// A reference to the definition of a bound symbol of this change.
+struct Redirect {
+  std::uint32_t symbol;
+  std::uint32_t module, definition; // whose, and which symbol of it
+};
+
 // What a change knows of a module beyond what the linker does.
 struct ModuleDraft {
   std::uint32_t library = 0;
@@ -31,6 +44,8 @@ struct ModuleDraft {
   std::vector<std::uint32_t> names;           // of each global symbol (index less the first global), or link::none
   std::vector<std::uint32_t> groups;          // name of each COMDAT group's signature
   std::vector<std::pair<std::string_view, SymbolRecord*>> shared_groups;
+  std::vector<BoundSymbol> bound;             // by edits
+  std::vector<Redirect> redirects;
   std::shared_ptr<ModuleState> state;         // made before bytes are written: __dso_handle holds its address
 };
 
@@ -42,6 +57,7 @@ struct ChangeState {
   std::vector<Addition> additions;
   std::vector<std::shared_ptr<ModuleState>> removals;
   std::vector<Edit> edits;
+  std::vector<std::string> edited_modules;  // beside `edits`: the name of the module, as it was when the client saw it
   std::optional<Error> misuse;              // of the calls that collected the change
 
   // From draft() on.
@@ -53,9 +69,11 @@ struct ChangeState {
   bool has_forwards = false;                // some name is, or may be, a forward reference
   std::vector<NameRecords> records;         // beside `names`, from prepare_states() on
   std::vector<const SymbolRecord*> leaving_groups; // COMDAT groups that only removed modules share, sorted
+  std::vector<std::pair<std::uint32_t, link::SectionBound>> section_bounds; // of __start_ and __stop_ names, sorted by name
   std::vector<std::uint32_t> pending;       // names that are not resolved yet
   std::vector<std::shared_ptr<ModuleState>> pins; // published modules that names were resolved to
   std::vector<Missing> missing;
+  std::vector<std::uint8_t> edits_used;     // beside `edits`: the symbol has been met
   std::vector<ModuleLayout> layouts;
   std::vector<std::vector<SectionLayout>> section_layouts;
 
@@ -73,7 +91,7 @@ struct ChangeState {
 
   // From link() on.
   Inspector inspector;
-  bool relinked = false;
+  bool observed = false;                    // the client knows addresses or bytes: they may not change any more
 
   explicit ChangeState(std::shared_ptr<EngineState> owner) : engine(std::move(owner)) {}
   ~ChangeState();
@@ -101,12 +119,16 @@ Result<std::vector<std::shared_ptr<ModuleState>>> release(ChangeState& change, s
 // Released code ends: what it referred to is no longer used by it.
 void end_released(EngineState& engine, std::span<const std::shared_ptr<ModuleState>> modules) noexcept;
 
+// Takes back what release() has pinned. If the engine is gone, those that nobody else needs end here.
+void unpin_needed(Machinery& machinery, std::vector<std::shared_ptr<ModuleState>>& needed) noexcept;
+
 // Views of a stage (views.cpp).
 std::vector<PlacedSymbol> placed_symbols(const ChangeState& change);
 std::vector<LinkerEntry> linker_entries(const ChangeState& change);
-std::vector<BlockRequest> client_requests(const ChangeState& change, Granularity granularity);
+Result<std::vector<BlockRequest>> client_requests(const ChangeState& change, Granularity granularity);
 Result<void> copy_out(const ChangeState& change, std::span<const std::span<std::byte>> buffers);
-Result<void> edit(ChangeState& change, std::vector<Edit> edits);
+// The change with more edits, drafted; `change` itself stays as it is.
+Result<std::unique_ptr<ChangeState>> edit(const ChangeState& change, std::vector<Edit> edits);
 
 // Whether a published symbol or group goes when the change is committed.
 bool leaves(const ChangeState& change, const SymbolRecord& record) noexcept;
@@ -116,13 +138,24 @@ std::vector<const SymbolRecord*> find_leaving_groups(std::span<const std::shared
 // Parts of draft(), in the order in which they run.
 Result<void> introduce_module(ChangeState& change, std::uint32_t index);  // groups, sections, symbols into names
 Result<void> resolve_names(ChangeState& change);                          // libraries, archives, host, resolvers
+Result<void> gather_named_sections(ChangeState& change);                  // what __start_ and __stop_ names bound
 void allocate_commons(ChangeState& change);                               // room for common symbols
 void bind_targets(ChangeState& change, std::uint32_t module);             // names to link::Target
+Result<void> find_sizes(ChangeState& change, std::uint32_t module);       // that relocations ask for
 void list_missing(ChangeState& change);
 Result<void> survey_and_lay_out(ChangeState& change, bool engine_memory);
 
+// Once sections have addresses: definitions that edits have hidden from their own module get theirs.
+void settle_bound(ChangeState& change) noexcept;
+// What a module defines by a symbol, as others see it.
+const link::Target& definition_of(const ChangeState& change, std::uint32_t module, std::uint32_t symbol) noexcept;
+inline const link::Target& definition_of(const ChangeState& change, const Name& name) noexcept {
+  return definition_of(change, name.module, name.symbol);
+}
+
 // Parts of commit().
 Result<void> prepare_states(ChangeState& change);  // everything that allocates
+void tie_named_sections(ChangeState& change);      // dependencies of modules whose sections lie together
 
 std::string module_context(const ChangeState& change, std::uint32_t index);
 

@@ -4,15 +4,15 @@
 // (3) under the locks: what the draft was built on is checked once more, room is reserved, then symbols are exchanged by steps
 // that can't fail; (4) without a lock: finalizers of removed modules, their memory, then initializers of added ones.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include "engine/change_state.h"
+#include "engine/forwards.h"
 
-#include "base/check.h"
 #include "base/stable_sort.h"
 
 #include <cxxabi.h>
 
 #include <algorithm>
-#include <cstring>
+#include <atomic>
+#include <deque>
 #include <unordered_set>
 
 namespace tenon::engine {
@@ -106,10 +106,6 @@ Result<void> choose_ifuncs(ChangeState& change) {
   return {};
 }
 
-bool is_new_forward(const Name& name) {
-  return name.module == link::none && name.kind == link::TargetKind::missing && name.forward && name.needed && name.address != 0;
-}
-
 // What the definitions of a change meet when they are published.
 Result<void> check_definitions(ChangeState& change) {
   if (!change.removals.empty() && find_leaving_groups(change.removals) != change.leaving_groups)
@@ -147,90 +143,6 @@ Result<void> check_pins(ChangeState& change) {
   return {};
 }
 
-// Forward symbols that this change declares for the first time.
-struct NewForward {
-  std::uint32_t name;
-  std::unique_ptr<std::byte[]> bytes;
-  SymbolRecord* record;
-};
-
-std::vector<NewForward> make_forwards(ChangeState& change) {
-  std::vector<NewForward> made;
-  for (std::uint32_t i = 0; change.has_forwards && i < change.names->size(); ++i) {
-    const Name& name = (*change.names)[i];
-    if (!is_new_forward(name))
-      continue;
-    auto bytes = std::make_unique<std::byte[]>(SymbolRecord::bytes(name.size) + sizeof(std::uint64_t));
-    SymbolRecord* record = SymbolRecord::make(bytes.get(), name.view(), name.hash);
-    record->flags = symbol_flag::forward;
-    record->slot = name.address;
-    record->trap() = change.forward_traps[made.size()]->begin.value;
-    made.push_back({i, std::move(bytes), record});
-  }
-  return made;
-}
-
-// Who refers to a forward symbol depends on the module that defines it, from now on.
-struct Adoption {
-  ModuleState* user;
-  ModuleState* definer;
-  SymbolRecord* record;
-};
-
-std::vector<Adoption> find_adoptions(ChangeState& change) {
-  std::vector<Adoption> adoptions;
-  for (std::uint32_t i = 0; change.has_forwards && i < change.names->size(); ++i) {
-    const Name& name = (*change.names)[i];
-    if (name.module == link::none || !name.forward_record)
-      continue;
-    ModuleState* definer = change.drafts[name.module].state.get();
-    for (const std::shared_ptr<ModuleState>& user : change.libraries[name.library]->modules)
-      if (std::find(user->forwards.begin(), user->forwards.end(), name.record) != user->forwards.end())
-        adoptions.push_back({user.get(), definer, name.record});
-  }
-  for (const Adoption& adoption : adoptions)
-    adoption.user->dependencies.reserve(adoption.user->dependencies.size() + adoptions.size());
-  return adoptions;
-}
-
-// The program may be changing the pointer right now: it is exchanged only if it is as it was linked.
-void fill_pointer(memory::Space& space, const ForwardPointer& pointer, std::uint64_t address) noexcept {
-  std::byte* at = space.contains({pointer.address}) ? space.writable({pointer.address}) : Addr{pointer.address}.as<std::byte*>();
-  std::uint64_t initial = pointer.initial, value = address + std::uint64_t(pointer.addend);
-  if (pointer.address % sizeof value == 0)
-    std::atomic_ref<std::uint64_t>(*reinterpret_cast<std::uint64_t*>(at)).compare_exchange_strong(initial, value, std::memory_order_release);
-  else if (std::memcmp(at, &initial, sizeof initial) == 0)
-    std::memcpy(at, &value, sizeof value);
-}
-
-void fill_forwards(ChangeState& change, const std::vector<Adoption>& adoptions) noexcept {
-  memory::Space& space = *change.engine->machinery->space;
-  for (std::uint32_t i = 0; change.has_forwards && i < change.names->size(); ++i) {
-    Name& name = (*change.names)[i];
-    if (name.module == link::none || !name.forward_record)
-      continue;
-    name.record->address = change.modules[name.module]->targets[name.symbol].address;
-    name.record->module = change.drafts[name.module].state.get();
-    name.record->flags = std::uint16_t(name.record->flags & ~symbol_flag::forward);
-    memory::WriteGuard guard(space);
-    auto* cell = reinterpret_cast<std::uint64_t*>(space.writable({name.record->slot}));
-    // Release: whoever reads the new address through the slot sees the bytes it leads to.
-    std::atomic_ref<std::uint64_t>(*cell).store(name.record->address, std::memory_order_release);
-  }
-  for (const Adoption& adoption : adoptions) {
-    {
-      memory::WriteGuard guard(space);
-      for (const ForwardPointer& pointer : adoption.user->forward_pointers)
-        if (pointer.record == adoption.record)
-          fill_pointer(space, pointer, adoption.record->address);
-    }
-    if (adoption.user == adoption.definer)
-      continue;
-    adoption.user->dependencies.push_back({adoption.definer, nullptr, adoption.record->name().data()});
-    ++adoption.definer->users;
-  }
-}
-
 void reserve_room(ChangeState& change, std::size_t forwards) {
   std::vector<std::size_t> symbols(change.libraries.size()), groups(change.libraries.size()), modules(change.libraries.size());
   for (ModuleDraft& draft : change.drafts) {
@@ -248,6 +160,8 @@ void reserve_room(ChangeState& change, std::size_t forwards) {
     // Grown by doubling: reserving exactly would copy the list at every commit.
     if (std::size_t wanted = library.modules.size() + modules[l]; wanted > library.modules.capacity())
       library.modules.reserve(std::max(wanted, library.modules.capacity() * 2));
+    if (std::size_t wanted = change.engine->module_count + change.drafts.size(); wanted > change.engine->last.capacity())
+      change.engine->last.reserve(std::max(wanted, change.engine->last.capacity() * 2));
     if (forwards != 0) {
       library.own_records.reserve(library.own_records.size() + forwards);
       library.own_slots.reserve(library.own_slots.size() + 2 * change.forward_slots.size());
@@ -255,75 +169,34 @@ void reserve_room(ChangeState& change, std::size_t forwards) {
   }
 }
 
+// For relinking: what is another module's is an address from now on, since indices into a change mean nothing after it.
+void keep_bindings(link::Module& module, ModuleState& state) noexcept {
+  state.bindings = std::move(module.targets);
+  state.places = std::move(module.places);
+  for (link::Target& target : state.bindings)
+    if (target.kind == link::TargetKind::module) {
+      target.kind = link::TargetKind::fixed;
+      target.where = 0;
+    }
+}
+
 // (3) From here on nothing fails.
 void publish(ChangeState& change, std::vector<NewForward>& forwards, const std::vector<Adoption>& adoptions) noexcept {
   fill_forwards(change, adoptions);
-  std::size_t slot = 0;
-  for (NewForward& forward : forwards) {
-    LibraryState& library = *change.libraries[(*change.names)[forward.name].library];
-    library.symbols.insert(forward.record);
-    library.own_records.push_back(std::move(forward.bytes));
-    library.own_slots.push_back(std::move(change.forward_slots[slot]));
-    library.own_slots.push_back(std::move(change.forward_traps[slot++]));
-  }
+  publish_forwards(change, forwards);
   for (std::size_t m = 0; m < change.drafts.size(); ++m) {
     ModuleDraft& draft = change.drafts[m];
     LibraryState& library = *change.libraries[draft.library];
     ModuleState& state = *draft.state;
-    state.bindings = std::move(change.modules[m]->targets);
-    state.places = std::move(change.modules[m]->places);
+    keep_bindings(*change.modules[m], state);
     state.for_each_record([&](SymbolRecord& record) {
       ((record.flags & symbol_flag::group) != 0 ? library.groups : library.symbols).insert(&record);
     });
     state.sequence = change.engine->next_sequence++;
     state.index = std::uint32_t(library.modules.size());
     library.modules.push_back(draft.state);
+    ++change.engine->module_count;
     state.live.store(true, std::memory_order_release);
-  }
-}
-
-void note_forwards(ChangeState& change, const std::vector<NewForward>& fresh) {
-  if (!change.has_forwards)
-    return;
-  for (ModuleDraft& draft : change.drafts)
-    for (std::uint32_t id : draft.names) {
-      if (id == link::none)
-        continue;
-      const Name& name = (*change.names)[id];
-      if (name.module != link::none)
-        continue;
-      if (name.forward_record)
-        draft.state->forwards.push_back(name.record);
-      for (const NewForward& forward : fresh)
-        if (forward.name == id)
-          draft.state->forwards.push_back(forward.record);
-    }
-}
-
-// Read-only data can be filled later through the linker's own view only.
-bool can_fill(const ChangeState& change, const link::SectionPlace& place) {
-  return place.run == link::Run::data ||
-         (change.mode == PlaceMode::engine && change.engine->machinery->space->mapping() == memory::Mapping::dual);
-}
-
-void note_forward_pointers(ChangeState& change, const std::vector<NewForward>& fresh) {
-  for (std::size_t m = 0; m < change.drafts.size(); ++m) {
-    const link::Module& module = *change.modules[m];
-    ModuleDraft& draft = change.drafts[m];
-    for (const link::SlotPointer& pointer : module.slot_pointers) {
-      std::uint32_t id = draft.names[pointer.symbol - module.object.first_global()];
-      const Name& name = (*change.names)[id];
-      SymbolRecord* record = name.forward_record ? name.record : nullptr;
-      for (const NewForward& forward : fresh)
-        if (forward.name == id)
-          record = forward.record;
-      const link::SectionPlace& place = module.places[pointer.section];
-      if (record == nullptr || !can_fill(change, place))
-        continue;
-      std::uint64_t initial = 0;
-      std::memcpy(&initial, place.local + pointer.offset, sizeof initial);
-      draft.state->forward_pointers.push_back({record, place.address + pointer.offset, pointer.addend, initial});
-    }
   }
 }
 
@@ -365,6 +238,16 @@ std::vector<PendingCall> collect_initializers(ChangeState& change, bool initiali
   return calls;
 }
 
+// The modules are committed: whatever memory is left, the client must be told so, if in the few letters that need none.
+Error initializer_threw(const ModuleState& module, const char* what) {
+  try {
+    return {ErrorCode::initializer, "a static initializer of " + module.name + " threw" + (what != nullptr ? ": " : "") +
+                                        (what != nullptr ? what : "")};
+  } catch (const std::bad_alloc&) {
+    return {ErrorCode::initializer, "it threw"};
+  }
+}
+
 // (4)
 Result<void> run_initializers(ChangeState& change, const std::vector<PendingCall>& calls) {
   for (ModuleDraft& draft : change.drafts)
@@ -376,15 +259,31 @@ Result<void> run_initializers(ChangeState& change, const std::vector<PendingCall
     } catch (const abi::__forced_unwind&) {
       throw;
     } catch (const std::exception& thrown) {
-      return Error{ErrorCode::initializer, "a static initializer of " + call.module->name + " threw: " + thrown.what()};
+      return initializer_threw(*call.module, thrown.what());
     } catch (...) {
-      return Error{ErrorCode::initializer, "a static initializer of " + call.module->name + " threw"};
+      return initializer_threw(*call.module, nullptr);
     }
   }
   return {};
 }
 
-Result<void> make_ready(ChangeState& change) {
+bool has_ifuncs(const ChangeState& change) noexcept {
+  return std::any_of(change.modules.begin(), change.modules.end(), [](const auto& module) { return !module->ifuncs.empty(); });
+}
+
+// Before any of the new code runs: what it may call must be there, and stay until the change is committed or has failed.
+Result<void> pin_references(ChangeState& change, std::deque<Pin>& pins) {
+  std::lock_guard lock(change.engine->commit_mutex);
+  std::shared_lock tables(change.engine->tables);
+  if (Result<void> found = check_references(change); !found)
+    return found;
+  for (const std::shared_ptr<ModuleState>& pin : change.pins)
+    pins.emplace_back(change.engine, pin);
+  return {};
+}
+
+// `pins` is cleared by the caller, without a lock.
+Result<void> make_ready(ChangeState& change, std::deque<Pin>& pins) {
   if (change.mode == PlaceMode::addresses)
     return Error{ErrorCode::invalid_argument, "a change that was placed at plain addresses can be copied out, not committed"};
   if (Result<void> prepared = prepare_states(change); !prepared)
@@ -394,13 +293,18 @@ Result<void> make_ready(ChangeState& change) {
       return published;
   if (Result<void> registered = register_frames(change); !registered)
     return registered;
+  if (!has_ifuncs(change))
+    return {};
+  if (Result<void> pinned = pin_references(change, pins); !pinned)
+    return pinned;
   return choose_ifuncs(change);
 }
 
 } // namespace
 
 Result<std::vector<Module>> commit(ChangeState& change, bool initialize) {
-  if (Result<void> ready = make_ready(change); !ready)
+  std::deque<Pin> pins;
+  if (Result<void> ready = make_ready(change, pins); !ready)
     return std::move(ready).error();
   EngineState& engine = *change.engine;
   std::vector<NewForward> forwards = make_forwards(change);
@@ -434,6 +338,7 @@ Result<std::vector<Module>> commit(ChangeState& change, bool initialize) {
       unpublish(engine, removal);
     publish(change, forwards, adoptions);
   }
+  pins.clear();
   if (!removal.modules.empty())
     retire(engine, removal);
   if (initialize)
@@ -465,22 +370,42 @@ void pin_closure(std::span<const std::shared_ptr<ModuleState>> from, std::vector
     for (const SymbolRecord* group : module->groups)
       need(group->module);
   }
-  for (const std::shared_ptr<ModuleState>& module : found)
+  std::sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a->sequence < b->sequence; });
+  std::lock_guard lock(endings());
+  for (const std::shared_ptr<ModuleState>& module : found) {
     module->pins.fetch_add(1, std::memory_order_relaxed);
+    ++module->codes;
+  }
   needed = std::move(found);
 }
 
 } // namespace
 
 void end_released(EngineState& engine, std::span<const std::shared_ptr<ModuleState>> modules) noexcept {
+  std::lock_guard lock(engine.commit_mutex);
+  std::unique_lock tables(engine.tables);
+  for (const std::shared_ptr<ModuleState>& module : modules) {
+    uncount_references(*module);
+    module->groups.clear();
+    module->dependencies.clear();
+  }
+}
+
+void unpin_needed(Machinery& machinery, std::vector<std::shared_ptr<ModuleState>>& needed) noexcept {
+  auto ours = needed.begin();
   {
-    std::lock_guard lock(engine.commit_mutex);
-    std::unique_lock tables(engine.tables);
-    for (const std::shared_ptr<ModuleState>& module : modules) {
-      uncount_references(*module);
-      module->groups.clear();
-      module->dependencies.clear();
-    }
+    std::lock_guard lock(endings());
+    ours = std::partition(needed.begin(), needed.end(), [&](const std::shared_ptr<ModuleState>& module) {
+      return --module->codes == 0 && machinery.ended;
+    });
+  }
+  std::sort(needed.begin(), ours, [](const auto& a, const auto& b) { return a->sequence < b->sequence; });
+  // All of them before any memory goes: one's finalizers may call another.
+  finalize_all({needed.begin(), ours});
+  for (auto module = needed.begin(); module != needed.end(); ++module) {
+    bool last = (*module)->pins.fetch_sub(1, std::memory_order_acq_rel) == 1;
+    if (last && module < ours)
+      (*module)->release_memory();
   }
 }
 
@@ -490,7 +415,8 @@ Result<std::vector<std::shared_ptr<ModuleState>>> release(ChangeState& change, s
     return Error{ErrorCode::invalid_argument, "a change that removes modules is committed, not released"};
   if (!change.forward_slots.empty())
     return Error{ErrorCode::invalid_argument, "released code can't have forward references: nothing later can define them"};
-  if (Result<void> ready = make_ready(change); !ready)
+  std::deque<Pin> pins;
+  if (Result<void> ready = make_ready(change, pins); !ready)
     return std::move(ready).error();
   std::vector<std::shared_ptr<ModuleState>> states;
   for (const ModuleDraft& draft : change.drafts)
@@ -507,6 +433,7 @@ Result<std::vector<std::shared_ptr<ModuleState>>> release(ChangeState& change, s
       draft.state->sequence = change.engine->next_sequence++;
     }
   }
+  pins.clear();
   if (initialize)
     if (Result<void> initialized = run_initializers(change, initializers); !initialized) {
       finalize_all(states);

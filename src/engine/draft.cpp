@@ -25,6 +25,7 @@ void begin_modules(ChangeState& change) {
     draft.options = addition.options;
   }
   change.names.emplace(globals);
+  change.edits_used.assign(change.edits.size(), 0);
 }
 
 link::Reach engine_reach(const EngineState& engine) {
@@ -135,6 +136,8 @@ Result<void> survey_and_lay_out(ChangeState& change, bool engine_memory) {
       bind_targets(change, m); // just before its survey, while its tables are in the cache
     Result<void> done = link::survey(module, reach);
     if (done)
+      done = find_sizes(change, m);
+    if (done)
       done = link::lay_out(module);
     if (!done)
       return std::move(done).error().within(module_context(change, m));
@@ -151,6 +154,21 @@ Result<void> check_libraries(const ChangeState& change) {
 
 namespace {
 
+// Modules out of archives come and go with what is needed, so that an edit may find its module replaced by another.
+Result<void> check_edits(const ChangeState& change) {
+  for (std::size_t i = 0; i < change.edits.size(); ++i) {
+    const Edit& edit = change.edits[i];
+    const std::string& module = change.edited_modules[i];
+    if (edit.module.index >= change.modules.size() || change.modules[edit.module.index]->name != module)
+      return Error{ErrorCode::invalid_argument, "an edit of '" + edit.symbol + "' names module " + module + ", number " +
+                                                    std::to_string(edit.module.index) +
+                                                    ", which is not there, or not by that number, once the edits are made"};
+    if (change.edits_used[i] == 0)
+      return Error{ErrorCode::invalid_argument, "module " + module + " has no global symbol '" + edit.symbol + "' that an edit could be of"};
+  }
+  return {};
+}
+
 Result<void> draft_once(ChangeState& change) {
   if (Result<void> open = check_open(change); !open)
     return open;
@@ -162,6 +180,10 @@ Result<void> draft_once(ChangeState& change) {
       return std::move(introduced).error().within(module_context(change, m));
   if (Result<void> resolved = resolve_names(change); !resolved)
     return resolved;
+  if (Result<void> gathered = gather_named_sections(change); !gathered)
+    return gathered;
+  if (Result<void> edited = check_edits(change); !edited)
+    return edited;
   allocate_commons(change);
   if (Result<void> surveyed = survey_and_lay_out(change, true); !surveyed)
     return surveyed;
@@ -192,6 +214,10 @@ std::uint32_t ChangeState::library_index(const std::shared_ptr<LibraryState>& li
 }
 
 void ChangeState::undo_draft() noexcept {
+  // IFUNC resolvers of modules that were not committed may have run, and have registered handlers.
+  for (ModuleDraft& draft : drafts)
+    if (draft.state != nullptr && draft.state->sequence == 0)
+      finalize_all({&draft.state, 1});
   if (placements_owned && memory != nullptr)
     for (const Placement& placement : placements)
       memory->release(placement);
@@ -211,6 +237,7 @@ void ChangeState::undo_draft() noexcept {
   modules.clear();
   pins.clear();
   pending.clear();
+  section_bounds.clear();
   extras.clear();
   has_forwards = false;
   records.clear();

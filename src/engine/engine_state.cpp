@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "engine/engine_state.h"
 
-#include "base/check.h"
+#include "engine/forwards.h"
 #include "engine/tls.h"
 #include "link/arch/arch.h"
 
@@ -34,11 +34,14 @@ Result<std::shared_ptr<Machinery>> make_machinery(const memory::SpaceOptions& op
   return machinery;
 }
 
-void collect_all_modules(EngineState& engine, std::vector<std::shared_ptr<ModuleState>>& all) {
+// Into room that is there.
+void collect_all_modules(EngineState& engine) noexcept {
   for (const std::weak_ptr<LibraryState>& weak : engine.libraries)
-    if (std::shared_ptr<LibraryState> library = weak.lock())
-      std::move(library->modules.begin(), library->modules.end(), std::back_inserter(all));
-  std::move(engine.removed.begin(), engine.removed.end(), std::back_inserter(all));
+    if (std::shared_ptr<LibraryState> library = weak.lock()) {
+      std::move(library->modules.begin(), library->modules.end(), std::back_inserter(engine.last));
+      library->modules.clear();
+    }
+  std::move(engine.removed.begin(), engine.removed.end(), std::back_inserter(engine.last));
 }
 
 } // namespace
@@ -55,8 +58,14 @@ Result<std::shared_ptr<EngineState>> EngineState::create(const Options& options)
     return std::move(machinery).error().within("creating an engine");
   engine->machinery = std::move(*machinery);
   engine->options.reservation_bytes = engine->machinery->space->end() - engine->machinery->space->begin();
-  link::arch::tls_entry_points = {tls_get_addr_entry(), tls_descriptor_entry()};
-  register_for_fork(*engine);
+  // Once, before the first engine links anything: it is read without a lock.
+  static const bool entered = (link::arch::tls_entry_points = {tls_get_addr_entry(), tls_descriptor_entry()}, true);
+  (void)entered;
+  Result<void> ready = ready_tls();
+  if (ready)
+    ready = register_for_fork(*engine);
+  if (!ready)
+    return std::move(ready).error().within("creating an engine");
   return engine;
 }
 
@@ -65,18 +74,23 @@ EngineState::~EngineState() {
   for (const std::weak_ptr<LibraryState>& weak : libraries)
     if (std::shared_ptr<LibraryState> library = weak.lock())
       library->sources = nullptr; // libraries may search each other in cycles
-  std::vector<std::shared_ptr<ModuleState>> all;
-  collect_all_modules(*this, all);
+  collect_all_modules(*this);
   // Modules that released code refers to end with that code.
-  auto pinned = std::partition(all.begin(), all.end(),
-                               [](const std::shared_ptr<ModuleState>& module) { return module->pins.load(std::memory_order_acquire) == 0; });
-  std::sort(all.begin(), pinned, [](const auto& a, const auto& b) { return a->sequence < b->sequence; });
-  finalize_all({all.begin(), pinned});
-  for (const std::shared_ptr<ModuleState>& module : all) {
-    module->live.store(false, std::memory_order_release);
-    module->dependencies.clear();
-    if (module->pins.load(std::memory_order_acquire) == 0)
-      module->release_memory();
+  auto ours = last.end();
+  if (machinery) {
+    std::lock_guard lock(endings());
+    machinery->ended = true;
+    ours = std::partition(last.begin(), last.end(), [](const std::shared_ptr<ModuleState>& module) { return module->codes == 0; });
+    for (auto module = ours; module != last.end(); ++module)
+      (*module)->live.store(false, std::memory_order_release);
+  }
+  std::sort(last.begin(), ours, [](const auto& a, const auto& b) { return a->sequence < b->sequence; });
+  finalize_all({last.begin(), ours});
+  for (auto module = last.begin(); module != ours; ++module) {
+    (*module)->live.store(false, std::memory_order_release);
+    // What a finalizer has left for the end of this thread keeps the module until then.
+    if ((*module)->pins.load(std::memory_order_acquire) == 0)
+      (*module)->release_memory();
   }
 }
 
@@ -87,7 +101,7 @@ std::shared_ptr<LibraryState> EngineState::library(std::string_view name) {
       return found->second;
   auto library = std::make_shared<LibraryState>();
   library->name = name;
-  library->engine = this;
+  library->engine = weak_from_this();
   static const auto process = std::make_shared<const std::vector<Source>>(1, Source::process());
   library->sources = process;
   if (libraries.size() == libraries.capacity())
@@ -121,13 +135,13 @@ Result<void> close_library(EngineState& engine, const std::shared_ptr<LibrarySta
 namespace {
 
 // A symbol of the client's, in a record of the library's own.
-Result<SymbolRecord*> make_absolute(LibraryState& library, const Absolute& symbol) {
+Result<SymbolRecord*> make_absolute(EngineState& engine, LibraryState& library, const Absolute& symbol) {
   auto bytes = std::make_unique<std::byte[]>(SymbolRecord::bytes(symbol.name.size()));
   SymbolRecord* record = SymbolRecord::make(bytes.get(), symbol.name, hash_name(symbol.name));
   record->address = symbol.address.value;
   record->flags = symbol.rebindable ? symbol_flag::rebindable : std::uint16_t(0);
   if (symbol.rebindable) {
-    Result<OwnedBlock> slot = OwnedBlock::allocate(library.engine->machinery, memory::AreaKind::slots, 8, 8, 0);
+    Result<OwnedBlock> slot = OwnedBlock::allocate(engine.machinery, memory::AreaKind::slots, 8, 8, 0);
     if (!slot)
       return std::move(slot).error();
     record->slot = (*slot)->begin.value;
@@ -137,17 +151,9 @@ Result<SymbolRecord*> make_absolute(LibraryState& library, const Absolute& symbo
   return record;
 }
 
-void store_slot(memory::Space& space, const SymbolRecord& record) noexcept {
-  memory::WriteGuard guard(space);
-  auto* cell = reinterpret_cast<std::uint64_t*>(space.writable({record.slot}));
-  // Release: code that loads the new address sees what the client wrote there before.
-  std::atomic_ref<std::uint64_t>(*cell).store(record.address, std::memory_order_release);
-}
-
 } // namespace
 
-Result<void> define(LibraryState& library, std::span<const Absolute> symbols) {
-  EngineState& engine = *library.engine;
+Result<void> define(EngineState& engine, LibraryState& library, std::span<const Absolute> symbols) {
   std::lock_guard lock(engine.commit_mutex);
   std::vector<SymbolRecord*> records(symbols.size());
   std::unordered_set<std::string_view> seen;
@@ -155,7 +161,8 @@ Result<void> define(LibraryState& library, std::span<const Absolute> symbols) {
     if (symbols[i].name.empty() || !seen.insert(symbols[i].name).second)
       return Error{ErrorCode::duplicate, "define() got '" + std::string(symbols[i].name) + "' twice, or without a name"};
     SymbolRecord* there = library.symbols.find(symbols[i].name, hash_name(symbols[i].name));
-    if (there != nullptr && ((there->flags & symbol_flag::rebindable) == 0 || !symbols[i].rebindable))
+    bool rebound = there != nullptr && (there->flags & symbol_flag::rebindable) != 0 && symbols[i].rebindable;
+    if (there != nullptr && (there->flags & symbol_flag::forward) == 0 && !rebound)
       return Error{ErrorCode::duplicate, "'" + std::string(symbols[i].name) + "' is defined already" +
                                              (there->module != nullptr ? " by " + there->module->name : ", and not as rebindable")};
     records[i] = there;
@@ -174,7 +181,7 @@ Result<void> define(LibraryState& library, std::span<const Absolute> symbols) {
     for (std::size_t i = 0; i < symbols.size(); ++i) {
       if (records[i] != nullptr)
         continue;
-      Result<SymbolRecord*> made = make_absolute(library, symbols[i]);
+      Result<SymbolRecord*> made = make_absolute(engine, library, symbols[i]);
       if (!made) {
         undo();
         return std::move(made).error();
@@ -186,13 +193,15 @@ Result<void> define(LibraryState& library, std::span<const Absolute> symbols) {
     throw;
   }
   for (std::size_t i = 0; i < symbols.size(); ++i)
-    if (records[i] != nullptr) {
+    if (records[i] != nullptr && (records[i]->flags & symbol_flag::forward) != 0) {
+      define_forward(*engine.machinery->space, library, *records[i], symbols[i]);
+    } else if (records[i] != nullptr) {
       records[i]->address = symbols[i].address.value;
-      store_slot(*engine.machinery->space, *records[i]);
+      store_slot(*engine.machinery->space, records[i]->slot, records[i]->address);
     }
   for (SymbolRecord* record : fresh) {
     if (record->slot != 0)
-      store_slot(*engine.machinery->space, *record);
+      store_slot(*engine.machinery->space, record->slot, record->address);
     library.symbols.insert(record);
   }
   return {};

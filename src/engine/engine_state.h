@@ -23,7 +23,7 @@ namespace tenon::engine {
 
 struct LibraryState {
   std::string name;
-  EngineState* engine = nullptr;
+  std::weak_ptr<EngineState> engine;   // a Source may keep the library for longer
 
   // Under EngineState::tables.
   SymbolTable symbols;
@@ -54,6 +54,8 @@ struct EngineState : std::enable_shared_from_this<EngineState> {
                                                         // capacity for all libraries
   ModuleList removed; // being finalized, or pinned, or COMDAT groups of theirs are shared, or needed by one of these
   std::uint64_t next_sequence = 1;
+  std::size_t module_count = 0;                         // published and removed ones
+  std::vector<std::shared_ptr<ModuleState>> last;       // room for all of them: the engine's end must not need memory
 
   ~EngineState();
 
@@ -90,10 +92,10 @@ void uncount_references(const ModuleState& module) noexcept;
 Result<void> close_library(EngineState& engine, const std::shared_ptr<LibraryState>& library);
 
 // Defines absolute symbols. Errors: duplicate, exhausted.
-Result<void> define(LibraryState& library, std::span<const Absolute> symbols);
+Result<void> define(EngineState& engine, LibraryState& library, std::span<const Absolute> symbols);
 
 // Around fork: every engine's locks are taken, so that the child finds them free and what they guard whole.
-void register_for_fork(EngineState& engine); // may throw std::bad_alloc
+Result<void> register_for_fork(EngineState& engine); // may throw std::bad_alloc. Errors: system
 void unregister_for_fork(EngineState& engine) noexcept;
 
 } // namespace tenon::engine

@@ -96,8 +96,11 @@ int cxa_thread_atexit(void (*function)(void*), void* object, void* dso_handle) n
   if (module == nullptr)
     return __cxa_thread_atexit_impl(function, object, dso_handle);
   std::shared_ptr<LibraryState> library = module->library.lock();
-  std::shared_ptr<EngineState> engine = library ? library->engine->weak_from_this().lock() : nullptr;
-  auto* entry = new (std::nothrow) ThreadExit{function, object, Pin(std::move(engine), module->weak_from_this().lock())};
+  std::shared_ptr<EngineState> engine = library ? library->engine.lock() : nullptr;
+  std::shared_ptr<ModuleState> state = module->weak_from_this().lock();
+  if (state == nullptr)
+    return -1; // nobody could keep the module for it
+  auto* entry = new (std::nothrow) ThreadExit{function, object, Pin(std::move(engine), std::move(state))};
   if (entry == nullptr)
     return -1;
   int status = __cxa_thread_atexit_impl(run_thread_exit, entry, &__dso_handle);

@@ -7,13 +7,14 @@
 #include "engine/engine_state.h"
 #include "engine/tls.h"
 
-#include "base/check.h"
+#include "base/fault.h"
 
 #include <pthread.h>
 
 #include <algorithm>
 #include <mutex>
 #include <new>
+#include <system_error>
 #include <vector>
 
 namespace tenon::engine {
@@ -37,12 +38,14 @@ void before_fork() {
     engine->commit_mutex.lock();
     engine->tables.lock();
   }
+  endings().lock();
   lock_tls();
 }
 
 void after_fork_in_parent() {
   Registry& all = registry();
   unlock_tls();
+  endings().unlock();
   for (auto engine = all.engines.rbegin(); engine != all.engines.rend(); ++engine) {
     (*engine)->tables.unlock();
     (*engine)->commit_mutex.unlock();
@@ -54,6 +57,7 @@ void after_fork_in_child() {
   Registry& all = registry();
   forget_other_threads_tls();
   unlock_tls();
+  endings().unlock();
   for (auto engine = all.engines.rbegin(); engine != all.engines.rend(); ++engine) {
     // glibc tells a writer's unlock from a reader's by the thread's id, and the child's thread has another one: the lock is
     // made anew. Nobody else is there to hold it or to wait for it.
@@ -65,12 +69,24 @@ void after_fork_in_child() {
 
 } // namespace
 
-void register_for_fork(EngineState& engine) {
+Result<void> register_for_fork(EngineState& engine) {
   Registry& all = registry();
-  static const int registered = pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
-  TENON_CHECK(registered == 0, "no memory for fork handlers");
+  // Not under the registry's mutex, which a fork takes while the C library's list of handlers is locked. An engine that is made
+  // after a failure tries again.
+  static std::mutex once;
+  static bool registered = false;
+  {
+    std::lock_guard lock(once);
+    if (!registered) {
+      int reason = base::fault::injected() ? errno : pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+      if (reason != 0)
+        return Error{ErrorCode::system, "pthread_atfork: " + std::generic_category().message(reason)};
+      registered = true;
+    }
+  }
   std::lock_guard lock(all.mutex);
   all.engines.push_back(&engine);
+  return {};
 }
 
 void unregister_for_fork(EngineState& engine) noexcept {

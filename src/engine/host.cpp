@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "engine/host.h"
 
+#include "base/fault.h"
 #include "engine/compiler_helpers.h"
 #include "engine/exit_handlers.h"
 #include "engine/tls.h"
@@ -9,6 +10,10 @@
 #include <dlfcn.h>
 #include <link.h>
 #include <pthread.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
 
 namespace tenon::engine {
 
@@ -56,13 +61,14 @@ void* measure(void* data) {
   return nullptr;
 }
 
-bool same_in_other_thread(void* handle, const char* name, std::int64_t offset) noexcept {
+void measure_in_other_thread(void* handle, const char* name, HostSymbol& symbol) noexcept {
   OtherThread other{handle, name};
   pthread_t thread;
-  if (pthread_create(&thread, nullptr, measure, &other) != 0)
-    return false;
+  symbol.failure = base::fault::injected() ? errno : pthread_create(&thread, nullptr, measure, &other);
+  if (symbol.failure != 0)
+    return;
   pthread_join(thread, nullptr);
-  return other.offset == offset;
+  symbol.tls_static = other.offset == symbol.tls_static_offset;
 }
 
 } // namespace
@@ -92,7 +98,7 @@ std::optional<HostSymbol> host_symbol(void* handle, const char* name, bool tls) 
   symbol.tls = true;
   symbol.tls_module = search.module;
   symbol.tls_static_offset = std::int64_t(symbol.address - thread_pointer());
-  symbol.tls_static = same_in_other_thread(handle, name, symbol.tls_static_offset);
+  measure_in_other_thread(handle, name, symbol);
   symbol.address = search.offset;
   return symbol;
 }
@@ -102,12 +108,30 @@ std::optional<HostSymbol> compiler_helper(std::string_view name) noexcept {
   return address != 0 ? std::optional(HostSymbol{address}) : std::nullopt;
 }
 
-bool is_host_data(std::uint64_t address) noexcept {
+namespace {
+
+const ElfW(Sym)* symbol_at(std::uint64_t address) noexcept {
   Dl_info info;
   const ElfW(Sym)* symbol = nullptr;
-  return dladdr1(reinterpret_cast<void*>(address), &info, const_cast<void**>(reinterpret_cast<const void**>(&symbol)),
-                 RTLD_DL_SYMENT) != 0 &&
-         symbol != nullptr && ELF64_ST_TYPE(symbol->st_info) == STT_OBJECT;
+  if (dladdr1(reinterpret_cast<void*>(address), &info, const_cast<void**>(reinterpret_cast<const void**>(&symbol)), RTLD_DL_SYMENT) == 0)
+    return nullptr;
+  return reinterpret_cast<std::uint64_t>(info.dli_saddr) == address ? symbol : nullptr;
+}
+
+} // namespace
+
+const char* newest_version(std::span<char* const> paths) noexcept {
+  return *std::max_element(paths.begin(), paths.end(), [](const char* a, const char* b) { return strverscmp(a, b) < 0; });
+}
+
+bool is_host_data(std::uint64_t address) noexcept {
+  const ElfW(Sym)* symbol = symbol_at(address);
+  return symbol != nullptr && ELF64_ST_TYPE(symbol->st_info) == STT_OBJECT;
+}
+
+std::optional<std::uint64_t> host_size(std::uint64_t address) noexcept {
+  const ElfW(Sym)* symbol = symbol_at(address);
+  return symbol != nullptr && symbol->st_size != 0 ? std::optional<std::uint64_t>(symbol->st_size) : std::nullopt;
 }
 
 } // namespace tenon::engine

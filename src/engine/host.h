@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string_view>
 
 namespace tenon::engine {
@@ -16,6 +17,7 @@ struct HostSymbol {
   std::uint64_t tls_module = 0;  // glibc's
   std::int64_t tls_static_offset = 0;
   bool tls_static = false;       // the offset from the thread pointer is the same in all threads
+  int failure = 0;               // errno, if that could not be found out
 };
 
 // Names that must be given our own meaning whatever the process has: thread-local access, exit handlers.
@@ -27,7 +29,13 @@ std::optional<HostSymbol> host_symbol(void* handle, const char* name, bool tls) 
 // Functions of the compiler's support library that shared libraries do not export (__udivti3 and its kin).
 std::optional<HostSymbol> compiler_helper(std::string_view name) noexcept;
 
+// The path of the newest version, of at least one: folders are named by them, and 12 comes after 9.
+const char* newest_version(std::span<char* const> paths) noexcept;
+
 // Whether a data object of the host begins at the address, as far as its symbol tables tell. Slow: a search of the tables.
 bool is_host_data(std::uint64_t address) noexcept;
+
+// The size of what begins at the address, if the host's symbol tables tell. As slow.
+std::optional<std::uint64_t> host_size(std::uint64_t address) noexcept;
 
 } // namespace tenon::engine

@@ -7,7 +7,8 @@
 // Where a number does not fit its field, the word's addend is `escape`, and the full relocation stands in a side table, in order.
 // The bytes that a relocation replaced need not be kept: fields of RELA relocations hold nothing of their own, and relaxed
 // instructions (GOTPCRELX) and thunked ones can be told back from what they became, their type and their addend.
-// The names are the object's; what a symbol is bound to is kept beside them, so that the object can go.
+// No names are kept: a symbol is its index in the object, and what that was bound to is kept beside the words
+// (ModuleState::bindings, with final addresses), so that the object can go.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 

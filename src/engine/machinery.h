@@ -13,6 +13,7 @@ namespace tenon::engine {
 struct Machinery {
   std::shared_ptr<memory::Space> space;
   std::optional<notify::Frames> frames; // none: the engine registers no unwind information
+  bool ended = false;                   // the engine is at its end: who is still needed ends without it; under endings()
 };
 
 // A block that frees itself, and withdraws its frames first.

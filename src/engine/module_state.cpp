@@ -32,11 +32,9 @@ void call(const InitCall& finalizer) { reinterpret_cast<void (*)()>(finalizer.fu
 } // namespace
 
 ModuleState::~ModuleState() {
-  // Only if nobody has ended it: released code that its engine did not outlive.
+  // Finalizers have run, or never will: they may ask for the module's owner, which there is none of any more. What a pending
+  // thread exit has registered late goes here.
   run_own_exit_handlers(*this);
-  if (begin_finalizers(*this))
-    for (const InitCall& finalizer : finalizers)
-      call(finalizer);
   release_memory();
 }
 
@@ -66,10 +64,15 @@ void finalize_all(std::span<const std::shared_ptr<ModuleState>> modules) noexcep
 }
 
 void ModuleState::release_memory() noexcept {
-  tls = {};
+  tls.reset();
   client = {};
   for (OwnedBlock& block : blocks)
     block.reset();
+}
+
+std::mutex& endings() noexcept {
+  static constinit std::mutex mutex;
+  return mutex;
 }
 
 ModuleState* module_of_dso_handle(const void* dso_handle) noexcept {

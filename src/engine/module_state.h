@@ -15,6 +15,7 @@
 
 #include <atomic>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -27,7 +28,7 @@ struct EngineState;
 struct Dependency {
   ModuleState* module = nullptr;
   SymbolRecord* group = nullptr;  // set: the reference is to this group of `module`
-  const char* symbol = nullptr;   // one of the symbols referred to; the record's, so it lives as long as the dependency
+  const char* symbol = nullptr;   // one of the symbols referred to; the record's, or among the user's texts: lives as long as this
 };
 
 struct InitCall {
@@ -69,7 +70,7 @@ struct ModuleState : std::enable_shared_from_this<ModuleState> {
   // Memory. Destroyed in the reverse order: first the TLS key, then client memory, blocks last.
   std::array<OwnedBlock, link::runs> blocks;
   ClientMemory client;
-  TlsKey tls;
+  std::shared_ptr<TlsBlock> tls;     // shared by the modules of a change if need be; null: no thread-local variables
   std::uint64_t dso_handle = 0;
 
   // What it defines: records one after another, in one allocation.
@@ -85,9 +86,11 @@ struct ModuleState : std::enable_shared_from_this<ModuleState> {
 
   // Under commit_mutex.
   std::vector<Dependency> dependencies;
+  std::vector<std::unique_ptr<char[]>> texts; // symbols of dependencies that have no record
   std::vector<SymbolRecord*> groups;   // COMDAT groups that it provides or shares
   std::vector<ForwardPointer> forward_pointers;
   std::vector<SymbolRecord*> forwards; // forward symbols that it refers to
+  std::vector<SymbolRecord*> filled;   // forward symbols that others had declared and it defines
   std::uint32_t users = 0;             // dependencies on it, other than through groups, of modules that are not removed
   std::uint32_t index = 0;             // in its library
   bool removed = false;                // in EngineState::removed
@@ -96,7 +99,8 @@ struct ModuleState : std::enable_shared_from_this<ModuleState> {
   bool reachable = false;              // scratch of the sweep over removed modules, as is the next one
   ModuleState* next_reachable = nullptr;
 
-  std::atomic<std::uint32_t> pins{0};  // handles and pending thread exits that need its memory
+  std::atomic<std::uint32_t> pins{0};  // handles, pending thread exits and released code that need its memory
+  std::uint32_t codes = 0;             // released code that needs it, under endings(): its finalizers run after the last
   std::atomic<bool> live{false};       // published and not removed
   std::atomic<bool> has_exit_handlers{false};
   std::atomic<bool> initialized{false};
@@ -112,6 +116,8 @@ struct ModuleState : std::enable_shared_from_this<ModuleState> {
     }
   }
 
+  std::uint64_t tls_key() const noexcept { return tls != nullptr ? tls->key.value() : 0; }
+
   // Gives its memory back; what is known of it stays.
   void release_memory() noexcept;
 };
@@ -121,7 +127,11 @@ struct ModuleState : std::enable_shared_from_this<ModuleState> {
 // no lock is held.
 void finalize_all(std::span<const std::shared_ptr<ModuleState>> modules) noexcept;
 
-// Keeps a module's memory, and its engine, while somebody may call into it.
+// Who ends a module that released code needs is settled once: the engine at its end, or else the last such code. Process-wide,
+// because either outlives the other; inside of all the engine's locks.
+std::mutex& endings() noexcept;
+
+// Keeps a module's memory, and its engine if there is one still, while somebody may call into it.
 class Pin {
 public:
   Pin(std::shared_ptr<EngineState> engine, std::shared_ptr<ModuleState> module) noexcept;

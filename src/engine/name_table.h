@@ -53,6 +53,7 @@ struct NameExtra {
   std::uint64_t common_alignment = 1;
   std::uint64_t tls_key = 0;
   std::int64_t tls_static_offset = 0;
+  std::string_view tls_owner;
 };
 
 class NameTable {

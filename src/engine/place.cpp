@@ -100,7 +100,7 @@ Result<void> place_module(ChangeState& change, std::uint32_t index) {
     const link::RunSize& size = module.run_sizes[run];
     if (size.size == 0)
       continue;
-    std::uint32_t frames = Run(run) == Run::code && machinery->frames ? module.frame_count : 0;
+    std::uint32_t frames = Run(run) == Run::code && machinery->frames ? module.frame_count + link::foreign_frames(module, change.modules) : 0;
     Result<OwnedBlock> block = OwnedBlock::allocate(machinery, area_of(Run(run)), size.size, size.alignment, frames);
     if (!block)
       return std::move(block).error();
@@ -114,7 +114,7 @@ Result<void> place_module(ChangeState& change, std::uint32_t index) {
       Addr begin = machinery->space->area_begin(area_of(Run(run)));
       run_places[run] = {begin.value, machinery->space->writable(begin)};
     }
-  link::set_runs(module, run_places);
+  link::set_runs(module, change.modules, run_places);
   return {};
 }
 
@@ -200,6 +200,7 @@ Result<void> use_placements(ChangeState& change) {
       link::set_section(module, part.section.index, change.placements[i].address.value + part.offset, has_bytes ? local + part.offset : nullptr);
     }
   }
+  settle_bound(change);
   describe_places(change);
   return {};
 }
@@ -217,6 +218,7 @@ Result<void> place_in_engine(ChangeState& change) {
   for (std::uint32_t m = 0; m < change.modules.size(); ++m)
     if (Result<void> placed = place_module(change, m); !placed)
       return std::move(placed).error().within(module_context(change, m));
+  settle_bound(change);
   describe_places(change);
   return {};
 }
@@ -258,23 +260,51 @@ Result<void> place_at(ChangeState& change, Granularity granularity, std::span<co
   return use_placements(change);
 }
 
-Result<void> link_bytes(ChangeState& change) {
-  for (const std::unique_ptr<link::Module>& module : change.modules)
-    link::settle_own(*module);
+namespace {
+
+// Where the image of a module lies that has a block of its own: new threads copy what the program sees.
+const std::byte* own_image(const link::Module& module) {
+  for (std::uint32_t i : module.kept)
+    if (module.sections()[i].kind == SectionKind::tls_data)
+      return reinterpret_cast<const std::byte*>(module.places[i].address - module.places[i].offset);
+  return nullptr;
+}
+
+// One key for each module, or one for all of them where their local-dynamic code must reach each other's variables.
+Result<void> give_tls_keys(ChangeState& change) {
+  Result<link::SharedTls> shared = link::share_tls(change.modules);
+  if (!shared)
+    return std::move(shared).error();
+  std::shared_ptr<TlsBlock> common;
+  if (shared->wanted) {
+    common = std::make_shared<TlsBlock>();
+    common->image.resize(shared->image_size);
+    common->key = TlsKey({common->image.data(), shared->image_size, shared->size, shared->alignment});
+  }
   for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
     link::Module& module = *change.modules[m];
-    link::settle_references(module, change.modules);
-    if (module.tls_size != 0 && change.drafts[m].state->tls.value() == 0) {
-      // The image's local bytes are what new threads copy; for the engine's memory they are also what the program sees.
-      std::uint64_t image = 0;
-      for (std::uint32_t i = 1; i < module.object_sections() && image == 0; ++i)
-        if (module.places[i].kept && module.sections()[i].kind == SectionKind::tls_data)
-          image = module.places[i].address - module.places[i].offset;
-      change.drafts[m].state->tls = TlsKey({reinterpret_cast<const std::byte*>(image), module.tls_image_size, module.tls_size,
-                                            module.tls_alignment});
+    std::shared_ptr<TlsBlock>& block = change.drafts[m].state->tls;
+    if (common != nullptr) {
+      block = common;
+    } else if (module.tls_size != 0 && block == nullptr) {
+      auto own = std::make_shared<TlsBlock>();
+      own->key = TlsKey({own_image(module), module.tls_image_size, module.tls_size, module.tls_alignment});
+      block = std::move(own);
     }
-    module.tls_key = change.drafts[m].state->tls.value();
+    module.tls_key = change.drafts[m].state->tls_key();
   }
+  return {};
+}
+
+} // namespace
+
+Result<void> link_bytes(ChangeState& change) {
+  if (Result<void> keyed = give_tls_keys(change); !keyed)
+    return keyed;
+  for (const std::unique_ptr<link::Module>& module : change.modules)
+    link::settle_own(*module, change.modules);
+  for (const std::unique_ptr<link::Module>& module : change.modules)
+    link::settle_references(*module, change.modules);
   link::FixUpOptions options;
   options.low_2gib = change.engine->options.low_2gib;
   options.private_memory = change.mode == PlaceMode::engine;
@@ -292,6 +322,10 @@ Result<void> link_bytes(ChangeState& change) {
     if (change.mode != PlaceMode::addresses)
       change.drafts[m].state->relocations = KeptRelocations::of(*change.modules[m]);
   }
+  if (!change.drafts.empty())
+    if (const std::shared_ptr<TlsBlock>& block = change.drafts[0].state->tls; block != nullptr && !block->image.empty())
+      link::copy_shared_image(change.modules, block->image);
+  link::hand_over_frames(change.modules);
   return {};
 }
 

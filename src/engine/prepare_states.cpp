@@ -75,10 +75,11 @@ void make_records(ChangeState& change, std::uint32_t m) {
       change, m,
       [&](std::uint32_t id, std::uint32_t symbol) {
         const Name& name = (*change.names)[id];
-        const link::Target& target = module.targets[symbol];
+        const link::Target& target = definition_of(change, m, symbol);
         SymbolRecord* record = change.records[id].symbol = make(name);
         record->address = target.address;
         record->flags = record_flags(name, target, module.symbols()[symbol]);
+        record->set_size(name.strength == Strength::common ? change.extras[name.extra].common_size : module.symbols()[symbol].size);
         if (target.kind == link::TargetKind::section && target.where < group_of_section.size())
           record->group = group_of_section[target.where];
       },
@@ -248,6 +249,7 @@ Result<void> prepare_states(ChangeState& change) {
       state.dso_handle = module.place(link::Synthetic::dso_handle).address;
     account(change, m);
   }
+  tie_named_sections(change);
   return {};
 }
 

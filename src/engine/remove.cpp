@@ -7,6 +7,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "base/check.h"
 #include "engine/engine_state.h"
+#include "engine/forwards.h"
 
 #include <algorithm>
 #include <unordered_map>
@@ -80,23 +81,6 @@ void take_out(LibraryState& library, ModuleState& module) noexcept {
   library.modules.pop_back();
 }
 
-// Forward symbols that the module had defined wait for another definition again.
-void reopen_forwards(LibraryState& library, const ModuleState& module, Machinery& machinery) noexcept {
-  if (library.own_records.empty())
-    return;
-  for (const std::unique_ptr<std::byte[]>& bytes : library.own_records) {
-    auto* record = reinterpret_cast<SymbolRecord*>(bytes.get());
-    if (record->module != &module)
-      continue;
-    record->module = nullptr;
-    record->address = 0;
-    record->flags |= symbol_flag::forward;
-    memory::WriteGuard guard(*machinery.space);
-    auto* cell = reinterpret_cast<std::uint64_t*>(machinery.space->writable({record->slot}));
-    std::atomic_ref<std::uint64_t>(*cell).store(record->trap(), std::memory_order_release);
-  }
-}
-
 // Removed modules that others no longer share anything with lose their last symbols.
 void check_remnants(EngineState& engine) noexcept {
   for (const std::shared_ptr<ModuleState>& module : engine.removed) {
@@ -149,7 +133,7 @@ void unpublish(EngineState& engine, Removal& removal) noexcept {
     TENON_CHECK(library != nullptr, "a published module without a library");
     module->live.store(false, std::memory_order_release);
     module->removed = module->finalizing = module->remnant = true;
-    reopen_forwards(*library, *module, *engine.machinery);
+    reopen_forwards(*module, *engine.machinery->space);
     take_out(*library, *module);
   }
   engine.removed.splice(engine.removed.end(), removal.entries);
@@ -190,6 +174,7 @@ void split_dead(EngineState& engine, ModuleList& dead) noexcept {
       continue;
     (*here)->removed = false;
     dead.splice(dead.end(), engine.removed, here);
+    --engine.module_count;
   }
   // Nobody marks from these again, and what they point to may be freed before their handles go.
   for (const std::shared_ptr<ModuleState>& module : dead) {

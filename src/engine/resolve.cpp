@@ -8,6 +8,7 @@
 #include <glob.h>
 
 #include <algorithm>
+#include <system_error>
 
 namespace tenon::engine {
 
@@ -31,6 +32,7 @@ void resolve_to_host(ChangeState& change, Name& name, const HostSymbol& host) {
   NameExtra& extra = change.extras.emplace_back();
   extra.tls_key = host.tls_module;
   extra.tls_static_offset = host.tls_static_offset;
+  extra.tls_owner = "the host";
 }
 
 // Under EngineState::tables.
@@ -53,7 +55,9 @@ void resolve_to_record(ChangeState& change, Name& name, SymbolRecord* record) {
   if ((record->flags & symbol_flag::tls) != 0) {
     name.flags |= flag::tls;
     name.extra = std::uint32_t(change.extras.size());
-    change.extras.emplace_back().tls_key = record->module->tls.value();
+    NameExtra& extra = change.extras.emplace_back();
+    extra.tls_key = record->module->tls_key();
+    extra.tls_owner = record->module->name; // pinned below
   }
   if (change.pins.empty() || change.pins.back().get() != record->module)
     change.pins.push_back(record->module->shared_from_this());
@@ -127,9 +131,10 @@ const Archive* support_archive() {
   static const std::optional<Archive> archive = []() -> std::optional<Archive> {
     glob_t found{};
     std::optional<Archive> result;
-    if (glob("/usr/lib/gcc/x86_64-linux-gnu/*/libgcc.a", 0, nullptr, &found) == 0 && found.gl_pathc != 0)
-      if (Result<Archive> read = Archive::read_file(found.gl_pathv[found.gl_pathc - 1]))
+    if (glob("/usr/lib/gcc/x86_64-linux-gnu/*/libgcc.a", 0, nullptr, &found) == 0 && found.gl_pathc != 0) {
+      if (Result<Archive> read = Archive::read_file(newest_version({found.gl_pathv, found.gl_pathc})))
         result = std::move(*read);
+    }
     globfree(&found);
     return result;
   }();
@@ -151,6 +156,9 @@ Result<bool> ask_process(ChangeState& change, void* handle, std::span<const std:
     }
     if (!host && handle == RTLD_DEFAULT)
       host = compiler_helper(name.view());
+    if (host && host->failure != 0)
+      return Error{ErrorCode::system, "looking at the thread-local symbol '" + std::string(name.view()) + "' from a second thread: " +
+                                          std::generic_category().message(host->failure)};
     if (host)
       resolve_to_host(change, name, *host);
     else if (handle == RTLD_DEFAULT && name.needed && name.view().starts_with("__") && !is_own_symbol(name.view()))

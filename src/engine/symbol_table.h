@@ -31,7 +31,15 @@ struct SymbolRecord {
   std::uint32_t users = 0;         // groups: modules that carry or use it, removed ones not counted
   std::uint32_t name_size = 0;
   std::uint16_t flags = 0;
+  std::uint16_t size_high = 0;
+  std::uint32_t size_low = 0;
 
+  // Of what it stands for; no module is as large as 48 bits can tell.
+  std::uint64_t size() const noexcept { return std::uint64_t(size_high) << 32 | size_low; }
+  void set_size(std::uint64_t size) noexcept {
+    size_high = std::uint16_t(size >> 32);
+    size_low = std::uint32_t(size);
+  }
   std::string_view name() const noexcept { return {reinterpret_cast<const char*>(this + 1), name_size}; }
   // Of a forward symbol's record only, behind its name: what its slot leads to while nothing defines it.
   std::uint64_t& trap() noexcept { return *reinterpret_cast<std::uint64_t*>(reinterpret_cast<std::byte*>(this) + bytes(name_size)); }

@@ -4,6 +4,7 @@
 
 #include "base/align.h"
 #include "base/check.h"
+#include "base/fault.h"
 #include "link/module.h"
 
 #include <cpuid.h>
@@ -13,6 +14,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
+#include <system_error>
 #include <vector>
 
 namespace tenon::engine {
@@ -44,17 +46,12 @@ struct Registry {
   std::vector<std::uint32_t> free;      // indices
   std::vector<ThreadBlocks*> threads;   // those that have blocks
   pthread_key_t at_thread_end{};
+  bool ready = false;                   // the key is there
 };
-
-void forget_thread(void* blocks) noexcept;
 
 Registry& registry() {
   // Never destroyed: threads may end after static destructors have run.
-  static Registry* instance = [] {
-    auto* made = new Registry;
-    TENON_CHECK(pthread_key_create(&made->at_thread_end, forget_thread) == 0, "no thread-specific keys are left");
-    return made;
-  }();
+  static auto* instance = new Registry;
   return *instance;
 }
 
@@ -109,6 +106,18 @@ extern "C" void* tenon_tls_get_addr(link::TlsIndex* index) noexcept {
   if (i < mine.count && mine.blocks[i] != nullptr) [[likely]]
     return mine.blocks[i] + index->offset;
   return make_block(index);
+}
+
+Result<void> ready_tls() {
+  Registry& all = registry();
+  std::lock_guard lock(all.mutex);
+  if (all.ready)
+    return {};
+  int reason = base::fault::injected() ? errno : pthread_key_create(&all.at_thread_end, forget_thread);
+  if (reason != 0)
+    return Error{ErrorCode::system, "pthread_key_create: " + std::generic_category().message(reason)};
+  all.ready = true;
+  return {};
 }
 
 TlsKey::TlsKey(const TlsImage& image) {

@@ -8,9 +8,12 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
+#include <tenon/result.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <utility>
+#include <vector>
 
 namespace tenon::engine {
 
@@ -38,6 +41,16 @@ public:
 private:
   std::uint64_t value_ = 0;
 };
+
+// The block that a module, or the modules of a change together, has for each thread.
+struct TlsBlock {
+  std::vector<std::byte> image; // if the initial content lies in no module's memory
+  TlsKey key;                   // goes first
+};
+
+// What has to be there before the first key is made; once per process, an error is tried again. Errors: system (no
+// thread-specific key of the C library is left).
+Result<void> ready_tls();
 
 std::uint64_t tls_get_addr_entry() noexcept;
 std::uint64_t tls_descriptor_entry() noexcept;

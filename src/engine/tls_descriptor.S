@@ -51,8 +51,10 @@ tenon_tls_descriptor:
     .cfi_adjust_cfa_offset 8
     pushq   %rbx
     .cfi_adjust_cfa_offset 8
+    .cfi_rel_offset %rbx, 0             // callee-saved, and changed below
     pushq   %rbp
     .cfi_adjust_cfa_offset 8
+    .cfi_rel_offset %rbp, 0
     movq    %rsp, %rbp
     .cfi_def_cfa_register %rbp
     movq    %rax, %rdi
@@ -93,8 +95,10 @@ tenon_tls_descriptor:
     .cfi_def_cfa_register %rsp
     popq    %rbp
     .cfi_adjust_cfa_offset -8
+    .cfi_restore %rbp
     popq    %rbx
     .cfi_adjust_cfa_offset -8
+    .cfi_restore %rbx
     popq    %r11
     .cfi_adjust_cfa_offset -8
     popq    %r10

@@ -15,7 +15,7 @@ std::vector<PlacedSymbol> placed_symbols(const ChangeState& change) {
     std::span<const Symbol> all = module.symbols();
     for (std::uint32_t i = 1; i < all.size(); ++i) {
       const Symbol& symbol = all[i];
-      const link::Target& target = module.targets[i];
+      const link::Target& target = definition_of(change, m, i);
       bool absolute = symbol.section == section_absolute && target.kind == link::TargetKind::fixed;
       if (!symbol.defined() || symbol.type == SymbolType::section || symbol.type == SymbolType::file ||
           (target.kind != link::TargetKind::section && !absolute) || symbol.name().empty())
@@ -58,33 +58,40 @@ std::vector<LinkerEntry> linker_entries(const ChangeState& change) {
   return entries;
 }
 
-std::vector<BlockRequest> client_requests(const ChangeState& change, Granularity granularity) {
+Result<std::vector<BlockRequest>> client_requests(const ChangeState& change, Granularity granularity) {
   // The draft itself is surveyed for the engine's memory; a copy is surveyed for the farthest addresses.
   std::vector<BlockRequest> requests;
   for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
     link::Module copy = *change.modules[m];
-    // Both passes succeeded for this module when it was drafted, and depend on its content only.
-    if (!link::survey(copy, link::Reach{}) || !link::lay_out(copy))
-      continue;
+    Result<void> done = link::survey(copy, link::Reach{});
+    if (done)
+      done = link::lay_out(copy);
+    if (!done)
+      return std::move(done).error().within(module_context(change, m));
     Result<std::vector<BlockRequest>> blocks = link::client_blocks(copy, {m}, granularity);
-    if (blocks)
-      std::move(blocks->begin(), blocks->end(), std::back_inserter(requests));
+    if (!blocks)
+      return std::move(blocks).error().within(module_context(change, m));
+    std::move(blocks->begin(), blocks->end(), std::back_inserter(requests));
   }
   return requests;
 }
 
-Result<void> edit(ChangeState& change, std::vector<Edit> edits) {
-  std::vector<Edit> before = change.edits;
-  change.edits.insert(change.edits.end(), std::make_move_iterator(edits.begin()), std::make_move_iterator(edits.end()));
-  change.undo_draft();
-  Result<void> drafted = draft(change);
-  if (drafted)
-    return drafted;
-  change.edits = std::move(before);
-  change.undo_draft();
-  if (Result<void> restored = draft(change); !restored)
-    return restored;
-  return drafted;
+Result<std::unique_ptr<ChangeState>> edit(const ChangeState& change, std::vector<Edit> edits) {
+  auto edited = std::make_unique<ChangeState>(change.engine);
+  edited->libraries = change.libraries;
+  edited->additions = change.additions;
+  edited->removals = change.removals;
+  edited->edits = change.edits;
+  edited->edited_modules = change.edited_modules;
+  for (Edit& edit : edits) {
+    if (edit.module.index >= change.modules.size())
+      return Error{ErrorCode::invalid_argument, "an edit of '" + edit.symbol + "' names a module that the change does not have"};
+    edited->edited_modules.push_back(change.modules[edit.module.index]->name);
+    edited->edits.push_back(std::move(edit));
+  }
+  if (Result<void> drafted = draft(*edited); !drafted)
+    return std::move(drafted).error();
+  return edited;
 }
 
 Result<void> copy_out(const ChangeState& change, std::span<const std::span<std::byte>> buffers) {

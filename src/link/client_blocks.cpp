@@ -58,8 +58,7 @@ Key key_of(const Module& module, std::uint32_t section, Granularity granularity)
     return {};
   if (granularity == Granularity::section)
     return {output_name(name_of(module, section)), none};
-  bool bounded = section < module.namesakes.size() && module.namesakes[section].bounded;
-  return bounded ? Key{name_of(module, section), none} : Key{{}, section};
+  return {{}, section};
 }
 
 // Unwind information that a client's block holds ends in a zero length, for registration with the unwinder.
@@ -84,6 +83,8 @@ public:
     }
     block.access = block.access | access_of(module_, section);
     block.parts.push_back({{id_, section}, offset});
+    if (place.leads)
+      add_followers(block, section);
   }
 
   // No client is asked for nothing: empty sections stand at the beginning of another block of their kind.
@@ -105,6 +106,21 @@ public:
   }
 
 private:
+  // Sections of the same name, other modules' too, lie right behind.
+  void add_followers(BlockRequest& block, std::uint32_t first) {
+    for (const NamedRun& named : module_.named_runs) {
+      if (named.parts[0].section != first)
+        continue;
+      for (std::size_t i = 1; i < named.parts.size(); ++i) {
+        const NamedRun::Part& part = named.parts[i];
+        std::uint64_t offset = base::align_up(block.size, part.alignment);
+        block.size = offset + part.size;
+        block.alignment = std::max<std::uint64_t>(block.alignment, part.alignment);
+        block.parts.push_back({{{part.module}, part.section}, offset});
+      }
+    }
+  }
+
   BlockRequest& block_for(const Key& key, std::uint32_t section) {
     auto [found, added] = index_.try_emplace(key, blocks_.size());
     if (!added)
@@ -144,7 +160,7 @@ Result<std::vector<BlockRequest>> client_blocks(const Module& module, ModuleId i
   for (Run run : {Run::code, Run::rodata, Run::slots, Run::data})
     for (bool zero : {false, true})
       for (std::uint32_t i = 1; i < module.places.size(); ++i)
-        if (module.places[i].kept && module.places[i].run == run && (module.places[i].content_size == 0) == zero)
+        if (module.places[i].kept && !module.places[i].follows && module.places[i].run == run && (module.places[i].content_size == 0) == zero)
           blocks.add(i);
   return std::move(blocks).take();
 }

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 
 namespace tenon::link {
 
@@ -127,12 +128,16 @@ Result<void> write_stubs(Module& module) {
   }
   const SectionPlace& frames = module.place(Synthetic::stub_frames);
   if (frames.kept) {
-    if (!arch::write_stub_frames(frames.local, frames.address, stubs.address, stubs.size))
+    if (!arch::write_stub_frames(frames.local, frames.address, stubs.address, module.plain_stub_size))
       return Error{ErrorCode::out_of_range, "stubs are too far from their frame description: .tenon.stubs and .tenon.eh_frame must "
                                             "lie within 2 GiB"};
     module.frames.push_back({stubs.address, frames.address + 24});
   }
   return {};
+}
+
+void sort_frames(Module& module) {
+  std::sort(module.frames.begin(), module.frames.end(), [](const FrameEntry& a, const FrameEntry& b) { return a.pc < b.pc; });
 }
 
 Result<void> collect_frames(Module& module) {
@@ -148,8 +153,16 @@ Result<void> collect_frames(Module& module) {
     if (!walked)
       return std::move(walked).error().within(sections[i].name);
   }
-  std::sort(module.frames.begin(), module.frames.end(), [](const FrameEntry& a, const FrameEntry& b) { return a.pc < b.pc; });
+  sort_frames(module);
   return {};
+}
+
+// Calls visit(part, its module) for each section of code that lies in this module's memory and is another's.
+template <class Visit> void for_each_foreign_code(const Module& module, std::span<const std::unique_ptr<Module>> modules, Visit&& visit) {
+  for (const NamedRun& named : module.named_runs)
+    for (const NamedRun::Part& part : named.parts)
+      if (Module& owner = *modules[part.module]; &owner != &module && owner.places[part.section].run == Run::code)
+        visit(part, owner);
 }
 
 // Of one module, uncompressed: compressed data can claim a thousand times its size.
@@ -178,6 +191,30 @@ Result<void> fix_debug_sections(Module& module, std::span<const std::unique_ptr<
 }
 
 } // namespace
+
+void hand_over_frames(std::span<const std::unique_ptr<Module>> modules) {
+  for (const std::unique_ptr<Module>& module : modules) {
+    std::size_t own = module->frames.size();
+    for_each_foreign_code(*module, modules, [&](const NamedRun::Part& part, Module& owner) {
+      const SectionPlace& place = owner.places[part.section];
+      auto is_there = [&](const FrameEntry& frame) { return frame.pc - place.address < place.size; };
+      std::copy_if(owner.frames.begin(), owner.frames.end(), std::back_inserter(module->frames), is_there);
+      std::erase_if(owner.frames, is_there);
+    });
+    if (module->frames.size() != own)
+      sort_frames(*module);
+  }
+}
+
+std::uint32_t foreign_frames(const Module& module, std::span<const std::unique_ptr<Module>> modules) {
+  std::uint32_t frames = 0;
+  const Module* last = nullptr;
+  for_each_foreign_code(module, modules, [&](const NamedRun::Part&, Module& owner) {
+    frames += &owner != last ? owner.frame_count : 0;
+    last = &owner;
+  });
+  return frames;
+}
 
 Result<void> fix_up(Module& module, std::span<const std::unique_ptr<Module>> modules, const FixUpOptions& options) {
   module.frames.clear();

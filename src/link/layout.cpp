@@ -6,7 +6,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "base/align.h"
 #include "base/check.h"
-#include "base/printable.h"
 #include "link/arch/arch.h"
 #include "link/passes.h"
 
@@ -42,7 +41,7 @@ class Cursor {
 public:
   explicit Cursor(RunSize& run) : run_(run) {}
 
-  void put(SectionPlace& place) {
+  template <class Place> void put(Place& place) {
     run_.size = base::align_up(run_.size, place.alignment);
     place.offset = run_.size;
     run_.size += place.size;
@@ -66,7 +65,7 @@ void put_synthetic(Module& module, Synthetic which, std::uint64_t size, std::uin
 }
 
 void size_synthetic(Module& module) {
-  bool frames = module.stub_size != 0 && module.unwinding;
+  bool frames = module.plain_stub_size != 0 && module.unwinding;
   put_synthetic(module, Synthetic::stubs, module.stub_size, module.stub_size, 16, Run::code);
   put_synthetic(module, Synthetic::stub_frames, frames ? arch::stub_frames_bytes : 0, arch::stub_frames_bytes, 8, Run::rodata);
   put_synthetic(module, Synthetic::got, module.got_size, module.got_size, 16, Run::rodata);
@@ -97,30 +96,12 @@ void lay_out_tls(Module& module) {
   module.tls_alignment = alignment;
 }
 
-// Whether a section is placed right behind the first one of its name, because __start_ and __stop_ symbols bound them.
-bool follows_namesake(const Module& module, std::uint32_t section) {
-  return section < module.namesakes.size() && module.namesakes[section].follows;
-}
-
-void put_namesakes(Module& module, std::uint32_t first, Cursor& cursor) {
-  if (first >= module.namesakes.size() || !module.namesakes[first].bounded)
-    return;
-  for (std::uint32_t i = module.namesakes[first].next; i != 0; i = module.namesakes[i].next)
-    cursor.put(module.places[i]);
-}
-
-// What lies in different memory can't lie next to each other.
-Result<void> check_namesakes(const Module& module) {
-  for (std::uint32_t first = 1; first < module.namesakes.size(); ++first) {
-    if (!module.namesakes[first].bounded || module.namesakes[first].follows)
-      continue;
-    for (std::uint32_t i = first; i != 0; i = module.namesakes[i].next)
-      if (module.places[i].run != module.places[first].run || is_tls(module.sections()[i]))
-        return Error{ErrorCode::unsupported, "sections [" + std::to_string(first) + "] and [" + std::to_string(i) + "] " +
-                                                 base::printable(module.sections()[first].name) +
-                                                 ", which __start_ and __stop_ symbols bound, are not of one kind of memory"};
-  }
-  return {};
+// Right behind the first section of a name, those that __start_ and __stop_ symbols bound together with it.
+void put_followers(Module& module, std::uint32_t first, Cursor& cursor) {
+  for (NamedRun& named : module.named_runs)
+    if (named.parts[0].section == first)
+      for (std::size_t i = 1; i < named.parts.size(); ++i)
+        cursor.put(named.parts[i]);
 }
 
 } // namespace
@@ -194,8 +175,6 @@ Result<void> select_sections(Module& module, std::span<const std::uint8_t> dropp
 }
 
 Result<void> lay_out(Module& module) {
-  if (Result<void> together = check_namesakes(module); !together)
-    return together;
   if (module.common_size > largest_module)
     return Error{ErrorCode::exhausted, "common symbols need " + std::to_string(module.common_size) + " bytes: more than any reservation holds"};
   size_synthetic(module);
@@ -214,11 +193,11 @@ Result<void> lay_out(Module& module) {
       SectionPlace& place = module.places[i];
       if ((place.content_size == 0) != zero)
         return;
-      if (i < sections.size() && (is_tls(sections[i]) || follows_namesake(module, i)))
+      if (place.follows || (i < sections.size() && is_tls(sections[i])))
         return;
       cursors[std::size_t(place.run)].put(place);
-      if (i < sections.size())
-        put_namesakes(module, i, cursors[std::size_t(place.run)]);
+      if (place.leads)
+        put_followers(module, i, cursors[std::size_t(place.run)]);
     });
   }
   for (const RunSize& run : module.run_sizes)
@@ -227,13 +206,22 @@ Result<void> lay_out(Module& module) {
   return {};
 }
 
-void set_runs(Module& module, std::span<const RunPlace, runs> run_places) {
-  module.for_each_kept([&](std::uint32_t i) {
-    SectionPlace& place = module.places[i];
+void set_runs(Module& module, std::span<const std::unique_ptr<Module>> modules, std::span<const RunPlace, runs> run_places) {
+  auto set = [&](SectionPlace& place) {
     const RunPlace& run = run_places[std::size_t(place.run)];
     place.address = run.address + place.offset;
     place.local = run.local + place.offset;
+  };
+  module.for_each_kept([&](std::uint32_t i) {
+    if (!module.places[i].follows)
+      set(module.places[i]);
   });
+  for (const NamedRun& named : module.named_runs)
+    for (std::size_t i = 1; i < named.parts.size(); ++i) {
+      SectionPlace& place = modules[named.parts[i].module]->places[named.parts[i].section];
+      place.offset = named.parts[i].offset;
+      set(place);
+    }
 }
 
 void set_section(Module& module, std::uint32_t section, std::uint64_t address, std::byte* local) {

@@ -22,6 +22,7 @@
 #include <span>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace tenon::link {
@@ -39,7 +40,7 @@ enum class TargetKind : std::uint8_t {
 };
 
 namespace need {
-inline constexpr std::uint8_t got = 1, stub = 2, tls_pair = 4, tls_descriptor = 8, tls_offset = 16;
+inline constexpr std::uint8_t got = 1, stub = 2, tls_pair = 4, tls_descriptor = 8, tls_offset = 16, size = 32;
 }
 
 namespace target_flag {
@@ -74,6 +75,7 @@ struct Entry {
   std::uint32_t tls_offset = none;
   std::uint32_t slot = none;
   std::uint32_t address_cell = none; // TargetKind::thunk: a cell that holds the stub's own address
+  std::uint64_t size = 0;            // need::size: of the definition, wherever it is; set by the engine
 };
 
 // An instruction that is led through a thunk because its data is out of reach.
@@ -99,6 +101,8 @@ struct SectionPlace {
   std::uint32_t alignment = 1;
   Run run = Run::none;            // none: does not take part
   bool kept = false;
+  bool leads = false;             // the first section of a NamedRun of this module's
+  bool follows = false;           // another section of a NamedRun: whose module it is places it
 };
 
 // The linker's own sections follow the object's, in this order.
@@ -108,19 +112,26 @@ inline constexpr std::size_t synthetic_sections = std::size_t(Synthetic::count);
 const char* synthetic_name(Synthetic section) noexcept;
 SectionKind synthetic_kind(Synthetic section) noexcept;
 
+// The sections of one name, of all modules of a change and library, that __start_ and __stop_ symbols bound. They lie next to each
+// other, in the memory of the module that has the first.
+struct NamedRun {
+  struct Part {
+    std::uint32_t module = 0, section = 0;
+    std::uint64_t size = 0, offset = 0; // offset: in the run of the first
+    std::uint32_t alignment = 1;
+  };
+  std::vector<Part> parts; // in the order of modules and sections
+};
+
 // What a __start_ or __stop_ symbol stands for; Target::where is bound_section then, Target::address the index.
 inline constexpr std::uint32_t bound_section = 0xFFFFFFFE;
 struct SectionBound {
-  std::uint32_t first = 0, last = 0; // sections of one name
+  std::uint32_t module = 0, run = 0; // index into that module's named_runs
   bool stop = false;
 };
 
-// Sections of one name that __start_ and __stop_ symbols bound lie next to each other.
-struct Namesake {
-  std::uint32_t next = 0; // section of the same name, 0: the last
-  bool bounded = false;
-  bool follows = false;   // bounded, and not the first
-};
+// Target::where of _TLS_MODULE_BASE_: the beginning of the block that the module's key stands for, whose sections it has or not.
+inline constexpr std::uint32_t tls_block = 0xFFFFFFFD;
 
 struct RunSize {
   std::uint64_t size = 0;
@@ -150,6 +161,7 @@ struct TlsBinding {
   std::uint32_t symbol = 0;
   std::uint64_t key = 0;       // of a fixed target; for section and module targets the module's own
   std::int64_t static_offset = 0; // from the thread pointer, with target_flag::static_tls
+  std::string_view owner;      // whose variable it is, for messages
 };
 
 // A field of data that holds the address of a symbol which is reached through a slot: written as that of its stub.
@@ -179,16 +191,19 @@ struct Module {
   std::vector<std::uint32_t> needy;   // symbols with needs, in the order found
   std::vector<std::uint32_t> ifuncs;  // symbols that define one
   std::vector<SectionBound> bounds;
-  std::vector<Namesake> namesakes;    // of each of the object's sections; empty while nothing is bounded
+  std::vector<NamedRun> named_runs;   // that begin in this module, in the order of their first sections
 
   std::array<RunSize, runs> run_sizes;
   std::uint64_t got_size = 0, stub_size = 0, slot_size = 0;
+  std::uint64_t plain_stub_size = 0;  // stubs without the thunks behind them, which run in the frames of others
   std::uint64_t common_size = 0;
   std::uint32_t common_alignment = 1;
   std::uint32_t frame_count = 0;      // frame descriptions of kept code, stubs included
   std::uint64_t tls_size = 0, tls_image_size = 0;
   std::uint32_t tls_alignment = 1;
   std::uint64_t tls_key = 0;          // set by the engine before fixing up
+  std::uint64_t tls_base = 0;         // where the module's variables begin in a block that the modules of a change share
+  bool wants_shared_tls = false;      // local-dynamic accesses to variables of other modules of the change
   bool needs_tls_ld = false;          // one pair for local-dynamic
   std::uint32_t tls_ld = none;
   bool wants_dso_handle = false;

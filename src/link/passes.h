@@ -23,12 +23,24 @@ struct RunPlace {
   std::uint64_t address = 0;
   std::byte* local = nullptr;
 };
-void set_runs(Module& module, std::span<const RunPlace, runs> run_places);
+void set_runs(Module& module, std::span<const std::unique_ptr<Module>> modules, std::span<const RunPlace, runs> run_places);
 // For the client's memory: one section at a time.
 void set_section(Module& module, std::uint32_t section, std::uint64_t address, std::byte* local);
 
+// Local-dynamic code takes all variables that it was compiled to own to lie in one block. Where a COMDAT copy of one was dropped for
+// that of another module of the change, all modules of the change share one block: each is given its tls_base in it. Before
+// settling. Errors: exhausted.
+struct SharedTls {
+  bool wanted = false;
+  std::uint64_t size = 0, image_size = 0;
+  std::uint32_t alignment = 1;
+};
+Result<SharedTls> share_tls(std::span<const std::unique_ptr<Module>> modules);
+// Initial content, once all modules are fixed up.
+void copy_shared_image(std::span<const std::unique_ptr<Module>> modules, std::span<std::byte> image);
+
 // Final symbol addresses: first every module's own, then references among the modules of a change.
-void settle_own(Module& module);
+void settle_own(Module& module, std::span<const std::unique_ptr<Module>> modules);
 void settle_references(Module& module, std::span<const std::unique_ptr<Module>> modules);
 
 // Copies and relocates; writes GOT, stubs and their frames; collects frame entries. `low_2gib_hint`: whether to recommend that
@@ -40,6 +52,11 @@ struct FixUpOptions {
   bool private_memory = true;                   // writable data is private anonymous memory of the engine's
 };
 Result<void> fix_up(Module& module, std::span<const std::unique_ptr<Module>> modules, const FixUpOptions& options);
+
+// Frames of code that lies in another module's memory (NamedRun) are found there. Once all modules are fixed up.
+void hand_over_frames(std::span<const std::unique_ptr<Module>> modules);
+// How many, at most, `module` is handed.
+std::uint32_t foreign_frames(const Module& module, std::span<const std::unique_ptr<Module>> modules);
 
 // How a client's memory is cut: which sections go together, in blocks of upper-bound sizes.
 Result<std::vector<BlockRequest>> client_blocks(const Module& module, ModuleId id, Granularity granularity);

@@ -23,7 +23,7 @@ void reset(Module& module) {
   module.entries.clear();
   module.thunks.clear();
   module.got_size = module.stub_size = module.slot_size = 0;
-  module.needs_tls_ld = false;
+  module.needs_tls_ld = module.wants_shared_tls = false;
   module.tls_ld = none;
   module.frame_count = 0;
   module.relocation_count = 0;
@@ -120,11 +120,12 @@ Result<void> survey(Module& module, const Reach& reach) {
   };
   if (!std::is_sorted(module.thunks.begin(), module.thunks.end(), thunk_order))
     std::sort(module.thunks.begin(), module.thunks.end(), thunk_order);
+  module.plain_stub_size = module.stub_size;
   for (Thunk& thunk : module.thunks)
     thunk.stub = allocator.stub(arch::thunk_bytes);
   if (module.got_size == 0 && module.wants_got_base)
     module.got_size = 8; // _GLOBAL_OFFSET_TABLE_ must lie somewhere
-  if (module.stub_size != 0 && module.unwinding)
+  if (module.plain_stub_size != 0 && module.unwinding)
     ++module.frame_count;
   return {};
 }

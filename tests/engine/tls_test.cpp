@@ -8,6 +8,7 @@
 #include <atomic>
 #include <barrier>
 #include <cerrno>
+#include <cstdint>
 #include <cstring>
 #include <thread>
 
@@ -129,6 +130,61 @@ extern "C" int touch() { return ++object.value; }
   EXPECT_EQ(tls_destroyed, 4);
 }
 
+// One inline variable in two files: compilers take a hidden one to lie in each file's own block.
+constexpr const char* hidden_first = R"(
+inline thread_local int counter __attribute__((visibility("hidden"))) = 7;
+inline thread_local int *self __attribute__((visibility("hidden")));
+thread_local int pad[4] = {1, 2, 3, 4};
+static thread_local int own = 40;
+extern "C" int first(int by) { own += by; pad[0] += by; self = &counter; counter += by; return counter * 1000 + own + pad[0]; }
+)";
+constexpr const char* hidden_second = R"(
+inline thread_local int counter __attribute__((visibility("hidden"))) = 7;
+inline thread_local int *self __attribute__((visibility("hidden")));
+thread_local long other_pad[9] __attribute__((visibility("hidden"))) = {5, 5, 5, 5, 5, 5, 5, 5, 5};
+static thread_local int own = 50;
+extern "C" int second(int by) { own += by; other_pad[8] += by; counter += by; return counter * 1000 + own + int(other_pad[8]) + (self == &counter ? 0 : 500); }
+)";
+
+void use_shared_block(int (*first)(int), int (*second)(int)) {
+  EXPECT_EQ(first(1), 8 * 1000 + 41 + 2);
+  EXPECT_EQ(second(1), 9 * 1000 + 51 + 6);
+  EXPECT_EQ(first(1), 10 * 1000 + 42 + 3);
+}
+
+TEST_P(Tls, AHiddenInlineVariableIsOneInAChange) {
+  Committed committed = commit(engine, library, {compile(hidden_first), compile(hidden_second)});
+  auto first = function<int(int)>(library, "first");
+  auto second = function<int(int)>(library, "second");
+  use_shared_block(first, second);
+  std::thread(use_shared_block, first, second).join();
+  // A later change reaches the block's variables by their names.
+  Module user = commit(engine, library, compile("extern thread_local int pad[4]; extern \"C\" int look() { return pad[0] * 10 + pad[3]; }"));
+  EXPECT_EQ(function<int()>(library, "look")(), 34);
+  expect(try_remove(engine, {user}));
+  // The one that dropped its copy can stay alone: the block is its own as well.
+  expect(try_remove(engine, {committed.modules()[0]}));
+  EXPECT_EQ(second(0) / 1000, 10);
+  std::thread([&] { EXPECT_EQ(second(2) / 1000, 9); }).join();
+  expect(try_remove(engine, {committed.modules()[1]}));
+  EXPECT_EQ(engine.usage().live, 0U);
+}
+
+TEST_P(Tls, AHiddenInlineVariableOfAnEarlierChangeIsNamed) {
+  Result<Committed> alone = try_commit(engine, library, {compile(hidden_first)});
+  ASSERT_TRUE(alone) << describe(alone.error());
+  Result<Committed> later = try_commit(engine, library, {compile(hidden_second)});
+  if (later) { // by general-dynamic sequences
+    EXPECT_EQ(function<int(int)>(library, "first")(1), 8 * 1000 + 41 + 2);
+    EXPECT_EQ(function<int(int)>(library, "second")(1), 9 * 1000 + 51 + 6);
+    return;
+  }
+  EXPECT_EQ(later.error().code, ErrorCode::unsupported);
+  EXPECT_THAT(later.error().message,
+              testing::AllOf(HasSubstr("DTPOFF"), HasSubstr("'counter'"), HasSubstr("local-dynamic"),
+                             HasSubstr("the one that snippet.o provides"), HasSubstr("link both in one change")));
+}
+
 INSTANTIATE_TEST_SUITE_P(Models, Tls,
                          testing::Values(Model{"clang", "-O2 -fPIC", false}, Model{"clang_plain", "-O0 -fPIC", false},
                                          Model{"clang_no_plt", "-O2 -fPIC -fno-plt", false},
@@ -156,6 +212,26 @@ TEST_F(TlsModels, StaticModelsServeTheHostsVariables) {
     EXPECT_EQ(function<int()>(library, "initial")(), 19);
     EXPECT_EQ(function<int()>(library, "local")(), 19);
   }).join();
+}
+
+TEST_F(TlsModels, StaticRelocationsHoldTheOffsetFromTheThreadPointer) {
+  commit(engine, library, assemble(R"(
+  .text
+  .globl wide, narrow, cell
+wide: movabsq $tls_host_variable@tpoff+3, %rax
+  ret
+narrow: leaq tls_host_variable@tpoff-5, %rax
+  ret
+cell: movq tls_host_variable@gottpoff(%rip), %rax
+  ret
+  .section .note.GNU-stack
+)"));
+  std::uint64_t thread_pointer;
+  asm("movq %%fs:0, %0" : "=r"(thread_pointer));
+  auto offset = std::int64_t(reinterpret_cast<std::uint64_t>(&tls_host_variable) - thread_pointer);
+  EXPECT_EQ(function<std::int64_t()>(library, "wide")(), offset + 3) << "TPOFF64";
+  EXPECT_EQ(function<std::int64_t()>(library, "narrow")(), offset - 5) << "TPOFF32";
+  EXPECT_EQ(function<std::int64_t()>(library, "cell")(), offset) << "GOTTPOFF";
 }
 
 TEST_F(TlsModels, StaticModelsOfOwnVariablesNameTheFlag) {

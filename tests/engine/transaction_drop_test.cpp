@@ -73,7 +73,7 @@ protected:
 
   int outstanding() const { return sections_.outstanding + whole_.outstanding + functions_.outstanding; }
 
-  Engine engine_ = make_engine();
+  Engine engine_ = make_small_engine();
   Library library_ = expect(engine_.library("drops"));
   Arena sections_{engine_, Granularity::section}, whole_{engine_, Granularity::whole}, functions_{engine_, Granularity::function};
 };
@@ -164,7 +164,7 @@ TEST(Transaction, RichModulesWork) {
 
 TEST(Transaction, RichModulesWorkInTheClientsMemory) {
   for (Granularity granularity : {Granularity::whole, Granularity::section, Granularity::function}) {
-    Engine engine = make_engine();
+    Engine engine = make_small_engine();
     Library library = expect(engine.library("rich"));
     Arena arena(engine, granularity);
     Change change = engine.change();

@@ -178,7 +178,7 @@ TEST_P(Faults, TheWholeLife) {
       if (n == 1)
         start = live_allocations();
       {
-        Engine engine = make_engine();
+        Engine engine = make_small_engine();
         Arena arena(engine);
         works(engine);
         Snapshot before = snapshot(engine, {}, Frames::skip);

@@ -244,9 +244,20 @@ Object later_object() {
   return object;
 }
 
+Engine make_small_engine() {
+  Options options;
+  options.reservation_bytes = std::uint64_t(1) << 28;
+  return make_engine(options);
+}
+
 Arena::Arena(const Engine& engine, Granularity granularity, std::size_t bytes) : granularity_(granularity), size_(bytes) {
-  std::uint64_t hint = engine.state()->machinery->space->begin().value - (std::uint64_t(1) << 24); // another place if this is taken
-  void* mapped = mmap(reinterpret_cast<void*>(hint), size_, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  const memory::Space& space = *engine.state()->machinery->space;
+  void* mapped = MAP_FAILED;
+  for (std::uint64_t away = 1; away < 64 && mapped == MAP_FAILED; ++away)
+    for (std::uint64_t at : {space.begin().value - (away << 24), space.end().value + (away << 24)})
+      if (mapped == MAP_FAILED)
+        mapped = mmap(reinterpret_cast<void*>(at), size_, PROT_READ | PROT_WRITE | PROT_EXEC,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
   if (mapped == MAP_FAILED)
     throw std::runtime_error("no memory for an arena");
   begin_ = static_cast<std::byte*>(mapped);

@@ -60,6 +60,9 @@ ModuleOptions rich_options();
 const std::vector<std::string>& rich_names();
 Object later_object(); // later_function(x) is x + 1000
 
+// With a reservation that is small enough for an arena beside it to reach all of it.
+Engine make_small_engine();
+
 // A client's memory: one arena, readable, writable and executable, bytes given out in a row. Near an engine's own, because the
 // slots of forward references lie there.
 class Arena : public Memory {

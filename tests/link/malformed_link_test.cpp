@@ -190,7 +190,7 @@ TEST_F(MalformedLink, BoundedSectionsOfDifferentKinds) {
     builder.section("set", elf::sht_progbits, second, std::vector<std::byte>(64));
     builder.relocations(first, {{0, r_64, builder.symbol("__start_set", global, elf::stt_notype, 0), 0}});
     ASSERT_TRUE(library_.search({}));
-    expect_error(link(builder.build()), ErrorCode::unsupported, "sections [1] and [2] set");
+    expect_error(link(builder.build()), ErrorCode::unsupported, "sections [1] of bad.o and [2] of bad.o, set");
   }
 }
 
@@ -316,7 +316,8 @@ TEST_F(MalformedLink, ReferenceRenamedToADefinitionOfItsOwnModule) {
   builder.relocations(words, {{0, r_64, builder.symbol("here", global, elf::stt_func, 0), 0}});
   Result<Draft> drafted = draft(builder.build());
   ASSERT_TRUE(drafted);
-  ASSERT_TRUE(drafted->edit({Edit::rename({0}, "here", "there")}));
+  const Result<void> edited = drafted->edit({Edit::rename({0}, "here", "there")});
+  ASSERT_TRUE(edited) << edited.error().message;
   Result<Placed> placed = std::move(*drafted).place();
   ASSERT_TRUE(placed);
   const Result<Linked> linked = std::move(*placed).link();

@@ -26,7 +26,7 @@ inline constexpr std::uint64_t stub_frames_bytes = 48; // one CIE, one FDE
 [[nodiscard]] bool write_dso_stub(std::byte* at, std::uint64_t address, std::uint64_t cell, std::uint64_t dso_handle, unsigned argument);
 // All thunks of the module, and the jumps to them. Errors: out_of_range.
 Result<void> write_thunks(Module& module);
-// Call frame information for [begin, begin + size) of stubs, to lie at `address`.
+// Call frame information for [begin, begin + size) of stubs, without thunks, to lie at `address`.
 [[nodiscard]] bool write_stub_frames(std::byte* at, std::uint64_t address, std::uint64_t begin, std::uint64_t size);
 
 // What stands in for a function that is not there yet: calls report(name), the name following the code.

@@ -12,10 +12,13 @@
 //   - by a PC-relative load of data, `mov sym(%rip), %reg` or `lea sym(%rip), %reg`: the instruction is replaced by a jump to a
 //     thunk that loads the address as 64 bits and jumps back. A jump, not a call: the red zone below the stack pointer is live;
 //   - by any other PC-relative instruction: not at all, an error that names it.
+// A thunk runs in the frame of the function that jumps to it, which its two instructions, at other addresses, have no description
+// of: none is given, so that unwinding stops there instead of going astray. Only a signal or a sampler can see a thread there.
 // An undefined weak symbol has S = 0 and is far by the same rules.
 //
 // TLS: general-dynamic, local-dynamic and descriptor sequences work for every variable, through the engine's own entry points.
-// Initial-exec and local-exec work for the host's variables that lie at a fixed distance from the thread pointer.
+// Local-dynamic code counts on its variables to lie in one block: see share_tls. Initial-exec and local-exec work for the host's
+// variables that lie at a fixed distance from the thread pointer.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "link/arch/arch.h"
 
@@ -188,6 +191,20 @@ bool fits_absolute_32(std::uint32_t type, std::uint64_t value) {
 // A stub can stand for a symbol, not for a place inside of a section.
 bool can_stub(const Module& module, const Relocation& r) { return module.symbols()[r.symbol].type != SymbolType::section; }
 
+const TlsBinding* find_tls_binding(const Module& module, std::uint32_t symbol) {
+  auto binding = std::lower_bound(module.tls_bindings.begin(), module.tls_bindings.end(), symbol,
+                                  [](const TlsBinding& b, std::uint32_t s) { return b.symbol < s; });
+  return binding != module.tls_bindings.end() && binding->symbol == symbol ? &*binding : nullptr;
+}
+
+// Local-dynamic code adds an offset to the beginning of the module's own block, which the variable is not in.
+Error foreign_local_dynamic(const Module& module, const Relocation& r) {
+  const TlsBinding* binding = find_tls_binding(module, r.symbol);
+  return fault(ErrorCode::unsupported, module, r,
+               "is a local-dynamic access to a thread-local variable of another module (its own copy was dropped for the one that " +
+                   std::string(binding != nullptr ? binding->owner : "somebody else") + " provides): link both in one change");
+}
+
 void survey_pc32(Module& module, std::uint32_t section, const Relocation& r, const Reach& reach, Bytes content, bool code) {
   const Target& target = module.targets[r.symbol];
   if (surely_near(target, reach) || target.kind == TargetKind::discarded)
@@ -213,6 +230,8 @@ Result<void> survey_section(Module& module, std::uint32_t section, const Reach& 
   std::span<const Relocation> relocations = module.relocations(section);
   std::uint64_t size = module.places[section].content_size;
   bool code = source.kind == SectionKind::code;
+  // Unwind information describes dropped functions too; nothing looks at it there.
+  bool covers_every_copy = source.kind == SectionKind::unwind || source.name.starts_with(".gcc_except_table");
   for (const Relocation& r : relocations) {
     if (!in_bounds(r, size))
       return bad_relocation(module, r, size);
@@ -221,6 +240,8 @@ Result<void> survey_section(Module& module, std::uint32_t section, const Reach& 
     if (reach.known && (r.type == R_PC32 || r.type == R_PLT32) &&
         (target.kind == TargetKind::section || target.kind == TargetKind::module))
       continue;
+    if (target.kind == TargetKind::discarded && !covers_every_copy && r.type != R_NONE)
+      return fault(ErrorCode::malformed, module, r, "refers into a COMDAT group from outside, and this copy of the group was dropped");
     switch (r.type) {
     case R_PC32:
     case R_PLT32: survey_pc32(module, section, r, reach, source.content, code); break;
@@ -267,6 +288,14 @@ Result<void> survey_section(Module& module, std::uint32_t section, const Reach& 
       want(module, r.symbol, r.type == R_TLSGD ? need::tls_pair : need::tls_descriptor);
       break;
     case R_TLSLD: module.needs_tls_ld = true; break;
+    case R_DTPOFF32: case R_DTPOFF64:
+      if (!may_be_tls(target))
+        return fault(ErrorCode::malformed, module, r, "is for a thread-local variable, which this is not");
+      if (target.kind == TargetKind::fixed)
+        return foreign_local_dynamic(module, r);
+      module.wants_shared_tls |= target.kind == TargetKind::module;
+      break;
+    case R_SIZE32: case R_SIZE64: want(module, r.symbol, need::size); break;
     case R_GOTTPOFF: want(module, r.symbol, need::tls_offset); [[fallthrough]];
     case R_TPOFF32: case R_TPOFF64:
       if (target.kind != TargetKind::missing && target.kind != TargetKind::null && (target.flags & target_flag::static_tls) == 0)
@@ -442,9 +471,8 @@ Result<void> fix_got(const Context& c, const Relocation& r, const Target& target
 }
 
 std::int64_t static_tls_offset(const Module& module, std::uint32_t symbol) {
-  auto binding = std::lower_bound(module.tls_bindings.begin(), module.tls_bindings.end(), symbol,
-                                  [](const TlsBinding& b, std::uint32_t s) { return b.symbol < s; });
-  return binding != module.tls_bindings.end() && binding->symbol == symbol ? binding->static_offset : 0;
+  const TlsBinding* binding = find_tls_binding(module, symbol);
+  return binding != nullptr ? binding->static_offset : 0;
 }
 
 Result<void> fix_tls(const Context& c, const Relocation& r, const Target& target, std::uint64_t P) {
@@ -481,7 +509,7 @@ Result<void> fix_one(const Context& c, const Relocation& r) {
   case R_GOT32: case R_GOT64: case R_GOTPLT64: case R_GOTPCREL64: case R_GOTOFF64: case R_PLTOFF64: case R_GOTPC32: case R_GOTPC64:
     return fix_got(c, r, target, S, P);
   case R_SIZE32: case R_SIZE64: {
-    std::uint64_t Z = c.module.symbols()[r.symbol].size + std::uint64_t(r.addend);
+    std::uint64_t Z = c.entry(target).size + std::uint64_t(r.addend);
     if (r.type == R_SIZE32 && Z > std::numeric_limits<std::uint32_t>::max())
       return out_of_range(c.module, r, S, std::int64_t(Z), {});
     std::memcpy(c.local + r.offset, &Z, widths[r.type]);

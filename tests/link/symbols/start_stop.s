@@ -1,4 +1,4 @@
-# __start_NAME and __stop_NAME delimit all sections called NAME of a module, if NAME is a C identifier; they are weak when
+# __start_NAME and __stop_NAME delimit all sections called NAME, if NAME is a C identifier; they are weak when
 # nothing has such a section.
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 

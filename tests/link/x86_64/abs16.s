@@ -19,6 +19,6 @@ field:  .short  high
 low_field:
         .short  low
 
-# RANGE1: test.o: .data: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x0 against 'high' {{.*}}distance 0x10000
-# RANGE2: test.o: .data: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x2 against 'low' {{.*}}distance {{-0x8001|0xffffffffffff7fff}}
-# MALFORMED: bad1.o: .data: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x3 against {{.*}}lies outside of its section
+# RANGE1: test.o: .data: relocation R_X86_64_16 at offset 0x0 against 'high' {{.*}}is out of range: {{.*}}distance 0x10000
+# RANGE2: test.o: .data: relocation R_X86_64_16 at offset 0x2 against 'low' {{.*}}is out of range: {{.*}}distance -0x8001
+# MALFORMED: bad1.o: .data: relocation R_X86_64_16 at offset 0x3 against {{.*}}lies outside of its section

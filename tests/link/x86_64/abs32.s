@@ -30,6 +30,6 @@ low:    .long   zero
 # jitlink-check: *{4}own = 0x1ffff000
 own:    .long   own - 0x1008
 
-# RANGE1: test.o: .data: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x8 against 'own' {{.*}}distance 0x100000000
-# RANGE2: test.o: .data: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x8 against 'own' {{.*}}distance {{-0x8|0xfffffffffffffff8}}
-# MALFORMED: bad1.o: .data: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x9 against {{.*}}lies outside of its section
+# RANGE1: test.o: .data: relocation R_X86_64_32 at offset 0x8 against 'own' {{.*}}is out of range: {{.*}}distance 0x100000000
+# RANGE2: test.o: .data: relocation R_X86_64_32 at offset 0x8 against 'own' {{.*}}is out of range: {{.*}}distance -0x8
+# MALFORMED: bad1.o: .data: relocation R_X86_64_32 at offset 0x9 against {{.*}}lies outside of its section

@@ -27,6 +27,6 @@ indexed:
         .globl  own
 own:    .quad   0
 
-# RANGE1: test.o: .text: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x12 against 'own' {{.*}}distance 0x80000000
-# RANGE2: test.o: .text: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x12 against 'own' {{.*}}distance {{-0x80000008|0xffffffff7ffffff8}}
-# MALFORMED: bad1.o: .text: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x13 against {{.*}}lies outside of its section
+# RANGE1: test.o: .text: relocation R_X86_64_32S at offset 0x12 against 'own' {{.*}}is out of range: {{.*}}distance 0x80000000
+# RANGE2: test.o: .text: relocation R_X86_64_32S at offset 0x12 against 'own' {{.*}}is out of range: {{.*}}distance -0x80000008
+# MALFORMED: bad1.o: .text: relocation R_X86_64_32S at offset 0x13 against {{.*}}lies outside of its section

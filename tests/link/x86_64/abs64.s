@@ -20,4 +20,4 @@ local_field:
 negative:
         .quad   zero - 16
 
-# MALFORMED: bad1.o: .data: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x11 against {{.*}}lies outside of its section
+# MALFORMED: bad1.o: .data: relocation R_X86_64_64 at offset 0x11 against {{.*}}lies outside of its section

@@ -17,5 +17,5 @@
 field:  .long   target@GOT + 4
 # jitlink-check: *{8}(got_addr(test.o, target)) = 0xfedcba9876543210
 
-# MALFORMED1: bad1.o: .data: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x1 against {{.*}}lies outside of its section
-# MALFORMED2: bad2.o: .data: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x0 against 'target'
+# MALFORMED1: bad1.o: .data: relocation R_X86_64_GOT32 at offset 0x1 against {{.*}}lies outside of its section
+# MALFORMED2: bad2.o: .data: relocation R_X86_64_GOT32 at offset 0x0 against 'target' {{.*}}is out of range: the field of 32 bits can't hold the distance 0x80000000

@@ -18,4 +18,4 @@ test_offset:
 variable:
         .quad   0
 
-# MALFORMED: bad1.o: .text: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x3 against {{.*}}lies outside of its section
+# MALFORMED: bad1.o: .text: relocation R_X86_64_GOTOFF64 at offset 0x3 against {{.*}}lies outside of its section

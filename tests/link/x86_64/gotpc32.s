@@ -15,5 +15,5 @@
 test_base:
         leaq    _GLOBAL_OFFSET_TABLE_(%rip), %rbx
 
-# RANGE: test.o: .text: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x3 against '_GLOBAL_OFFSET_TABLE_'
-# MALFORMED: bad1.o: .text: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x4 against {{.*}}lies outside of its section
+# RANGE: test.o: .text: relocation R_X86_64_GOTPC32 at offset 0x3 against '_GLOBAL_OFFSET_TABLE_' {{.*}}is out of range: the field of 32 bits can't hold the distance 0x80000009
+# MALFORMED: bad1.o: .text: relocation R_X86_64_GOTPC32 at offset 0x4 against {{.*}}lies outside of its section

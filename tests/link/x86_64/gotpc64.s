@@ -13,4 +13,4 @@
 test_base:
         movabsq $_GLOBAL_OFFSET_TABLE_ - test_base, %rbx
 
-# MALFORMED: bad1.o: .text: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x3 against {{.*}}lies outside of its section
+# MALFORMED: bad1.o: .text: relocation R_X86_64_GOTPC64 at offset 0x3 against {{.*}}lies outside of its section

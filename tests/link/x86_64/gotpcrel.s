@@ -32,5 +32,5 @@ test_mov:
 # jitlink-check: *{4}field = ((got_addr(test.o, target)) - field + 4)[31:0]
 field:  .long   target@GOTPCREL + 4
 
-# RANGE: test.o: .text: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x2 against 'target'
-# MALFORMED: bad1.o: .text: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x10 against {{.*}}lies outside of its section
+# RANGE: test.o: .text: relocation R_X86_64_GOTPCREL at offset 0x2 against 'target' {{.*}}is out of range: the field of 32 bits can't hold the distance 0x800000fa
+# MALFORMED: bad1.o: .text: relocation R_X86_64_GOTPCREL at offset 0x10 against {{.*}}lies outside of its section

@@ -46,6 +46,6 @@ far_call:
 far_jmp:
         jmp     *far@GOTPCREL(%rip)
 
-# RANGE: test.o: .text: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x14 against 'far'
-# MALFORMED: bad1.o: .text: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x21 against {{.*}}lies outside of its section
+# RANGE: test.o: .text: relocation R_X86_64_GOTPCRELX at offset 0x14 against 'far' {{.*}}is out of range: the field of 32 bits can't hold the distance 0x800000f0
+# MALFORMED: bad1.o: .text: relocation R_X86_64_GOTPCRELX at offset 0x21 against {{.*}}lies outside of its section
 # CUT: got  {{.*}} near

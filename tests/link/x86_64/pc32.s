@@ -25,6 +25,6 @@ field:  .long   high - .
 backward:
         .long   low - .
 
-# RANGE1: test.o: .data: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x0 against 'high' {{.*}}distance 0x80000000
-# RANGE2: test.o: .data: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x4 against 'low' {{.*}}distance {{-0x80000001|0xffffffff7fffffff}}
-# MALFORMED: bad1.o: .data: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x5 against {{.*}}lies outside of its section
+# RANGE1: test.o: .data: relocation R_X86_64_PC32 at offset 0x0 against 'high' {{.*}}is out of range: {{.*}}distance 0x80000000
+# RANGE2: test.o: .data: relocation R_X86_64_PC32 at offset 0x4 against 'low' {{.*}}is out of range: {{.*}}distance -0x80000001
+# MALFORMED: bad1.o: .data: relocation R_X86_64_PC32 at offset 0x5 against {{.*}}lies outside of its section

@@ -15,4 +15,4 @@ field:  .quad   high - .
 backward:
         .quad   low - .
 
-# MALFORMED: bad1.o: .data: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x9 against {{.*}}lies outside of its section
+# MALFORMED: bad1.o: .data: relocation R_X86_64_PC64 at offset 0x9 against {{.*}}lies outside of its section

@@ -28,6 +28,6 @@ field:  .byte   high - .
 backward:
         .byte   low - .
 
-# RANGE1: test.o: .data: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x0 against 'high' {{.*}}distance 0x80
-# RANGE2: test.o: .data: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x1 against 'low' {{.*}}distance {{-0x81|0xffffffffffffff7f}}
-# MALFORMED: bad1.o: .data: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x2 against {{.*}}lies outside of its section
+# RANGE1: test.o: .data: relocation R_X86_64_PC8 at offset 0x0 against 'high' {{.*}}is out of range: {{.*}}distance 0x80
+# RANGE2: test.o: .data: relocation R_X86_64_PC8 at offset 0x1 against 'low' {{.*}}is out of range: {{.*}}distance -0x81
+# MALFORMED: bad1.o: .data: relocation R_X86_64_PC8 at offset 0x2 against {{.*}}lies outside of its section

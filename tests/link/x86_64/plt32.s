@@ -31,5 +31,5 @@ test_jump:
 test_branch:
         jne     far@PLT
 
-# RANGE: test.o: .text: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x6 against 'far'
-# MALFORMED: bad1.o: .text: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x18 against {{.*}}lies outside of its section
+# RANGE: test.o: .text: relocation R_X86_64_PLT32 at offset 0x6 against 'far' {{.*}}is out of range: the field of 32 bits can't hold the distance 0x8000000e
+# MALFORMED: bad1.o: .text: relocation R_X86_64_PLT32 at offset 0x18 against {{.*}}lies outside of its section

@@ -20,4 +20,4 @@ test_far:
         movabsq $far@PLTOFF, %rax
 # jitlink-check: *{8}(got_addr(test.o, far)) = 0x12348005fffc
 
-# MALFORMED: bad1.o: .text: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0xd against {{.*}}lies outside of its section
+# MALFORMED: bad1.o: .text: relocation R_X86_64_PLTOFF64 at offset 0xd against {{.*}}lies outside of its section

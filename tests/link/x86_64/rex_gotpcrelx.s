@@ -45,6 +45,6 @@ far_mov:
 variable:
         .quad   0
 
-# RANGE: test.o: .text: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x18 against 'past'
-# MALFORMED: bad1.o: .text: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x20 against {{.*}}lies outside of its section
+# RANGE: test.o: .text: relocation R_X86_64_REX_GOTPCRELX at offset 0x18 against 'past' {{.*}}is out of range: the field of 32 bits can't hold the distance 0x900000f4
+# MALFORMED: bad1.o: .text: relocation R_X86_64_REX_GOTPCRELX at offset 0x20 against {{.*}}lies outside of its section
 # CUT: got  {{.*}} variable

@@ -47,5 +47,5 @@ second: .quad   2
         .size   zeroed, 4
 zeroed: .zero   4
 
-# RANGE: test.o: .text: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x4 against 'first'
-# MALFORMED: bad1.o: .text: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x26 against {{.*}}lies outside of its section
+# RANGE: test.o: .text: relocation R_X86_64_TLSGD at offset 0x4 against 'first' {{.*}}is out of range: the field of 32 bits can't hold the distance 0x8000fff8
+# MALFORMED: bad1.o: .text: relocation R_X86_64_TLSGD at offset 0x26 against {{.*}}lies outside of its section

@@ -54,7 +54,7 @@ second: .quad   2
         .size   zeroed, 4
 zeroed: .zero   4
 
-# RANGE: test.o: .text: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x3 against
-# MALFORMED1: bad1.o: .text: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x24 against {{.*}}lies outside of its section
-# MALFORMED2: bad2.o: .text: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x1b against 'second'
-# MALFORMED3: bad3.o: .data: relocation {{R_X86_64_[A-Z0-9_]+}} at offset 0x1 against {{.*}}lies outside of its section
+# RANGE: test.o: .text: relocation R_X86_64_TLSLD at offset 0x3 against {{.*}}is out of range: the field of 32 bits can't hold the distance 0x80010001
+# MALFORMED1: bad1.o: .text: relocation R_X86_64_TLSLD at offset 0x24 against {{.*}}lies outside of its section
+# MALFORMED2: bad2.o: .text: relocation R_X86_64_DTPOFF32 at offset 0x1b against 'second' {{.*}}is out of range: the field of 32 bits can't hold the distance 0x80000008
+# MALFORMED3: bad3.o: .data: relocation R_X86_64_DTPOFF64 at offset 0x1 against {{.*}}lies outside of its section
