@@ -17,17 +17,22 @@ using link::TargetKind;
 struct SymbolEdits {
   std::string_view name;
   bool localized = false;
+  const Edit* bound = nullptr;
 };
 
-SymbolEdits edited(const ChangeState& change, std::uint32_t module, std::string_view name) {
+SymbolEdits edited(ChangeState& change, std::uint32_t module, std::string_view name) {
   SymbolEdits result{name};
-  for (const Edit& edit : change.edits) {
+  for (std::size_t i = 0; i < change.edits.size(); ++i) {
+    const Edit& edit = change.edits[i];
     if (edit.module.index != module || edit.symbol != result.name)
       continue;
+    change.edits_used[i] = 1;
     if (edit.kind == Edit::Kind::rename)
       result.name = edit.new_name;
     else if (edit.kind == Edit::Kind::localize)
       result.localized = true;
+    else if (edit.kind == Edit::Kind::bind)
+      result.bound = &edit;
   }
   return result;
 }
@@ -207,6 +212,12 @@ Result<void> enter_symbols(ChangeState& change, std::uint32_t index) {
       if (!budget.spend(name.size()))
         return malformed_symbol(i, symbol, "brings the names of symbols to an impossible total");
       SymbolEdits edits = has_edits ? edited(change, index, name) : SymbolEdits{name};
+      if (edits.bound != nullptr) {
+        if (symbol.defined() && (symbol.type == SymbolType::tls || symbol.type == SymbolType::ifunc))
+          return Error{ErrorCode::invalid_argument, "'" + edits.bound->symbol + "' can't be bound to an address: it is defined as " +
+                                                        (symbol.type == SymbolType::tls ? "a thread-local variable" : "an IFUNC")};
+        draft.bound.push_back({i, edits.bound->address.value, {}});
+      }
       bool own = edits.localized || (symbol.visibility == Visibility::hidden && is_kept_by_everybody(symbol.name()));
       if (own && symbol.defined() && symbol.section != section_common) {
         module.targets[i] = local_target(module, draft, symbol);

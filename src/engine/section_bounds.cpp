@@ -84,10 +84,16 @@ Result<void> gather_named_sections(ChangeState& change) {
   if (runs.empty())
     return {};
   list_sections(change, runs);
+  std::vector<Runs::value_type*> found;
+  for (Runs::value_type& run : runs)
+    if (!run.second.empty())
+      found.push_back(&run);
+  std::sort(found.begin(), found.end(), [](const Runs::value_type* a, const Runs::value_type* b) {
+    return std::pair(a->second[0].module, a->second[0].section) < std::pair(b->second[0].module, b->second[0].section);
+  });
   std::map<std::pair<std::uint32_t, std::string_view>, link::SectionBound> bounds;
-  for (auto& [key, parts] : runs) {
-    if (parts.empty())
-      continue;
+  for (Runs::value_type* run : found) {
+    auto& [key, parts] = *run;
     if (Result<void> together = check_kinds(change, key.second, parts); !together)
       return together;
     for (const link::NamedRun::Part& part : parts)

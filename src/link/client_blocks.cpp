@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <map>
 #include <unordered_map>
 
 namespace tenon::link {
@@ -89,14 +90,18 @@ public:
 
   // No client is asked for nothing: empty sections stand at the beginning of another block of their kind.
   std::vector<BlockRequest> take() && {
+    BlockRequest* first = nullptr;
+    std::map<Access, BlockRequest*> first_of; // of each access
+    for (BlockRequest& block : blocks_)
+      if (block.size != 0) {
+        first = first != nullptr ? first : &block;
+        first_of.try_emplace(block.access, &block);
+      }
     for (BlockRequest& empty : blocks_) {
-      if (empty.size != 0)
+      if (empty.size != 0 || first == nullptr)
         continue;
-      auto host = std::find_if(blocks_.begin(), blocks_.end(), [&](const BlockRequest& b) { return b.size != 0 && b.access == empty.access; });
-      if (host == blocks_.end())
-        host = std::find_if(blocks_.begin(), blocks_.end(), [](const BlockRequest& b) { return b.size != 0; });
-      if (host == blocks_.end())
-        continue;
+      auto like = first_of.find(empty.access);
+      BlockRequest* host = like != first_of.end() ? like->second : first;
       host->alignment = std::max(host->alignment, empty.alignment);
       for (const BlockRequest::Part& part : empty.parts)
         host->parts.push_back({part.section, 0});
@@ -108,16 +113,13 @@ public:
 private:
   // Sections of the same name, other modules' too, lie right behind.
   void add_followers(BlockRequest& block, std::uint32_t first) {
-    for (const NamedRun& named : module_.named_runs) {
-      if (named.parts[0].section != first)
-        continue;
-      for (std::size_t i = 1; i < named.parts.size(); ++i) {
-        const NamedRun::Part& part = named.parts[i];
-        std::uint64_t offset = base::align_up(block.size, part.alignment);
-        block.size = offset + part.size;
-        block.alignment = std::max<std::uint64_t>(block.alignment, part.alignment);
-        block.parts.push_back({{{part.module}, part.section}, offset});
-      }
+    const std::vector<NamedRun::Part>& parts = module_.named_run(first).parts;
+    for (std::size_t i = 1; i < parts.size(); ++i) {
+      const NamedRun::Part& part = parts[i];
+      std::uint64_t offset = base::align_up(block.size, part.alignment);
+      block.size = offset + part.size;
+      block.alignment = std::max<std::uint64_t>(block.alignment, part.alignment);
+      block.parts.push_back({{{part.module}, part.section}, offset});
     }
   }
 

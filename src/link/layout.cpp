@@ -98,10 +98,9 @@ void lay_out_tls(Module& module) {
 
 // Right behind the first section of a name, those that __start_ and __stop_ symbols bound together with it.
 void put_followers(Module& module, std::uint32_t first, Cursor& cursor) {
-  for (NamedRun& named : module.named_runs)
-    if (named.parts[0].section == first)
-      for (std::size_t i = 1; i < named.parts.size(); ++i)
-        cursor.put(named.parts[i]);
+  std::vector<NamedRun::Part>& parts = module.named_run(first).parts;
+  for (std::size_t i = 1; i < parts.size(); ++i)
+    cursor.put(parts[i]);
 }
 
 } // namespace

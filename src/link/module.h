@@ -17,11 +17,13 @@
 
 #include "object/object_file.h"
 
+#include <algorithm>
 #include <array>
 #include <memory>
 #include <span>
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <string_view>
 #include <vector>
 
@@ -245,6 +247,12 @@ struct Module {
   SectionPlace& place(Synthetic section) noexcept { return places[synthetic_index(section)]; }
   const SectionPlace& place(Synthetic section) const noexcept { return places[synthetic_index(section)]; }
   std::uint64_t section_count() const noexcept;
+  // The one whose first section this is.
+  const NamedRun& named_run(std::uint32_t first) const noexcept {
+    return *std::lower_bound(named_runs.begin(), named_runs.end(), first,
+                             [](const NamedRun& named, std::uint32_t section) { return named.parts[0].section < section; });
+  }
+  NamedRun& named_run(std::uint32_t first) noexcept { return const_cast<NamedRun&>(std::as_const(*this).named_run(first)); }
 };
 
 } // namespace tenon::link

@@ -24,21 +24,17 @@ std::string tool(const std::string& name) {
 }
 
 std::uint64_t fnv1a(std::string_view text, std::uint64_t hash = 0xcbf29ce484222325) {
-  for (char c : text)
-    hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
+  for (char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
   return hash;
 }
 
 void run(const std::string& command) {
   FILE* pipe = popen((command + " 2>&1").c_str(), "r");
-  if (pipe == nullptr)
-    throw std::runtime_error("can't start " + command);
+  if (pipe == nullptr) throw std::runtime_error("can't start " + command);
   std::string output;
   std::array<char, 4096> buffer;
-  for (std::size_t got; (got = fread(buffer.data(), 1, buffer.size(), pipe)) != 0;)
-    output.append(buffer.data(), got);
-  if (pclose(pipe) != 0)
-    throw std::runtime_error(command + ":\n" + output);
+  for (std::size_t got; (got = fread(buffer.data(), 1, buffer.size(), pipe)) != 0;) output.append(buffer.data(), got);
+  if (pclose(pipe) != 0) throw std::runtime_error(command + ":\n" + output);
 }
 
 // The file with what `command` makes of `text`. It appears under its name only when it is whole: several tests may want it.
@@ -48,8 +44,7 @@ std::string made_file(std::string_view text, const std::string& command, const s
   std::string key = command + '\n' + std::string(text);
   std::lock_guard lock(mutex);
   std::string& path = known[key];
-  if (!path.empty())
-    return path;
+  if (!path.empty()) return path;
   fs::path folder = fs::path(TENON_BINARY_DIR) / "test-objects";
   fs::create_directories(folder);
   std::array<char, 40> hash;
@@ -97,13 +92,15 @@ Object compile_gcc(std::string_view text, std::string_view flags, std::string_vi
 
 std::vector<std::byte> archive_of(std::initializer_list<Object> members) {
   static std::atomic<int> count{0};
-  fs::path folder = fs::temp_directory_path() / ("tenon-archive-" + std::to_string(getpid()) + "-" + std::to_string(count++));
+  fs::path folder =
+      fs::temp_directory_path() / ("tenon-archive-" + std::to_string(getpid()) + "-" + std::to_string(count++));
   fs::create_directories(folder);
   std::string command = tool("llvm-ar") + " rcs " + (folder / "made.a").string();
   int index = 0;
   for (const Object& member : members) {
     fs::path file = folder / (std::to_string(index++) + "_" + fs::path(member.name()).filename().string());
-    std::ofstream(file, std::ios::binary).write(reinterpret_cast<const char*>(member.bytes().data()), std::streamsize(member.bytes().size()));
+    std::ofstream(file, std::ios::binary)
+        .write(reinterpret_cast<const char*>(member.bytes().data()), std::streamsize(member.bytes().size()));
     command += " " + file.string();
   }
   run(command);
@@ -120,21 +117,17 @@ Engine make_engine(const Options& options) { return expect(Engine::create(option
 
 Result<Committed> try_commit(Change change, Initialize initialize) {
   Result<Draft> draft = std::move(change).draft();
-  if (!draft)
-    return std::move(draft).error();
+  if (!draft) return std::move(draft).error();
   Result<Placed> placed = std::move(*draft).place();
-  if (!placed)
-    return std::move(placed).error();
+  if (!placed) return std::move(placed).error();
   Result<Linked> linked = std::move(*placed).link();
-  if (!linked)
-    return std::move(linked).error();
+  if (!linked) return std::move(linked).error();
   return std::move(*linked).commit(initialize);
 }
 
 Result<Committed> try_commit(Engine& engine, const Library& library, std::vector<Object> objects) {
   Change change = engine.change();
-  for (Object& object : objects)
-    change.add(library, std::move(object));
+  for (Object& object : objects) change.add(library, std::move(object));
   return try_commit(std::move(change));
 }
 
@@ -150,18 +143,15 @@ Committed commit(Engine& engine, const Library& library, std::vector<Object> obj
 
 Result<void> try_remove(Engine& engine, std::vector<Module> modules) {
   Change change = engine.change();
-  for (Module& module : modules)
-    change.remove(std::move(module));
+  for (Module& module : modules) change.remove(std::move(module));
   Result<Committed> committed = try_commit(std::move(change));
-  if (!committed)
-    return std::move(committed).error();
+  if (!committed) return std::move(committed).error();
   return {};
 }
 
 Addr address_of(const Library& library, std::string_view name) {
   std::optional<Addr> address = library.find(name);
-  if (!address)
-    throw std::runtime_error("library " + library.name() + " has no " + std::string(name));
+  if (!address) throw std::runtime_error("library " + library.name() + " has no " + std::string(name));
   return *address;
 }
 

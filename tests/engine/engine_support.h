@@ -1,8 +1,9 @@
 // What all tests of the engine need: objects from snippets of assembly, C and C++, and the way from an object to a running
 // function in one line.
 //
-// Snippets are translated by the LLVM tools of the system. Results are kept in memory and in a folder of the build, under a hash
-// of the text and the command, so that a test program that runs again, or each test of it in a process of its own, starts none.
+// Snippets are translated by the LLVM tools of the system. Results are kept in memory and in a folder of the build, under a
+// hash of the text and the command, so that a test program that runs again, or each test of it in a process of its own,
+// starts none.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
@@ -34,13 +35,11 @@ std::string describe(const Error& error);
 
 // The value, or a failed test that says why.
 template <class T> T expect(Result<T> result) {
-  if (!result)
-    throw std::runtime_error("unexpected: " + describe(result.error()));
+  if (!result) throw std::runtime_error("unexpected: " + describe(result.error()));
   return std::move(result).value();
 }
 inline void expect(Result<void> result) {
-  if (!result)
-    throw std::runtime_error("unexpected: " + describe(result.error()));
+  if (!result) throw std::runtime_error("unexpected: " + describe(result.error()));
 }
 
 Engine make_engine(const Options& options = {});

@@ -1,5 +1,5 @@
-// What can go wrong with a change, one clear error each, and the engine goes on: vetoes, resolvers, missing and duplicate symbols,
-// and changes that were drafted on what another one took away or brought.
+// What can go wrong with a change, one clear error each, and the engine goes on: vetoes, resolvers, missing and duplicate
+// symbols, and changes that were drafted on what another one took away or brought.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "transaction_support.h"
 
@@ -18,8 +18,7 @@ class Conflicts : public testing::Test {
 protected:
   Change change_of(std::initializer_list<Object> objects) {
     Change change = engine_.change();
-    for (const Object& object : objects)
-      change.add(library_, object);
+    for (const Object& object : objects) change.add(library_, object);
     return change;
   }
   Linked linked_of(std::initializer_list<Object> objects) {
@@ -28,8 +27,7 @@ protected:
     return expect(std::move(placed).link());
   }
   template <class T> Error error_of(Result<T> result) {
-    if (result.ok())
-      throw std::runtime_error("no error");
+    if (result.ok()) throw std::runtime_error("no error");
     return std::move(result).error();
   }
   void TearDown() override {
@@ -46,11 +44,17 @@ protected:
   Library library_ = expect(engine_.library("main"));
 };
 
-Object strong(int value) { return compile_c("int twice(void) { return " + std::to_string(value) + "; }", "-O1 -fPIC", "strong" + std::to_string(value) + ".o"); }
-Object weak(int value) { return compile_c("__attribute__((weak)) int twice(void) { return " + std::to_string(value) + "; }"); }
+Object strong(int value) {
+  return compile_c("int twice(void) { return " + std::to_string(value) + "; }", "-O1 -fPIC",
+                   "strong" + std::to_string(value) + ".o");
+}
+Object weak(int value) {
+  return compile_c("__attribute__((weak)) int twice(void) { return " + std::to_string(value) + "; }");
+}
 Object comdat(int number) {
-  return compile_cpp("inline int shared_one(int x) { static int n; return x + ++n; } extern \"C\" int user" + std::to_string(number) +
-                     "(int x) { return shared_one(x); }", "-O0 -fPIC", "comdat" + std::to_string(number) + ".o");
+  return compile_cpp("inline int shared_one(int x) { static int n; return x + ++n; } extern \"C\" int user" +
+                         std::to_string(number) + "(int x) { return shared_one(x); }",
+                     "-O0 -fPIC", "comdat" + std::to_string(number) + ".o");
 }
 
 struct ScriptedResolver : Resolver {
@@ -59,8 +63,7 @@ struct ScriptedResolver : Resolver {
   std::function<Result<void>(std::span<const Needed>, std::span<Answer>)> answer;
   Result<void> resolve(std::span<const Needed> needed, std::span<Answer> answers) noexcept override {
     ++batches;
-    for (const Needed& one : needed)
-      asked.emplace_back(one.name);
+    for (const Needed& one : needed) asked.emplace_back(one.name);
     return answer(needed, answers);
   }
 };
@@ -68,11 +71,13 @@ struct ScriptedResolver : Resolver {
 } // namespace
 
 TEST_F(Conflicts, TheInspectorSeesFinalBytesAndMayVeto) {
-  expect(try_remove(engine_, {commit(engine_, library_, compile_c("int v = 1; const int c = 2; int f(void) { return v + c; }"))}));
+  expect(try_remove(engine_,
+                    {commit(engine_, library_, compile_c("int v = 1; const int c = 2; int f(void) { return v + c; }"))}));
   Snapshot before = snapshot(engine_, {library_});
   bool seen = false;
   Object object = compile_c("int value = 1234; extern int helper(int); int asks(int x) { return helper(x) + value; }\n"
-                            "int helper(int x) { return x; }", "-O0 -fPIC");
+                            "int helper(int x) { return x; }",
+                            "-O0 -fPIC");
   for (int i = 0; i < 3; ++i) {
     Draft draft = expect(change_of({object}).draft());
     Placed placed = expect(std::move(draft).place());
@@ -110,8 +115,7 @@ TEST_F(Conflicts, AResolverThatFailsOrAnswersNonsense) {
 
   // Any address can be reached through a stub; as 32-bit data it can't.
   resolver->answer = [](auto, std::span<Answer> answers) -> Result<void> {
-    for (Answer& answer : answers)
-      answer = Answer::at({0x7000'0000'0000'0000});
+    for (Answer& answer : answers) answer = Answer::at({0x7000'0000'0000'0000});
     return {};
   };
   EXPECT_TRUE(try_commit(change_of({object})).ok());
@@ -142,7 +146,8 @@ TEST_F(Conflicts, AResolverIsAskedInOneBatchAndMaySayNull) {
   };
   Object object = compile_c(R"(extern int maybe(void) __attribute__((weak)); extern int surely(void);
     int tests(void) { return (maybe ? 1 : 0) + (surely ? 2 : 0); }
-    void* address(void) { return (void*)maybe; } void* other(void) { return (void*)surely; })", "-O0 -fPIC");
+    void* address(void) { return (void*)maybe; } void* other(void) { return (void*)surely; })",
+                            "-O0 -fPIC");
   commit(engine_, library_, object);
   EXPECT_EQ(resolver->batches, 1U);
   EXPECT_EQ(function<void*()>(library_, "address")(), nullptr);
@@ -150,16 +155,18 @@ TEST_F(Conflicts, AResolverIsAskedInOneBatchAndMaySayNull) {
 }
 
 TEST_F(Conflicts, EverythingMissingIsNamedAtOnceWithItsUsers) {
-  Object first = compile_c("extern int lost_a(void), lost_b(void); int f(void) { return lost_a() + lost_b(); }", "-O1 -fPIC", "one.o");
-  Object second = compile_c("extern int lost_b(void); extern int lost_c; int g(void) { return lost_b() + lost_c; }", "-O1 -fPIC", "two.o");
+  Object first =
+      compile_c("extern int lost_a(void), lost_b(void); int f(void) { return lost_a() + lost_b(); }", "-O1 -fPIC", "one.o");
+  Object second = compile_c("extern int lost_b(void); extern int lost_c; int g(void) { return lost_b() + lost_c; }",
+                            "-O1 -fPIC", "two.o");
   Draft draft = expect(change_of({first, second}).draft());
   ASSERT_EQ(draft.undefined().size(), 3U);
   EXPECT_EQ(draft.undefined()[1].name, "lost_b");
-  EXPECT_THAT(draft.undefined()[1].needed_by, testing::ElementsAre(HasSubstr("one.o: .text+0x"), HasSubstr("two.o: .text+0x")));
+  EXPECT_THAT(draft.undefined()[1].needed_by,
+              testing::ElementsAre(HasSubstr("one.o: .text+0x"), HasSubstr("two.o: .text+0x")));
   Error error = error_of(std::move(draft).place());
   EXPECT_EQ(error.code, ErrorCode::undefined);
-  for (const char* part : {"lost_a", "lost_b", "lost_c", "one.o", "two.o"})
-    EXPECT_THAT(error.message, HasSubstr(part));
+  for (const char* part : {"lost_a", "lost_b", "lost_c", "one.o", "two.o"}) EXPECT_THAT(error.message, HasSubstr(part));
 }
 
 TEST_F(Conflicts, TwoStrongDefinitions) {
@@ -214,7 +221,8 @@ TEST_F(Conflicts, AComdatGroupThatComesSecondIsShared) {
 
 TEST_F(Conflicts, AComdatGroupReferredToFromOutsideGoesWithItsLastUser) {
   commit(engine_, library_, comdat(1));
-  Module user = commit(engine_, library_, compile_cpp("int shared_one(int); extern \"C\" int outside(int x) { return shared_one(x); }"));
+  Module user = commit(engine_, library_,
+                       compile_cpp("int shared_one(int); extern \"C\" int outside(int x) { return shared_one(x); }"));
   Module provider = library_.modules()[0];
   expect(try_remove(engine_, {provider}));
   EXPECT_EQ(function<int(int)>(library_, "outside")(1), 2);
@@ -232,7 +240,8 @@ TEST_F(Conflicts, AChangeMayTakeOverTheGroupsOfWhatItRemoves) {
     change.add(library_, comdat(i));
     Committed committed = expect(try_commit(std::move(change)));
     EXPECT_EQ(library_.modules().size(), 1U);
-    EXPECT_EQ(function<int(int)>(library_, "user" + std::to_string(i))(0), 1) << "all that shared the group have gone, and it with them";
+    EXPECT_EQ(function<int(int)>(library_, "user" + std::to_string(i))(0), 1)
+        << "all that shared the group have gone, and it with them";
   }
   EXPECT_FALSE(first.linked());
   commit(engine_, library_, comdat(5));
@@ -271,8 +280,13 @@ TEST_F(Conflicts, WhatADraftBuiltOnIsRemovedMeanwhile) {
   }
   {
     // Gone, but kept as a remnant since its COMDAT group is shared: its other symbols can't be referred to any more.
-    Module module = commit(engine_, library_, compile_cpp("inline int shared_one(int x) { return x; } extern \"C\" int base() { return shared_one(7); }", "-O0 -fPIC"));
-    commit(engine_, library_, compile_cpp("inline int shared_one(int x) { return x; } extern \"C\" int other() { return shared_one(7); }", "-O0 -fPIC"));
+    Module module =
+        commit(engine_, library_,
+               compile_cpp("inline int shared_one(int x) { return x; } extern \"C\" int base() { return shared_one(7); }",
+                           "-O0 -fPIC"));
+    commit(engine_, library_,
+           compile_cpp("inline int shared_one(int x) { return x; } extern \"C\" int other() { return shared_one(7); }",
+                       "-O0 -fPIC"));
     Linked linked = linked_of({user});
     expect(try_remove(engine_, {module}));
     EXPECT_FALSE(std::move(linked).commit().ok());
@@ -301,7 +315,8 @@ TEST_F(Conflicts, InTheClientsMemoryAConflictIsTheClientsToSettle) {
 
 TEST_F(Conflicts, WhatIsReferredToStays) {
   Module base = commit(engine_, library_, compile_c("int base(void) { return 7; }", "-O1 -fPIC", "base.o"));
-  Module user = commit(engine_, library_, compile_c("int base(void); int uses(void) { return base() + 1; }", "-O1 -fPIC", "user.o"));
+  Module user =
+      commit(engine_, library_, compile_c("int base(void); int uses(void) { return base() + 1; }", "-O1 -fPIC", "user.o"));
   Error error = error_of(try_commit([&] {
     Change change = engine_.change();
     change.remove(base);
@@ -318,8 +333,11 @@ TEST_F(Conflicts, AHandleKeepsCodeAndAllThatItNeedsUntilItGoes) {
   commit(engine_, library_, comdat(1)); // provides the group
   commit(engine_, library_, comdat(2));
   Module base = commit(engine_, library_, compile_c("int base(void) { return 7; }"));
-  Module user = commit(engine_, library_, compile_cpp("extern \"C\" int base(); inline int shared_one(int x) { static int n; return x + ++n; }\n"
-                                                      "extern \"C\" int uses() { return base() + shared_one(1); }", "-O0 -fPIC"));
+  Module user =
+      commit(engine_, library_,
+             compile_cpp("extern \"C\" int base(); inline int shared_one(int x) { static int n; return x + ++n; }\n"
+                         "extern \"C\" int uses() { return base() + shared_one(1); }",
+                         "-O0 -fPIC"));
   {
     Function<int()> handle = expect(library_.function<int()>("uses"));
     EXPECT_EQ(handle(), 9);
@@ -349,7 +367,13 @@ TEST_F(Conflicts, TwoDraftsThatDeclareOneForwardReference) {
   Module definition = commit(engine_, library_, compile_c("int later(int x) { return x + 5; }"));
   EXPECT_EQ(function<int(int)>(library_, "first_user")(1), 6);
   EXPECT_EQ(function<int(int)>(library_, "second_user")(1), 6);
-  EXPECT_EQ(error_of(try_commit([&] { Change change = engine_.change(); change.remove(definition); return change; }())).code, ErrorCode::still_used);
+  EXPECT_EQ(error_of(try_commit([&] {
+              Change change = engine_.change();
+              change.remove(definition);
+              return change;
+            }()))
+                .code,
+            ErrorCode::still_used);
 }
 
 TEST_F(Conflicts, AForwardReferenceThatIsDefinedMeanwhile) {
@@ -392,8 +416,11 @@ TEST_F(Conflicts, ReleasedCodeKeepsWhatItNeeds) {
   commit(engine_, library_, comdat(1));
   commit(engine_, library_, compile_c("int base(void) { return 7; }"));
   {
-    Code code = expect(linked_of({compile_cpp("extern \"C\" int base(); inline int shared_one(int x) { static int n; return x + ++n; }\n"
-                                              "extern \"C\" int uses() { return base() + shared_one(1); }", "-O0 -fPIC")}).release());
+    Code code = expect(
+        linked_of({compile_cpp("extern \"C\" int base(); inline int shared_one(int x) { static int n; return x + ++n; }\n"
+                               "extern \"C\" int uses() { return base() + shared_one(1); }",
+                               "-O0 -fPIC")})
+            .release());
     auto* uses = code.find("uses")->as<int (*)()>();
     EXPECT_EQ(uses(), 9);
     EXPECT_FALSE(library_.find("uses"));

@@ -31,8 +31,7 @@ protected:
     Change change = engine_.change();
     for (Object& object : rich_objects())
       change.add(library_, std::move(object), with_forward ? rich_options() : ModuleOptions{});
-    if (!with_forward)
-      change.add(library_, later_object());
+    if (!with_forward) change.add(library_, later_object());
     return change;
   }
 
@@ -58,15 +57,12 @@ protected:
   void drop() {
     bool with_forward = GetParam().where != Where::addresses;
     Change change = rich_change(with_forward);
-    if (GetParam().stage == Stage::change)
-      return;
+    if (GetParam().stage == Stage::change) return;
     Draft draft = expect(std::move(change).draft());
     EXPECT_TRUE(draft.undefined().empty());
-    if (GetParam().stage == Stage::draft)
-      return;
+    if (GetParam().stage == Stage::draft) return;
     Placed placed = expect(place(std::move(draft)));
-    if (GetParam().stage == Stage::placed)
-      return;
+    if (GetParam().stage == Stage::placed) return;
     Linked linked = expect(std::move(placed).link());
     EXPECT_FALSE(linked.symbols().empty());
   }
@@ -75,7 +71,8 @@ protected:
 
   Engine engine_ = make_small_engine();
   Library library_ = expect(engine_.library("drops"));
-  Arena sections_{engine_, Granularity::section}, whole_{engine_, Granularity::whole}, functions_{engine_, Granularity::function};
+  Arena sections_{engine_, Granularity::section}, whole_{engine_, Granularity::whole},
+      functions_{engine_, Granularity::function};
 };
 
 std::uint32_t next_tls_key() { return std::uint32_t(engine::TlsKey({nullptr, 0, 8, 8}).value()); }
@@ -88,8 +85,7 @@ TEST_P(Drop, LeavesNothing) {
   Snapshot before = snapshot(engine_, {library_});
   std::uint32_t key = next_tls_key();
   long allocations = live_allocations();
-  for (int i = 0; i < 20; ++i)
-    drop();
+  for (int i = 0; i < 20; ++i) drop();
   EXPECT_EQ(live_allocations(), allocations);
   EXPECT_EQ(snapshot(engine_, {library_}), before);
   EXPECT_LT(next_tls_key(), key + 10) << "thread-local storage leaks";
@@ -109,14 +105,11 @@ TEST_P(Drop, LeavesWhatIsCommittedInOrder) {
     change.add(library_, compile_cpp(R"(inline int rich_inline(int x) { static int calls; return x + 0 * ++calls; }
                                         extern "C" int rich_use_later(int);
                                         extern "C" int fourth(int x) { return rich_inline(x) + rich_use_later(x); })"));
-    if (GetParam().stage == Stage::change)
-      continue;
+    if (GetParam().stage == Stage::change) continue;
     Draft draft = expect(std::move(change).draft());
-    if (GetParam().stage == Stage::draft)
-      continue;
+    if (GetParam().stage == Stage::draft) continue;
     Placed placed = expect(place(std::move(draft)));
-    if (GetParam().stage == Stage::placed)
-      continue;
+    if (GetParam().stage == Stage::placed) continue;
     Linked linked = expect(std::move(placed).link());
   }
   EXPECT_EQ(snapshot(engine_, {library_}), before);
@@ -128,8 +121,7 @@ TEST_P(Drop, LeavesWhatIsCommittedInOrder) {
 static std::vector<Case> all_cases() {
   std::vector<Case> cases;
   for (Where where : {Where::engine, Where::client_section, Where::client_whole, Where::client_function, Where::addresses})
-    for (Stage stage : {Stage::change, Stage::draft, Stage::placed, Stage::linked})
-      cases.push_back({where, stage});
+    for (Stage stage : {Stage::change, Stage::draft, Stage::placed, Stage::linked}) cases.push_back({where, stage});
   return cases;
 }
 
@@ -141,8 +133,7 @@ TEST(Transaction, RichModulesWork) {
   Snapshot before = snapshot(engine, {library});
   {
     Change change = engine.change();
-    for (Object& object : rich_objects())
-      change.add(library, std::move(object), rich_options());
+    for (Object& object : rich_objects()) change.add(library, std::move(object), rich_options());
     Committed committed = expect(try_commit(std::move(change)));
     EXPECT_EQ(committed.modules().size(), 3U);
     EXPECT_EQ(take_notes(), "early born");
@@ -168,8 +159,7 @@ TEST(Transaction, RichModulesWorkInTheClientsMemory) {
     Library library = expect(engine.library("rich"));
     Arena arena(engine, granularity);
     Change change = engine.change();
-    for (Object& object : rich_objects())
-      change.add(library, std::move(object), rich_options());
+    for (Object& object : rich_objects()) change.add(library, std::move(object), rich_options());
     Draft draft = expect(std::move(change).draft());
     Placed placed = expect(std::move(draft).place(arena));
     Linked linked = expect(std::move(placed).link());

@@ -44,10 +44,9 @@ struct Prepared {
   std::vector<Edit> edits{Edit::localize({2}, "rich_third")};
 };
 
-#define STEP(variable, expression) \
-  auto variable = (expression);    \
-  if (!variable)                   \
-    return std::move(variable).error()
+#define STEP(variable, expression)                                                                                          \
+  auto variable = (expression);                                                                                             \
+  if (!variable) return std::move(variable).error()
 
 // Everything once: an error stops it. Notes how far it came.
 struct Flow {
@@ -71,14 +70,11 @@ struct Flow {
     Change second = engine.change();
     second.add(*library, prepared.later);
     STEP(later, commit_all(std::move(second)));
-    if (function<int(int)>(*library, "rich_use_later")(1) != 1001)
-      return Error{ErrorCode::invalid_argument, "wrong answer"};
+    if (function<int(int)>(*library, "rich_use_later")(1) != 1001) return Error{ErrorCode::invalid_argument, "wrong answer"};
     STEP(handle, library->function<int(int)>("rich_entry"));
-    if ((*handle)(10) != 10 + 22 + 3 + 5 + 7)
-      return Error{ErrorCode::invalid_argument, "wrong answer"};
+    if ((*handle)(10) != 10 + 22 + 3 + 5 + 7) return Error{ErrorCode::invalid_argument, "wrong answer"};
     Change third = engine.change();
-    for (const Module& module : first->modules())
-      third.remove(module);
+    for (const Module& module : first->modules()) third.remove(module);
     STEP(removed, commit_all(std::move(third)));
     STEP(anonymous, engine.library());
     Change fourth = engine.change();
@@ -112,16 +108,13 @@ void works(Engine& engine) {
 class Faults : public testing::TestWithParam<What> {
 protected:
   void SetUp() override {
-    if (what() == What::allocation && !counts_allocations)
-      GTEST_SKIP() << "ThreadSanitizer owns operator new";
+    if (what() == What::allocation && !counts_allocations) GTEST_SKIP() << "ThreadSanitizer owns operator new";
   }
   // Calls body(n) with the n-th failure armed until it succeeds without meeting one.
   template <class Body> long each(Body&& body) {
     for (long n = 1; n < 20000; ++n) {
-      if (body(n))
-        return n - 1;
-      if (HasFailure())
-        return n;
+      if (body(n)) return n - 1;
+      if (HasFailure()) return n;
     }
     ADD_FAILURE() << "no end";
     return 0;
@@ -131,12 +124,15 @@ protected:
     if (what() == What::allocation) {
       EXPECT_EQ(error.code, ErrorCode::out_of_memory) << "failure " << n << ": " << error.message;
     } else {
-      EXPECT_TRUE(error.code == ErrorCode::system || error.code == ErrorCode::exhausted) << "failure " << n << ": " << describe(error);
+      EXPECT_TRUE(error.code == ErrorCode::system || error.code == ErrorCode::exhausted)
+          << "failure " << n << ": " << describe(error);
     }
   }
 };
 
-std::string name_of(const testing::TestParamInfo<What>& info) { return info.param == What::allocation ? "Allocations" : "SystemCalls"; }
+std::string name_of(const testing::TestParamInfo<What>& info) {
+  return info.param == What::allocation ? "Allocations" : "SystemCalls";
+}
 
 } // namespace
 
@@ -175,8 +171,7 @@ TEST_P(Faults, TheWholeLife) {
       take_notes();
       bool done = false, failed = false;
       long n = std::max<long>(round - warm, 0);
-      if (n == 1)
-        start = live_allocations();
+      if (n == 1) start = live_allocations();
       {
         Engine engine = make_small_engine();
         Arena arena(engine);
@@ -189,14 +184,12 @@ TEST_P(Faults, TheWholeLife) {
           Result<void> ran = flow.run(prepared);
           failed = Fault::disarm(what());
           done = ran.ok();
-          if (!ran)
-            check(ran.error(), n);
+          if (!ran) check(ran.error(), n);
           Library library = expect(engine.library("flow"));
           if (!flow.committed) {
             EXPECT_TRUE(library.modules().empty()) << n << ": something is published";
             EXPECT_EQ(take_notes(), "") << n << ": something ran";
-            for (const std::string& name : rich_names())
-              EXPECT_FALSE(library.find(name)) << n << ": " << name;
+            for (const std::string& name : rich_names()) EXPECT_FALSE(library.find(name)) << n << ": " << name;
           }
           works(engine);
           expect(library.close());

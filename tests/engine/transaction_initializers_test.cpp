@@ -10,15 +10,15 @@ namespace {
 
 std::string noting(std::string_view word, std::string_view attribute) {
   std::string name(word);
-  return "__attribute__((" + std::string(attribute) + ")) static void f_" + name + "(void) { tenon_test_note(\"" + name + "\"); }\n";
+  return "__attribute__((" + std::string(attribute) + ")) static void f_" + name + "(void) { tenon_test_note(\"" + name +
+         "\"); }\n";
 }
 
 constexpr std::string_view declaration = "extern void tenon_test_note(const char*);\n";
 
 Object noting_object(std::initializer_list<std::pair<const char*, const char*>> functions) {
   std::string text(declaration);
-  for (auto [word, attribute] : functions)
-    text += noting(word, attribute);
+  for (auto [word, attribute] : functions) text += noting(word, attribute);
   return compile_c(text);
 }
 
@@ -29,12 +29,18 @@ TEST(TransactionInitializers, RunByPriorityAcrossModulesThenInTheirOrder) {
   Library library = expect(engine.library("init"));
   take_notes();
   commit(engine, library,
-         {noting_object({{"a", "constructor"}, {"a300", "constructor(300)"}, {"a200", "constructor(200)"},
-                         {"x", "destructor"}, {"x300", "destructor(300)"}, {"x200", "destructor(200)"}}),
-          noting_object({{"b", "constructor"}, {"b200", "constructor(200)"}, {"y", "destructor"}, {"y300", "destructor(300)"}})});
+         {noting_object({{"a", "constructor"},
+                         {"a300", "constructor(300)"},
+                         {"a200", "constructor(200)"},
+                         {"x", "destructor"},
+                         {"x300", "destructor(300)"},
+                         {"x200", "destructor(200)"}}),
+          noting_object(
+              {{"b", "constructor"}, {"b200", "constructor(200)"}, {"y", "destructor"}, {"y300", "destructor(300)"}})});
   EXPECT_EQ(take_notes(), "a200 b200 a300 a b");
   expect(library.close());
-  // The other way round: those without a priority first, then high numbers before low ones, later modules before earlier ones.
+  // The other way round: those without a priority first, then high numbers before low ones, later modules before earlier
+  // ones.
   EXPECT_EQ(take_notes(), "y x y300 x300 x200");
 }
 
@@ -71,7 +77,8 @@ TEST(TransactionInitializers, CtorsAndDtorsRunTheOldWay) {
   // GNU ld: .ctors runs from its end to its begin, .dtors forwards; .ctors.N has the priority 65535 - N.
   std::string text;
   for (const char* word : {"c1", "c2", "cp", "d1", "d2"})
-    text += std::string("f_") + word + ": lea s_" + word + "(%rip), %rdi\n jmp tenon_test_note@PLT\n s_" + word + ": .asciz \"" + word + "\"\n";
+    text += std::string("f_") + word + ": lea s_" + word + "(%rip), %rdi\n jmp tenon_test_note@PLT\n s_" + word +
+            ": .asciz \"" + word + "\"\n";
   text += R"(
     .section .ctors,"aw",@progbits
     .quad f_c1, f_c2
@@ -169,7 +176,8 @@ Nested* nested = nullptr;
 
 extern "C" __attribute__((visibility("default"))) void tenon_test_nested() {
   try {
-    commit(*nested->engine, *nested->library, compile_c("int inner(void) { return 42; } int outer(void); int both(void) { return inner() + outer(); }"));
+    commit(*nested->engine, *nested->library,
+           compile_c("int inner(void) { return 42; } int outer(void); int both(void) { return inner() + outer(); }"));
     nested->answer = function<int()>(*nested->library, "both")();
     expect(nested->library->define(std::vector<Absolute>{{"nested_absolute", {5}, true}}));
     (void)nested->engine->usage();

@@ -60,7 +60,8 @@ TEST(TransactionLimits, ManyModulesAreAccountedExactlyAndNeedNoMoreMappings) {
       .cfi_endproc
       .data
       number: .long 42
-    )", "tiny.o");
+    )",
+                           "tiny.o");
   auto make = [&](std::size_t i) {
     Change change = engine.change();
     ModuleId id = change.add(library, object);
@@ -74,11 +75,9 @@ TEST(TransactionLimits, ManyModulesAreAccountedExactlyAndNeedNoMoreMappings) {
   modules.clear();
   Snapshot before = snapshot(engine, {library}, Frames::skip);
   EngineUsage start = engine.usage();
-  for (std::size_t i = 0; i < count; ++i)
-    modules.push_back(make(i));
+  for (std::size_t i = 0; i < count; ++i) modules.push_back(make(i));
   EXPECT_EQ(snapshot(engine, {}, Frames::skip).mappings, before.mappings);
-  for (std::size_t i = 0; i < count; i += 997)
-    EXPECT_EQ(function<int()>(library, "tiny" + std::to_string(i))(), 42);
+  for (std::size_t i = 0; i < count; i += 997) EXPECT_EQ(function<int()>(library, "tiny" + std::to_string(i))(), 42);
 
   EngineUsage full = engine.usage();
   EXPECT_EQ(full.modules, count);

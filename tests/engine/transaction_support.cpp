@@ -26,23 +26,21 @@ thread_local bool failed = false;
     failed = true;
     return nullptr;
   }
-  void* made = alignment <= alignof(std::max_align_t) ? std::malloc(size != 0 ? size : 1)
-                                                      : std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
-  if (made != nullptr)
-    live.fetch_add(1, std::memory_order_relaxed);
+  void* made = alignment <= alignof(std::max_align_t)
+                   ? std::malloc(size != 0 ? size : 1)
+                   : std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
+  if (made != nullptr) live.fetch_add(1, std::memory_order_relaxed);
   return made;
 }
 
 [[maybe_unused]] void* allocate_or_throw(std::size_t size, std::size_t alignment) {
   void* made = allocate(size, alignment);
-  if (made == nullptr)
-    throw std::bad_alloc();
+  if (made == nullptr) throw std::bad_alloc();
   return made;
 }
 
 [[maybe_unused]] void deallocate(void* pointer) noexcept {
-  if (pointer != nullptr)
-    live.fetch_sub(1, std::memory_order_relaxed);
+  if (pointer != nullptr) live.fetch_sub(1, std::memory_order_relaxed);
   std::free(pointer);
 }
 
@@ -57,7 +55,9 @@ void* operator new[](std::size_t size) { return allocate_or_throw(size, plain); 
 void* operator new(std::size_t size, const std::nothrow_t&) noexcept { return allocate(size, plain); }
 void* operator new[](std::size_t size, const std::nothrow_t&) noexcept { return allocate(size, plain); }
 void* operator new(std::size_t size, std::align_val_t alignment) { return allocate_or_throw(size, std::size_t(alignment)); }
-void* operator new[](std::size_t size, std::align_val_t alignment) { return allocate_or_throw(size, std::size_t(alignment)); }
+void* operator new[](std::size_t size, std::align_val_t alignment) {
+  return allocate_or_throw(size, std::size_t(alignment));
+}
 void operator delete(void* pointer) noexcept { deallocate(pointer); }
 void operator delete[](void* pointer) noexcept { deallocate(pointer); }
 void operator delete(void* pointer, std::size_t) noexcept { deallocate(pointer); }
@@ -84,10 +84,8 @@ std::size_t notes_size = 0;
 extern "C" __attribute__((visibility("default"))) void tenon_test_note(const char* word) {
   std::lock_guard lock(notes_mutex);
   std::size_t size = std::strlen(word);
-  if (notes_size + size + 1 > sizeof notes)
-    return;
-  if (notes_size != 0)
-    notes[notes_size++] = ' ';
+  if (notes_size + size + 1 > sizeof notes) return;
+  if (notes_size != 0) notes[notes_size++] = ' ';
   std::memcpy(notes + notes_size, word, size);
   notes_size += size;
 }
@@ -97,8 +95,7 @@ namespace tenon::test {
 long live_allocations() noexcept { return live.load(std::memory_order_relaxed); }
 void fail_allocation(long n) noexcept {
   countdown = n;
-  if (n != 0)
-    failed = false;
+  if (n != 0) failed = false;
 }
 bool allocation_failed() noexcept { return failed; }
 
@@ -114,8 +111,7 @@ namespace {
 std::size_t count_descriptors() {
   DIR* folder = opendir("/proc/self/fd");
   std::size_t count = 0;
-  while (readdir(folder) != nullptr)
-    ++count;
+  while (readdir(folder) != nullptr) ++count;
   closedir(folder);
   return count;
 }
@@ -134,8 +130,7 @@ std::size_t count_mappings() {
 }
 
 std::size_t count_framed(const Engine& engine) {
-  if (!engine.state()->machinery->frames)
-    return 0;
+  if (!engine.state()->machinery->frames) return 0;
   const memory::Space& space = *engine.state()->machinery->space;
   std::uint64_t begin = space.area_begin(memory::AreaKind::code).value;
   std::uint64_t bytes = std::min<std::uint64_t>(space.usage(memory::AreaKind::code).committed, 1 << 21);
@@ -155,8 +150,7 @@ Snapshot snapshot(const Engine& engine, const std::vector<Library>& libraries, F
     for (const std::string& name : rich_names())
       if (std::optional<Addr> address = library.find(name))
         taken.symbols.push_back(library.name() + ":" + name + "=" + std::to_string(address->value));
-    for (const Module& module : library.modules())
-      taken.modules.push_back(library.name() + ":" + module.name());
+    for (const Module& module : library.modules()) taken.modules.push_back(library.name() + ":" + module.name());
   }
   EngineUsage usage = engine.usage();
   taken.live = usage.live;
@@ -164,19 +158,16 @@ Snapshot snapshot(const Engine& engine, const std::vector<Library>& libraries, F
   taken.symbol_count = usage.symbols;
   taken.mappings = count_mappings();
   taken.descriptors = count_descriptors();
-  if (frames == Frames::count)
-    taken.framed = count_framed(engine);
+  if (frames == Frames::count) taken.framed = count_framed(engine);
   return taken;
 }
 
 std::ostream& operator<<(std::ostream& out, const Snapshot& s) {
   out << "live " << s.live << ", modules " << s.module_count << ", symbols " << s.symbol_count << ", mappings " << s.mappings
       << ", descriptors " << s.descriptors << ", framed " << s.framed << "; symbols:";
-  for (const std::string& symbol : s.symbols)
-    out << ' ' << symbol;
+  for (const std::string& symbol : s.symbols) out << ' ' << symbol;
   out << "; modules:";
-  for (const std::string& module : s.modules)
-    out << ' ' << module;
+  for (const std::string& module : s.modules) out << ' ' << module;
   return out;
 }
 
@@ -232,9 +223,18 @@ ModuleOptions rich_options() {
 }
 
 const std::vector<std::string>& rich_names() {
-  static const std::vector<std::string> names{"rich_entry",      "rich_use_later", "rich_back",  "rich_choose",
-                                              "rich_ifunc",      "rich_common",    "other_side", "rich_common_address",
-                                              "_Z11rich_inlinei", "rich_third",     "_ZN3BoxIiE5valueE", "later_function",
+  static const std::vector<std::string> names{"rich_entry",
+                                              "rich_use_later",
+                                              "rich_back",
+                                              "rich_choose",
+                                              "rich_ifunc",
+                                              "rich_common",
+                                              "other_side",
+                                              "rich_common_address",
+                                              "_Z11rich_inlinei",
+                                              "rich_third",
+                                              "_ZN3BoxIiE5valueE",
+                                              "later_function",
                                               "_ZZ11rich_inlineiE5calls"};
   return names;
 }
@@ -258,22 +258,18 @@ Arena::Arena(const Engine& engine, Granularity granularity, std::size_t bytes) :
       if (mapped == MAP_FAILED)
         mapped = mmap(reinterpret_cast<void*>(at), size_, PROT_READ | PROT_WRITE | PROT_EXEC,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
-  if (mapped == MAP_FAILED)
-    throw std::runtime_error("no memory for an arena");
+  if (mapped == MAP_FAILED) throw std::runtime_error("no memory for an arena");
   begin_ = static_cast<std::byte*>(mapped);
 }
 
 Arena::~Arena() { munmap(begin_, size_); }
 
 Result<void> Arena::place(std::span<const BlockRequest> requests, std::span<Placement> placements) {
-  if (refuse_place)
-    return Error{ErrorCode::exhausted, "full"};
-  if (outstanding == 0)
-    used_ = 0;
+  if (refuse_place) return Error{ErrorCode::exhausted, "full"};
+  if (outstanding == 0) used_ = 0;
   for (std::size_t i = 0; i < requests.size(); ++i) {
     used_ = (used_ + requests[i].alignment - 1) / requests[i].alignment * requests[i].alignment;
-    if (used_ + requests[i].size > size_)
-      return Error{ErrorCode::exhausted, "full"};
+    if (used_ + requests[i].size > size_) return Error{ErrorCode::exhausted, "full"};
     std::memset(begin_ + used_, 0, requests[i].size);
     placements[i] = {Addr::of(begin_ + used_), begin_ + used_};
     used_ += requests[i].size;
@@ -284,8 +280,7 @@ Result<void> Arena::place(std::span<const BlockRequest> requests, std::span<Plac
 }
 
 Result<void> Arena::publish(std::span<const Placement> placements) {
-  if (refuse_publish)
-    return Error{ErrorCode::system, "mprotect"};
+  if (refuse_publish) return Error{ErrorCode::system, "mprotect"};
   published += int(placements.size());
   return {};
 }

@@ -41,7 +41,7 @@ std::string take_notes();
 
 // Everything of an engine and the process that a dropped change must leave as it was.
 struct Snapshot {
-  std::vector<std::string> symbols;  // "library:name=address" of all that can be found
+  std::vector<std::string> symbols; // "library:name=address" of all that can be found
   std::vector<std::string> modules;
   std::uint64_t live = 0, module_count = 0, symbol_count = 0;
   std::size_t mappings = 0, descriptors = 0, framed = 0;
@@ -52,9 +52,10 @@ std::ostream& operator<<(std::ostream& out, const Snapshot& snapshot);
 enum class Frames { count, skip }; // counting asks the unwinder for each 16 bytes of code memory
 Snapshot snapshot(const Engine& engine, const std::vector<Library>& libraries, Frames frames = Frames::count);
 
-// Two modules that refer to each other and have, between them, COMDAT groups, thread-local and common variables, constructors
-// and destructors with priorities, atexit, an IFUNC, exceptions, a weak undefined symbol and a forward reference to
-// later_function(int). rich_entry(int) uses all of it, and answers rich_answer(argument) while there is no state yet.
+// Two modules that refer to each other and have, between them, COMDAT groups, thread-local and common variables,
+// constructors and destructors with priorities, atexit, an IFUNC, exceptions, a weak undefined symbol and a forward
+// reference to later_function(int). rich_entry(int) uses all of it, and answers rich_answer(argument) while there is no
+// state yet.
 std::vector<Object> rich_objects();
 ModuleOptions rich_options();
 const std::vector<std::string>& rich_names();
@@ -63,11 +64,12 @@ Object later_object(); // later_function(x) is x + 1000
 // With a reservation that is small enough for an arena beside it to reach all of it.
 Engine make_small_engine();
 
-// A client's memory: one arena, readable, writable and executable, bytes given out in a row. Near an engine's own, because the
-// slots of forward references lie there.
+// A client's memory: one arena, readable, writable and executable, bytes given out in a row. Near an engine's own, because
+// the slots of forward references lie there.
 class Arena : public Memory {
 public:
-  explicit Arena(const Engine& engine, Granularity granularity = Granularity::section, std::size_t bytes = std::size_t(1) << 20);
+  explicit Arena(const Engine& engine, Granularity granularity = Granularity::section,
+                 std::size_t bytes = std::size_t(1) << 20);
   ~Arena() override;
   Granularity granularity() const noexcept override { return granularity_; }
   Result<void> place(std::span<const BlockRequest> requests, std::span<Placement> placements) override;

@@ -30,9 +30,14 @@ Object module_of(int thread, int variant) {
   std::string own = std::to_string(thread) + "_" + std::to_string(variant);
   return compile_cpp("inline int all_share(int x) { static int n; n = x; return x * 2; }\n"
                      "template <int N> struct Table { static int get(int x) { return x + N; } };\n"
-                     "thread_local int mine" + own + " = 3;\n"
-                     "extern \"C\" int own" + own + "(int x) { if (x < 0) { try { throw x; } catch (int y) { return y; } }\n"
-                     "  return all_share(x) + Table<" + std::to_string(variant % 3) + ">::get(x) + mine" + own + "; }",
+                     "thread_local int mine" +
+                         own +
+                         " = 3;\n"
+                         "extern \"C\" int own" +
+                         own +
+                         "(int x) { if (x < 0) { try { throw x; } catch (int y) { return y; } }\n"
+                         "  return all_share(x) + Table<" +
+                         std::to_string(variant % 3) + ">::get(x) + mine" + own + "; }",
                      "-O0 -fPIC", "module" + own + ".o");
 }
 
@@ -61,7 +66,8 @@ struct Worker {
     if (!mine.empty()) {
       check(variant);
       if (pick(2) == 0) {
-        Result<Function<int(int)>> handle = library.function<int(int)>("own" + std::to_string(number) + "_" + std::to_string(variant));
+        Result<Function<int(int)>> handle =
+            library.function<int(int)>("own" + std::to_string(number) + "_" + std::to_string(variant));
         expect(try_remove(engine, mine));
         mine.clear();
         if (expect(std::move(handle))(7) != 14 + 7 + variant % 3 + 3)
@@ -73,17 +79,13 @@ struct Worker {
     Change change = engine.change();
     change.add(library, objects[std::size_t(variant)]);
     ++drops;
-    if (stage == 0)
-      return;
+    if (stage == 0) return;
     Draft draft = expect(std::move(change).draft());
-    if (stage == 1)
-      return;
+    if (stage == 1) return;
     Placed placed = expect(std::move(draft).place());
-    if (stage == 2)
-      return;
+    if (stage == 2) return;
     Linked linked = expect(std::move(placed).link());
-    if (stage == 3)
-      return;
+    if (stage == 3) return;
     --drops;
     Committed done = expect(std::move(linked).commit());
     mine.assign(done.modules().begin(), done.modules().end());
@@ -93,8 +95,7 @@ struct Worker {
 
   void run(int rounds) {
     try {
-      for (int i = 0; i < rounds; ++i)
-        step();
+      for (int i = 0; i < rounds; ++i) step();
       for (std::vector<Module>& mine : committed)
         if (!mine.empty()) {
           expect(try_remove(engine, mine));
@@ -116,12 +117,10 @@ void work(bool one_library) {
     libraries.push_back(library);
     Worker& worker = workers.emplace_back(Worker{engine, library, t, std::mt19937(base + unsigned(t)), {}, {}, {}, 0, 0});
     worker.committed.resize(variants);
-    for (int v = 0; v < variants; ++v)
-      worker.objects.push_back(module_of(t, v));
+    for (int v = 0; v < variants; ++v) worker.objects.push_back(module_of(t, v));
   }
   // One round warms the process; the others must leave it as it was.
-  for (Worker& worker : workers)
-    worker.run(40);
+  for (Worker& worker : workers) worker.run(40);
   Snapshot before = snapshot(engine, libraries);
   std::atomic<bool> stop{false};
   std::thread reader([&] {
@@ -135,10 +134,8 @@ void work(bool one_library) {
     }
   });
   std::vector<std::thread> running;
-  for (Worker& worker : workers)
-    running.emplace_back([&worker] { worker.run(300); });
-  for (std::thread& thread : running)
-    thread.join();
+  for (Worker& worker : workers) running.emplace_back([&worker] { worker.run(300); });
+  for (std::thread& thread : running) thread.join();
   stop = true;
   reader.join();
   for (Worker& worker : workers) {
@@ -176,11 +173,9 @@ TEST(TransactionThreads, OneThreadDropsWhileOthersCommit) {
     }
   });
   std::vector<Object> objects;
-  for (int i = 0; i < 8; ++i)
-    objects.push_back(module_of(98, i));
+  for (int i = 0; i < 8; ++i) objects.push_back(module_of(98, i));
   for (int round = 0; round < 50 || drops < 50; ++round) {
-    for (const Object& object : objects)
-      commit(engine, library, object);
+    for (const Object& object : objects) commit(engine, library, object);
     expect(try_remove(engine, library.modules()));
   }
   stop = true;
@@ -206,8 +201,7 @@ TEST(TransactionThreads, OneStrongSymbolByAllAtOnce) {
         Result<Committed> committed = try_commit(engine, library, {objects[std::size_t(t)]});
         (committed.ok() ? won : committed.error().code == ErrorCode::duplicate ? duplicates : others)++;
       });
-    for (std::thread& thread : running)
-      thread.join();
+    for (std::thread& thread : running) thread.join();
     ASSERT_EQ(won, 1);
     ASSERT_EQ(duplicates, threads - 1);
     expect(try_remove(engine, library.modules()));
