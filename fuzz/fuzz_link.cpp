@@ -1,9 +1,10 @@
-// Arbitrary bytes as objects and archives on their way through all stages of a change but the last: drafted, edited, placed in
-// the engine's memory, in a client's and at plain addresses near and far, linked, looked at, copied out, dropped. Nothing of it
-// is ever committed or executed. What counts is that nothing crashes, hangs, takes memory out of proportion, or stays behind.
+// Arbitrary bytes as objects and archives on their way through all stages of a change but the last: drafted, edited, placed
+// in the engine's memory, in a client's and at plain addresses near and far, linked, looked at, copied out, dropped. Nothing
+// of it is ever committed or executed. What counts is that nothing crashes, hangs, takes memory out of proportion, or stays
+// behind.
 //
-// What is done with an object stands in bytes of its ELF header that mean nothing (e_ident[9] and on), so that seeds are plain
-// objects: [9] the kind of what follows the first object, [10] and [11] flags, [12..15] where the second part begins.
+// What is done with an object stands in bytes of its ELF header that mean nothing (e_ident[9] and on), so that seeds are
+// plain objects: [9] the kind of what follows the first object, [10] and [11] flags, [12..15] where the second part begins.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include <tenon/tenon.h>
 
@@ -18,8 +19,7 @@ namespace {
 using namespace tenon;
 
 void require(bool condition, const char* what) {
-  if (condition)
-    return;
+  if (condition) return;
   std::fprintf(stderr, "%s\n", what);
   std::abort();
 }
@@ -34,8 +34,7 @@ struct NameResolver final : Resolver {
   Result<void> resolve(std::span<const Needed> needed, std::span<Answer> answers) noexcept override {
     for (std::size_t i = 0; i < needed.size(); ++i) {
       unsigned sum = 0;
-      for (char c : needed[i].name)
-        sum += static_cast<unsigned char>(c);
+      for (char c : needed[i].name) sum += static_cast<unsigned char>(c);
       switch (sum % 8) {
       case 0: break;
       case 1: answers[i] = Answer::null(); break;
@@ -56,8 +55,7 @@ struct World {
 };
 
 template <class T> T expect(Result<T> result) {
-  if (!result)
-    std::fprintf(stderr, "%s\n", result.error().message.c_str());
+  if (!result) std::fprintf(stderr, "%s\n", result.error().message.c_str());
   require(bool(result), "the fuzzer's own engine works");
   return std::move(result).value();
 }
@@ -84,12 +82,13 @@ constexpr std::uint64_t most_bytes = std::uint64_t(1) << 24; // of blocks, beyon
 
 std::uint64_t total_size(std::span<const BlockRequest> requests) {
   std::uint64_t total = 0;
-  for (const BlockRequest& request : requests)
-    total = std::min(total + request.size, std::uint64_t(1) << 50);
+  for (const BlockRequest& request : requests) total = std::min(total + request.size, std::uint64_t(1) << 50);
   return total;
 }
 
-constexpr std::uint64_t align_up(std::uint64_t value, std::uint64_t alignment) { return (value + alignment - 1) & ~(alignment - 1); }
+constexpr std::uint64_t align_up(std::uint64_t value, std::uint64_t alignment) {
+  return (value + alignment - 1) & ~(alignment - 1);
+}
 
 // One address for each block: one after another, or 4 GiB apart.
 std::vector<Addr> addresses_for(std::span<const BlockRequest> requests, bool far, std::uint64_t first) {
@@ -107,8 +106,7 @@ std::vector<Addr> addresses_for(std::span<const BlockRequest> requests, bool far
 // Parts of one block lie inside of it and do not overlap; thread-local zero fill has no bytes there.
 void check_parts(const Draft& draft, std::span<const BlockRequest> requests) {
   std::vector<std::span<const SectionLayout>> sections;
-  for (const ModuleLayout& layout : draft.layouts())
-    sections.push_back(layout.sections);
+  for (const ModuleLayout& layout : draft.layouts()) sections.push_back(layout.sections);
   for (const BlockRequest& request : requests) {
     struct Piece {
       std::uint64_t begin, end;
@@ -116,13 +114,15 @@ void check_parts(const Draft& draft, std::span<const BlockRequest> requests) {
     std::vector<Piece> pieces;
     for (const BlockRequest::Part& part : request.parts) {
       require(part.section.module.index < sections.size(), "a part belongs to a module of the draft");
-      for (std::span<const SectionLayout> of = sections[part.section.module.index]; const SectionLayout& section : of.first(std::min<std::size_t>(of.size(), 256)))
+      for (std::span<const SectionLayout> of = sections[part.section.module.index];
+           const SectionLayout& section : of.first(std::min<std::size_t>(of.size(), 256)))
         if (section.id == part.section && section.kind != SectionKind::tls_zero && !section.synthetic && section.size != 0)
           pieces.push_back({part.offset, part.offset + section.size});
     }
     std::sort(pieces.begin(), pieces.end(), [](const Piece& a, const Piece& b) { return a.begin < b.begin; });
     for (std::size_t i = 0; i < pieces.size(); ++i)
-      require(pieces[i].end <= request.size && (i == 0 || pieces[i - 1].end <= pieces[i].begin), "the parts of a block lie apart inside of it");
+      require(pieces[i].end <= request.size && (i == 0 || pieces[i - 1].end <= pieces[i].begin),
+              "the parts of a block lie apart inside of it");
   }
 }
 
@@ -132,11 +132,9 @@ struct ExactMemory final : Memory {
 
   Granularity granularity() const noexcept override { return granularity_; }
   Result<void> place(std::span<const BlockRequest> requests, std::span<Placement> placements) override {
-    if (total_size(requests) > most_bytes)
-      return Error{ErrorCode::exhausted, "that is too much"};
+    if (total_size(requests) > most_bytes) return Error{ErrorCode::exhausted, "that is too much"};
     std::vector<Addr> addresses = addresses_for(requests, false, 0x10000);
-    for (std::size_t i = 0; i < requests.size(); ++i)
-      placements[i] = {addresses[i], new std::byte[requests[i].size]};
+    for (std::size_t i = 0; i < requests.size(); ++i) placements[i] = {addresses[i], new std::byte[requests[i].size]};
     live_ += requests.size();
     return {};
   }
@@ -154,8 +152,7 @@ private:
 
 std::uint64_t sum_of(Bytes bytes) {
   std::uint64_t sum = 0;
-  for (std::byte byte : bytes)
-    sum += std::to_integer<unsigned>(byte);
+  for (std::byte byte : bytes) sum += std::to_integer<unsigned>(byte);
   return sum;
 }
 
@@ -167,29 +164,22 @@ void look_at(const Linked& linked) {
     sum += sum_of(linked.bytes(section.id)) + linked.relocations(section.id).size() + section.name.size();
   for (const PlacedSymbol& symbol : linked.symbols())
     sum += symbol.address.value + static_cast<unsigned char>(symbol.name.front());
-  for (const LinkerEntry& entry : linked.entries())
-    sum += entry.address.value + entry.target.value;
+  for (const LinkerEntry& entry : linked.entries()) sum += entry.address.value + entry.target.value;
   sink = sum;
 }
 
 void link(Result<Placed> placed, std::span<const BlockRequest> copied) {
-  if (!placed)
-    return check(placed.error());
+  if (!placed) return check(placed.error());
   sink = placed->sections().size();
   Result<Linked> linked = std::move(*placed).link();
-  if (!linked)
-    return check(linked.error());
+  if (!linked) return check(linked.error());
   look_at(*linked);
-  if (copied.empty() || total_size(copied) > most_bytes)
-    return;
+  if (copied.empty() || total_size(copied) > most_bytes) return;
   std::vector<std::vector<std::byte>> bytes;
   std::vector<std::span<std::byte>> buffers;
-  for (const BlockRequest& request : copied)
-    bytes.emplace_back(request.size);
-  for (std::vector<std::byte>& buffer : bytes)
-    buffers.emplace_back(buffer);
-  if (Result<void> done = linked->copy_out(buffers); !done)
-    check(done.error());
+  for (const BlockRequest& request : copied) bytes.emplace_back(request.size);
+  for (std::vector<std::byte>& buffer : bytes) buffers.emplace_back(buffer);
+  if (Result<void> done = linked->copy_out(buffers); !done) check(done.error());
 }
 
 struct Plan {
@@ -201,20 +191,26 @@ struct Plan {
 };
 
 enum : unsigned {
-  cut_by_function = 1, cut_whole = 2, far_apart = 4, client_memory = 8, low_addresses = 16, any_forward = 32, keep_debug = 64,
-  no_unwinding = 128, ask_process = 256, edit_symbols = 512,
+  cut_by_function = 1,
+  cut_whole = 2,
+  far_apart = 4,
+  client_memory = 8,
+  low_addresses = 16,
+  any_forward = 32,
+  keep_debug = 64,
+  no_unwinding = 128,
+  ask_process = 256,
+  edit_symbols = 512,
 };
 
 Plan plan_of(Bytes bytes) {
   Plan plan;
-  if (bytes.size() < 16)
-    return plan;
+  if (bytes.size() < 16) return plan;
   auto at = [&](std::size_t i) { return std::to_integer<unsigned>(bytes[i]); };
   plan.second = at(9) % 3;
   plan.flags = at(10) | at(11) << 8;
   plan.split = at(12) | at(13) << 8 | at(14) << 16 | at(15) << 24;
-  if (plan.split == 0 || plan.split >= bytes.size())
-    plan.second = 0;
+  if (plan.split == 0 || plan.split >= bytes.size()) plan.second = 0;
   return plan;
 }
 
@@ -225,8 +221,7 @@ std::optional<Draft> draft(Bytes bytes, const Plan& plan) {
   ModuleOptions options;
   options.debug_sections = plan.has(keep_debug);
   options.unwinding = !plan.has(no_unwinding);
-  if (plan.has(any_forward))
-    options.forward = {"*"};
+  if (plan.has(any_forward)) options.forward = {"*"};
   Change change = in.engine.change();
   Bytes first = plan.second != 0 ? bytes.first(plan.split) : bytes;
   if (Result<Object> object = Object::borrow(first, nullptr, "first.o"))
@@ -245,12 +240,10 @@ std::optional<Draft> draft(Bytes bytes, const Plan& plan) {
   Result<Draft> drafted = std::move(change).draft();
   if (plan.second == 2) {
     std::vector<Source> sources = {Source::resolver(std::make_shared<NameResolver>())};
-    if (plan.has(ask_process))
-      sources.insert(sources.begin(), Source::process());
+    if (plan.has(ask_process)) sources.insert(sources.begin(), Source::process());
     require(bool(library.search(std::move(sources))), "a resolver is a source");
   }
-  if (!drafted)
-    return check(drafted.error()), std::nullopt;
+  if (!drafted) return check(drafted.error()), std::nullopt;
   return std::move(*drafted);
 }
 
@@ -258,7 +251,8 @@ std::optional<Draft> draft(Bytes bytes, const Plan& plan) {
 void edit(Draft& draft) {
   std::vector<Edit> edits;
   const Object& object = draft.object({0});
-  for (std::span<const Symbol> symbols = object.symbols(); const Symbol& symbol : symbols.subspan(std::min<std::size_t>(object.first_global(), symbols.size()))) {
+  for (std::span<const Symbol> symbols = object.symbols();
+       const Symbol& symbol : symbols.subspan(std::min<std::size_t>(object.first_global(), symbols.size()))) {
     switch (edits.size()) {
     case 0: edits.push_back(Edit::rename({0}, std::string(symbol.name()), "renamed")); break;
     case 1: edits.push_back(Edit::bind({0}, std::string(symbol.name()), address_nearby())); break;
@@ -267,20 +261,16 @@ void edit(Draft& draft) {
     default: break;
     }
   }
-  if (Result<void> edited = draft.edit(std::move(edits)); !edited)
-    check(edited.error());
+  if (Result<void> edited = draft.edit(std::move(edits)); !edited) check(edited.error());
 }
 
 void link_in_engine(Bytes bytes, const Plan& plan) {
   std::optional<Draft> drafted = draft(bytes, plan);
-  if (!drafted)
-    return;
-  if (plan.has(edit_symbols))
-    edit(*drafted);
+  if (!drafted) return;
+  if (plan.has(edit_symbols)) edit(*drafted);
   std::uint64_t sum = drafted->undefined().size();
   for (const ModuleLayout& layout : drafted->layouts())
-    for (const SectionLayout& section : layout.sections)
-      sum += section.size + section.name.size();
+    for (const SectionLayout& section : layout.sections) sum += section.size + section.name.size();
   sink = sum;
   link(std::move(*drafted).place(), {});
 }
@@ -291,17 +281,14 @@ void link_elsewhere(Bytes bytes, const Plan& plan) {
                                                       : Granularity::section;
   ExactMemory memory(granularity);
   std::optional<Draft> drafted = draft(bytes, plan);
-  if (!drafted)
-    return;
-  if (plan.has(edit_symbols))
-    edit(*drafted);
-  if (plan.has(client_memory))
-    return link(std::move(*drafted).place(memory), {});
+  if (!drafted) return;
+  if (plan.has(edit_symbols)) edit(*drafted);
+  if (plan.has(client_memory)) return link(std::move(*drafted).place(memory), {});
   Result<std::vector<BlockRequest>> requests = drafted->blocks(granularity);
-  if (!requests)
-    return check(requests.error());
+  if (!requests) return check(requests.error());
   check_parts(*drafted, *requests);
-  std::vector<Addr> addresses = addresses_for(*requests, plan.has(far_apart), plan.has(low_addresses) ? 0x10000 : 0x7000'0000'0000);
+  std::vector<Addr> addresses =
+      addresses_for(*requests, plan.has(far_apart), plan.has(low_addresses) ? 0x10000 : 0x7000'0000'0000);
   link(std::move(*drafted).place(granularity, addresses), *requests);
 }
 

@@ -2,9 +2,9 @@
 //
 //     Change --draft()--> Draft --place()--> Placed --link()--> Linked --commit()--> Committed
 //
-// Before commit nothing is visible to anybody else, and dropping a stage (its destructor) leaves nothing behind: no symbol, no
-// byte of code memory, no registration. All stages are move-only and belong to one thread at a time; different changes of one
-// engine may be driven by different threads at once. A stage that was consumed must not be used again.
+// Before commit nothing is visible to anybody else, and dropping a stage (its destructor) leaves nothing behind: no symbol,
+// no byte of code memory, no registration. All stages are move-only and belong to one thread at a time; different changes of
+// one engine may be driven by different threads at once. A stage that was consumed must not be used again.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
@@ -16,14 +16,14 @@
 namespace tenon {
 
 struct ModuleOptions {
-  std::string name;              // for messages and Library::modules(); the object's name if empty
-  bool initialize = true;        // run its static initializers at commit, its finalizers when it goes
-  bool debug_sections = false;   // keep and relocate .debug_* too (readable at Linked, with section addresses of zero)
-  bool unwinding = true;         // register its frames; off: exceptions end the program there
-  // Symbols that may be missing now because a later module will define them ("*": any). Functions among them are called, data
-  // is reached, through slots; a call before the definition has arrived ends the program with a message that names it. Pointers
-  // to them in initialized data lead to a stub until then, and are filled when the definition comes unless the program has
-  // changed them (in read-only data: in dual mapping only). Thread-local variables can't be forward references.
+  std::string name;            // for messages and Library::modules(); the object's name if empty
+  bool initialize = true;      // run its static initializers at commit, its finalizers when it goes
+  bool debug_sections = false; // keep and relocate .debug_* too (readable at Linked, with section addresses of zero)
+  bool unwinding = true;       // register its frames; off: exceptions end the program there
+  // Symbols that may be missing now because a later module will define them ("*": any). Functions among them are called,
+  // data is reached, through slots; a call before the definition has arrived ends the program with a message that names it.
+  // Pointers to them in initialized data lead to a stub until then, and are filled when the definition comes unless the
+  // program has changed them (in read-only data: in dual mapping only). Thread-local variables can't be forward references.
   std::vector<std::string> forward;
 };
 
@@ -33,7 +33,8 @@ struct Missing {
   std::vector<std::string> needed_by; // "MODULE: SECTION+0xOFFSET", a few of each module
 };
 
-// An edit of a module's symbols before it is placed. Edits name global symbols, by the name that the edits before have given them.
+// An edit of a module's symbols before it is placed. Edits name global symbols, by the name that the edits before have given
+// them.
 struct Edit {
   enum class Kind : unsigned char { rename, localize, bind };
   Kind kind;
@@ -46,8 +47,8 @@ struct Edit {
   static Edit rename(ModuleId module, std::string symbol, std::string new_name);
   // A definition is no longer seen by other modules.
   static Edit localize(ModuleId module, std::string symbol);
-  // References of this module to the symbol go to that address, whatever defines it. If the module itself does, its definition is
-  // published as ever. Neither thread-local variables nor IFUNCs that the module defines can be bound.
+  // References of this module to the symbol go to that address, whatever defines it. If the module itself does, its
+  // definition is published as ever. Neither thread-local variables nor IFUNCs that the module defines can be bound.
   static Edit bind(ModuleId module, std::string symbol, Addr address);
 };
 
@@ -62,12 +63,13 @@ class Change {
 public:
   // `object` is kept until the change ends. Modules of one change may refer to each other in any way, cycles included.
   ModuleId add(const Library& library, Object object, ModuleOptions options = {});
-  // The module goes at commit. Errors at draft or commit: still_used, naming who refers to it. Its COMDAT sections stay while
-  // others share them. The client guarantees that no thread is inside its code when the change commits.
+  // The module goes at commit. Errors at draft or commit: still_used, naming who refers to it. Its COMDAT sections stay
+  // while others share them. The client guarantees that no thread is inside its code when the change commits.
   void remove(Module module);
 
   // Chooses COMDAT groups and archive members, resolves symbols, counts GOT entries and stubs. Errors: duplicate, malformed,
-  // unsupported, needs_flag, resolver, still_used, invalid_argument. What is undefined is no error yet: see Draft::undefined.
+  // unsupported, needs_flag, resolver, still_used, invalid_argument. What is undefined is no error yet: see
+  // Draft::undefined.
   Result<Draft> draft() &&;
 
   Change(Change&&) noexcept;
@@ -84,7 +86,8 @@ private:
 // Resolved, not placed: sizes are known.
 class Draft {
 public:
-  // One for each module, those that came out of archives included (after those that were added). Exact for the engine's memory.
+  // One for each module, those that came out of archives included (after those that were added). Exact for the engine's
+  // memory.
   std::span<const ModuleLayout> layouts() const noexcept;
   // Everything that is missing, all at once. place() fails if there is any.
   std::span<const Missing> undefined() const noexcept;
@@ -94,15 +97,16 @@ public:
   const Object& object(ModuleId module) const noexcept;
 
   // Applies the edits in order and drafts again; views of the draft from before are void then. Errors: as Change::draft, and
-  // invalid_argument: the module has no such global symbol, or is another once the edits are made, because other archive members
-  // are needed. On an error the draft is as before.
+  // invalid_argument: the module has no such global symbol, or is another once the edits are made, because other archive
+  // members are needed. On an error the draft is as before.
   Result<void> edit(std::vector<Edit> edits);
 
   // In the engine's own memory. Errors: undefined, exhausted, system.
   Result<Placed> place() &&;
   // In the client's memory, which must outlive the modules. Errors: undefined, and the client's.
   Result<Placed> place(Memory& memory) &&;
-  // At addresses of the client's, one for each of blocks(granularity), in that order: to be copied out, not to be committed here.
+  // At addresses of the client's, one for each of blocks(granularity), in that order: to be copied out, not to be committed
+  // here.
   Result<Placed> place(Granularity granularity, std::span<const Addr> addresses) &&;
 
   Draft(Draft&&) noexcept;
@@ -184,16 +188,18 @@ public:
 
   // Makes everything visible as a whole: removals and additions at once, frames registered before symbols can be found. Then
   // runs static initializers in this thread, with no lock held: by priority, then in the order of modules.
-  // Errors that leave nothing behind: conflict, duplicate, still_used, undefined (placed at plain addresses), exhausted, system.
-  // One does not: `initializer`. A static initializer threw: the modules are committed and visible, later initializers of the
-  // change have not run, finalizers that were registered run when the modules are removed (see Library::modules).
-  // Conflict: another change has meanwhile taken away or brought what this one was built on. If the client has seen neither
-  // addresses nor bytes (sections, symbols, entries, bytes, of Placed or Linked) but through the inspector, and the memory is the
-  // engine's, the change is drafted, placed and linked again instead; resolver and inspector may so be asked more than once. A
-  // program that goes on changing all the time gets the error after a hundred attempts.
+  // Errors that leave nothing behind: conflict, duplicate, still_used, undefined (placed at plain addresses), exhausted,
+  // system. One does not: `initializer`. A static initializer threw: the modules are committed and visible, later
+  // initializers of the change have not run, finalizers that were registered run when the modules are removed (see
+  // Library::modules). Conflict: another change has meanwhile taken away or brought what this one was built on. If the
+  // client has seen neither addresses nor bytes (sections, symbols, entries, bytes, of Placed or Linked) but through the
+  // inspector, and the memory is the engine's, the change is drafted, placed and linked again instead; resolver and
+  // inspector may so be asked more than once. A program that goes on changing all the time gets the error after a hundred
+  // attempts.
   Result<Committed> commit(Initialize initialize = Initialize::run) &&;
 
-  // Delivers the bytes of the blocks, in the order of Draft::blocks, into buffers of at least their sizes. Any number of times.
+  // Delivers the bytes of the blocks, in the order of Draft::blocks, into buffers of at least their sizes. Any number of
+  // times.
   Result<void> copy_out(std::span<const std::span<std::byte>> buffers) const;
 
   // Hands the code to the client: symbols stay invisible, everything it needs is kept alive by it, engine or no engine.

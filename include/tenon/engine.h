@@ -1,5 +1,5 @@
-// The engine: owns libraries, modules and memory. As many per process as wanted. What is process-wide serves the process's own
-// lists: fork handlers, the keys of thread-local storage, quick-exit handlers, the compiler's support library.
+// The engine: owns libraries, modules and memory. As many per process as wanted. What is process-wide serves the process's
+// own lists: fork handlers, the keys of thread-local storage, quick-exit handlers, the compiler's support library.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
@@ -9,30 +9,30 @@
 namespace tenon {
 
 enum class Mapping : unsigned char {
-  dual,    // code is written through a second mapping of the same memory; no page is ever writable and executable
-  single,  // for emulators, Valgrind, and kernels that forbid executable shared memory: each block takes whole pages
+  dual,   // code is written through a second mapping of the same memory; no page is ever writable and executable
+  single, // for emulators, Valgrind, and kernels that forbid executable shared memory: each block takes whole pages
 };
 
 struct Options {
   std::uint64_t reservation_bytes = std::uint64_t(1) << 31; // address space, at most 2 GiB; memory is used as it is needed
-  bool low_2gib = false;   // everything below 2^31: for objects that were not compiled as PIC (32-bit absolute relocations)
+  bool low_2gib = false; // everything below 2^31: for objects that were not compiled as PIC (32-bit absolute relocations)
   Mapping mapping = Mapping::dual;
-  bool unwinding = true;   // exceptions and backtraces through linked code; off saves the registration
+  bool unwinding = true; // exceptions and backtraces through linked code; off saves the registration
 };
 
 struct EngineUsage {
-  std::uint64_t reserved = 0;     // bytes of address space
-  std::uint64_t committed = 0;    // bytes backed by memory
-  std::uint64_t live = 0;         // bytes in blocks of modules
-  std::uint64_t bookkeeping = 0;  // bytes on the heap for modules and symbols
+  std::uint64_t reserved = 0;    // bytes of address space
+  std::uint64_t committed = 0;   // bytes backed by memory
+  std::uint64_t live = 0;        // bytes in blocks of modules
+  std::uint64_t bookkeeping = 0; // bytes on the heap for modules and symbols
   std::uint64_t modules = 0, symbols = 0, frames = 0;
 };
 
-// A counted handle; the engine ends with the last handle on it and on its libraries, and with every change that is under way.
-// At its end finalizers run, in the reverse order of commits. Any thread.
+// A counted handle; the engine ends with the last handle on it and on its libraries, and with every change that is under
+// way. At its end finalizers run, in the reverse order of commits. Any thread.
 //
-// fork(): the child has a copy of everything and may go on linking; what either does later does not reach the other. A thread
-// may not fork from inside a Memory callback. A raw clone(2) that bypasses fork handlers can't be served.
+// fork(): the child has a copy of everything and may go on linking; what either does later does not reach the other. A
+// thread may not fork from inside a Memory callback. A raw clone(2) that bypasses fork handlers can't be served.
 class Engine {
 public:
   // Errors: system, exhausted (low_2gib: no room there).

@@ -1,13 +1,14 @@
 // Libraries: namespaces of symbols, with an order in which other places are searched.
 //
-// Which definition wins. A module's reference is looked for (1) among the modules of its own change and library, (2) in what its
-// library holds already, (3) in the library's sources, in order. The first that has it wins; archives contribute members then.
-// Inside one change a strong definition beats common ones and these beat weak ones, the first of several weak or COMDAT ones stays,
-// and two strong ones are an error. What a library has published already stays: later weak, common and COMDAT definitions yield
-// to it, a later strong one is an error, because others are bound to what is there. Section bounds (__start_X, __stop_X) that
-// nothing defines span the sections X of all modules of one change and library, as an ordinary linker puts those of all objects
-// together; later changes do not add to them, and those modules can be removed only together. The host is one source like others, so a library's own definition wins over the host's, weak and COMDAT
-// ones included. One exception, because the symbol's binding demands it: a GNU_UNIQUE definition yields to one that the host
+// Which definition wins. A module's reference is looked for (1) among the modules of its own change and library, (2) in what
+// its library holds already, (3) in the library's sources, in order. The first that has it wins; archives contribute members
+// then. Inside one change a strong definition beats common ones and these beat weak ones, the first of several weak or
+// COMDAT ones stays, and two strong ones are an error. What a library has published already stays: later weak, common and
+// COMDAT definitions yield to it, a later strong one is an error, because others are bound to what is there. Section bounds
+// (__start_X, __stop_X) that nothing defines span the sections X of all modules of one change and library, as an ordinary
+// linker puts those of all objects together; later changes do not add to them, and those modules can be removed only
+// together. The host is one source like others, so a library's own definition wins over the host's, weak and COMDAT ones
+// included. One exception, because the symbol's binding demands it: a GNU_UNIQUE definition yields to one that the host
 // process has, so that there is one in the process.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
@@ -36,8 +37,8 @@ struct ChangeState;
 // A symbol that a change needs and that the change itself does not define.
 struct Needed {
   std::string_view name;
-  bool weak = false;      // every reference is weak: absence is no error
-  bool function = false;  // referred to as a function (called), as far as the object shows
+  bool weak = false;     // every reference is weak: absence is no error
+  bool function = false; // referred to as a function (called), as far as the object shows
 };
 
 struct Answer {
@@ -114,8 +115,8 @@ private:
 
 template <class Signature> class Function;
 
-// A callable that keeps the code it calls in memory, even when its module is removed: the symbol is gone then, finalizers have
-// run, but the call does not jump into the void. Copyable, counted; the call itself costs an indirect call, no guard.
+// A callable that keeps the code it calls in memory, even when its module is removed: the symbol is gone then, finalizers
+// have run, but the call does not jump into the void. Copyable, counted; the call itself costs an indirect call, no guard.
 template <class R, class... A> class Function<R(A...)> {
 public:
   Function(R (*raw)(A...), std::shared_ptr<const void> keeps) : raw_(raw), keeps_(std::move(keeps)) {}
@@ -138,8 +139,8 @@ public:
   // Replaces the search order. Changes drafted later see it. Errors: invalid_argument (a library of another engine).
   Result<void> search(std::vector<Source> sources);
 
-  // Defines symbols by address, forward references included, which are satisfied for good by it. A name that is defined already:
-  // rebound if both were declared rebindable, else `duplicate`, and then none of the list is defined.
+  // Defines symbols by address, forward references included, which are satisfied for good by it. A name that is defined
+  // already: rebound if both were declared rebindable, else `duplicate`, and then none of the list is defined.
   Result<void> define(std::span<const Absolute> symbols);
 
   // The address of a symbol that this library itself holds; hidden ones are not found. A probe: absence is no error.
@@ -152,15 +153,15 @@ public:
   // Errors: undefined.
   template <class Signature> Result<Function<Signature>> function(std::string_view name) const {
     Result<Pinned> pinned = pin(name);
-    if (!pinned)
-      return std::move(pinned).error();
+    if (!pinned) return std::move(pinned).error();
     return Function<Signature>(pinned->address.template as<std::add_pointer_t<Signature>>(), std::move(pinned->keeps));
   }
 
   // The modules it holds, in the order in which they were committed.
   std::vector<Module> modules() const;
 
-  // Removes all modules, finalizers first, in reverse order. Errors: still_used (by modules of other libraries; nothing changes).
+  // Removes all modules, finalizers first, in reverse order. Errors: still_used (by modules of other libraries; nothing
+  // changes).
   Result<void> close();
 
   struct Handle;

@@ -27,7 +27,7 @@ struct SectionId {
 
 struct SectionLayout {
   SectionId id;
-  std::string_view name;          // ".text.f"; the linker's own are ".tenon.stubs", ".tenon.got", ".tenon.common", ...
+  std::string_view name; // ".text.f"; the linker's own are ".tenon.stubs", ".tenon.got", ".tenon.common", ...
   SectionKind kind = SectionKind::other;
   std::uint64_t size = 0;
   std::uint64_t alignment = 1;
@@ -52,8 +52,12 @@ enum class Granularity : unsigned char {
 };
 
 enum class Access : unsigned char { read = 1, write = 2, execute = 4 };
-constexpr Access operator|(Access a, Access b) noexcept { return Access(static_cast<unsigned char>(a) | static_cast<unsigned char>(b)); }
-constexpr bool has(Access set, Access bit) noexcept { return (static_cast<unsigned char>(set) & static_cast<unsigned char>(bit)) != 0; }
+constexpr Access operator|(Access a, Access b) noexcept {
+  return Access(static_cast<unsigned char>(a) | static_cast<unsigned char>(b));
+}
+constexpr bool has(Access set, Access bit) noexcept {
+  return (static_cast<unsigned char>(set) & static_cast<unsigned char>(bit)) != 0;
+}
 
 // One piece of memory that a module needs.
 struct BlockRequest {
@@ -62,8 +66,8 @@ struct BlockRequest {
     std::uint64_t offset = 0; // in the block
   };
   ModuleId module;
-  std::string name;            // module and section, for messages
-  std::uint64_t size = 0;      // an upper bound: stubs are counted for the farthest addresses
+  std::string name;       // module and section, for messages
+  std::uint64_t size = 0; // an upper bound: stubs are counted for the farthest addresses
   std::uint64_t alignment = 1;
   Access access = Access::read; // what its sections need, all together
   std::vector<Part> parts;
@@ -83,7 +87,8 @@ public:
   // All blocks of a change at once, before anything is written. `placements` has the size of `requests`. On an error nothing
   // may be kept: release() is not called for this change then.
   virtual Result<void> place(std::span<const BlockRequest> requests, std::span<Placement> placements) = 0;
-  // All bytes are final: the client sets permissions now, before symbols become visible. After an error the change is dropped.
+  // All bytes are final: the client sets permissions now, before symbols become visible. After an error the change is
+  // dropped.
   virtual Result<void> publish(std::span<const Placement> placements) = 0;
   // The block of a change that was dropped, or of a module that was removed.
   virtual void release(const Placement& placement) noexcept = 0;

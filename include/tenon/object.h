@@ -23,17 +23,17 @@ namespace tenon {
 using Bytes = std::span<const std::byte>;
 
 enum class SectionKind : std::uint8_t {
-  code,       // executable
-  rodata,     // read-only data, tables of the exception handler included
-  data,       // writable, with content
-  zero,       // writable, all zero, no content in the file
-  tls_data,   // image of thread-local data
-  tls_zero,   // thread-local, all zero
-  unwind,     // call frame information (.eh_frame)
-  init,       // a table of initializers or finalizers (.init_array, .ctors, ...)
-  debug,      // not part of the program: read only when asked for
-  other,      // neither loaded nor debug: comments, tables of the file format itself, excluded sections, notes that are not
-              // loaded, and .note.gnu.property, which speaks of the whole program and has no use in a module
+  code,     // executable
+  rodata,   // read-only data, tables of the exception handler included
+  data,     // writable, with content
+  zero,     // writable, all zero, no content in the file
+  tls_data, // image of thread-local data
+  tls_zero, // thread-local, all zero
+  unwind,   // call frame information (.eh_frame)
+  init,     // a table of initializers or finalizers (.init_array, .ctors, ...)
+  debug,    // not part of the program: read only when asked for
+  other,    // neither loaded nor debug: comments, tables of the file format itself, excluded sections, notes that are not
+            // loaded, and .note.gnu.property, which speaks of the whole program and has no use in a module
 };
 
 // Tables that are run, in which order, when a module comes and goes. Priority as the linker counts it: low ones first (of
@@ -42,23 +42,23 @@ enum class InitTable : std::uint8_t { none, preinit, init, fini, ctors, dtors };
 
 struct Section {
   std::string_view name;
-  Bytes content;                  // empty for zero and tls_zero; the compressed bytes if `compressed`
-  std::uint64_t size = 0;         // in memory; for a compressed one, when uncompressed
-  std::uint32_t alignment = 1;    // a power of two
-  std::uint32_t entry_size = 0;   // of a mergeable section
+  Bytes content;                // empty for zero and tls_zero; the compressed bytes if `compressed`
+  std::uint64_t size = 0;       // in memory; for a compressed one, when uncompressed
+  std::uint32_t alignment = 1;  // a power of two
+  std::uint32_t entry_size = 0; // of a mergeable section
   SectionKind kind = SectionKind::other;
   InitTable init_table = InitTable::none;
   std::uint16_t init_priority = 65535; // 65535: no priority given
-  bool allocated = false;         // takes part in the program
+  bool allocated = false;              // takes part in the program
   bool writable = false;
   bool executable = false;
   bool mergeable = false;
   bool strings = false;
   bool retain = false;
   bool compressed = false;
-  bool large = false;             // SHF_X86_64_LARGE: medium or large code model data
-  std::int32_t group = -1;        // index into Object::groups(), or -1
-  std::uint32_t link_order = 0;   // SHF_LINK_ORDER: the section this one belongs to, or 0
+  bool large = false;                         // SHF_X86_64_LARGE: medium or large code model data
+  std::int32_t group = -1;                    // index into Object::groups(), or -1
+  std::uint32_t link_order = 0;               // SHF_LINK_ORDER: the section this one belongs to, or 0
   std::uint32_t first_relocation_section = 0; // the section that holds its relocations, or 0
   std::uint32_t relocation_count = 0;
 };
@@ -73,15 +73,15 @@ inline constexpr std::uint32_t section_absolute = 0xFFFFFFF1;
 inline constexpr std::uint32_t section_common = 0xFFFFFFF2; // value is the alignment
 
 struct Symbol {
-  const char* name_begin = "";      // into the string table; its end is known to be terminated
-  std::uint64_t value = 0;          // offset in the section (any: not checked); address if absolute; if common, the
-                                    // alignment, a power of two
+  const char* name_begin = ""; // into the string table; its end is known to be terminated
+  std::uint64_t value = 0;     // offset in the section (any: not checked); address if absolute; if common, the
+                               // alignment, a power of two
   std::uint64_t size = 0;
   std::uint32_t section = section_undefined;
   Binding binding = Binding::local;
   SymbolType type = SymbolType::none;
   Visibility visibility = Visibility::normal;
-  bool large_common = false;        // SHN_X86_64_LCOMMON
+  bool large_common = false; // SHN_X86_64_LCOMMON
 
   std::string_view name() const noexcept { return name_begin; }
   bool defined() const noexcept { return section != section_undefined; }
@@ -92,9 +92,9 @@ struct Symbol {
 // members of archives begin at any even address: so no table is ever copied, and on x86-64 the loads cost the same.
 #pragma pack(push, 1)
 struct Relocation {
-  std::uint64_t offset;  // in its section
+  std::uint64_t offset; // in its section
   std::uint32_t type;
-  std::uint32_t symbol;  // index into Object::symbols()
+  std::uint32_t symbol; // index into Object::symbols()
   std::int64_t addend;
 };
 #pragma pack(pop)
@@ -123,9 +123,9 @@ public:
   Bytes bytes() const noexcept;
   Machine machine() const noexcept;
 
-  std::span<const Section> sections() const noexcept;  // index 0 is the null section
-  std::span<const Symbol> symbols() const noexcept;    // index 0 is the null symbol
-  std::uint32_t first_global() const noexcept;         // all symbols before it are local; those after say so themselves
+  std::span<const Section> sections() const noexcept; // index 0 is the null section
+  std::span<const Symbol> symbols() const noexcept;   // index 0 is the null symbol
+  std::uint32_t first_global() const noexcept;        // all symbols before it are local; those after say so themselves
   std::span<const Group> groups() const noexcept;
   // The relocations of section `index`; every symbol index is in range; offsets are not checked yet. Those of sections that
   // are not allocated (debug sections) are looked at only here, by each call: if one names a symbol that is not there the
@@ -160,9 +160,9 @@ public:
   static bool is_archive(Bytes bytes) noexcept;
 
   const std::string& name() const noexcept;
-  std::size_t size() const noexcept;                       // number of members
+  std::size_t size() const noexcept; // number of members
   std::string_view member_name(std::size_t index) const noexcept;
-  Result<Bytes> member_bytes(std::size_t index) const;     // the raw member; lives as long as any copy of the Archive
+  Result<Bytes> member_bytes(std::size_t index) const; // the raw member; lives as long as any copy of the Archive
   // The member read as an object, called "ARCHIVE(MEMBER)", which keeps the bytes alive.
   Result<Object> member(std::size_t index) const;
   // The member that defines `symbol` according to the archive's index; the first one if there are several. If the archive

@@ -38,8 +38,7 @@ std::unique_ptr<engine::ChangeState> take(std::unique_ptr<engine::ChangeState>& 
 }
 
 void misuse(engine::ChangeState& state, std::string text) {
-  if (!state.misuse)
-    state.misuse = Error{ErrorCode::invalid_argument, std::move(text)};
+  if (!state.misuse) state.misuse = Error{ErrorCode::invalid_argument, std::move(text)};
 }
 
 // An allocation that fails while a change is collected is reported by draft().
@@ -47,16 +46,14 @@ template <class F> void collected(engine::ChangeState& state, F&& body) {
   try {
     body();
   } catch (const std::bad_alloc&) {
-    if (!state.misuse)
-      state.misuse = api::out_of_memory();
+    if (!state.misuse) state.misuse = api::out_of_memory();
   }
 }
 
 } // namespace
 
 ModuleId Change::add(const Library& library, Object object, ModuleOptions options) {
-  if (starved_)
-    return {};
+  if (starved_) return {};
   TENON_CHECK(state_ != nullptr, "a change was used after it had been consumed");
   ModuleId id{std::uint32_t(state_->additions.size())};
   collected(*state_, [&] {
@@ -69,13 +66,11 @@ ModuleId Change::add(const Library& library, Object object, ModuleOptions option
 }
 
 void Change::remove(Module module) {
-  if (starved_)
-    return;
+  if (starved_) return;
   TENON_CHECK(state_ != nullptr, "a change was used after it had been consumed");
   collected(*state_, [&] {
     for (const auto& there : state_->removals)
-      if (there == module.state())
-        return misuse(*state_, "module " + module.name() + " is removed twice in one change");
+      if (there == module.state()) return misuse(*state_, "module " + module.name() + " is removed twice in one change");
     std::shared_ptr<engine::LibraryState> library = module.state()->library.lock();
     if (library == nullptr || library->engine.lock() != state_->engine)
       return misuse(*state_, "module " + module.name() + " belongs to another engine, or to none");
@@ -84,12 +79,10 @@ void Change::remove(Module module) {
 }
 
 Result<Draft> Change::draft() && {
-  if (starved_)
-    return api::out_of_memory();
+  if (starved_) return api::out_of_memory();
   return guarded([&]() -> Result<Draft> {
     std::unique_ptr<engine::ChangeState> state = take(state_);
-    if (Result<void> drafted = engine::draft(*state); !drafted)
-      return std::move(drafted).error();
+    if (Result<void> drafted = engine::draft(*state); !drafted) return std::move(drafted).error();
     return Draft(std::move(state));
   });
 }
@@ -113,8 +106,7 @@ Result<std::vector<BlockRequest>> Draft::blocks(Granularity granularity) const {
 Result<void> Draft::edit(std::vector<Edit> edits) {
   return guarded([&]() -> Result<void> {
     Result<std::unique_ptr<engine::ChangeState>> edited = engine::edit(*state_, std::move(edits));
-    if (!edited)
-      return std::move(edited).error();
+    if (!edited) return std::move(edited).error();
     state_ = std::move(*edited);
     return {};
   });
@@ -123,8 +115,7 @@ Result<void> Draft::edit(std::vector<Edit> edits) {
 Result<Placed> Draft::place() && {
   return guarded([&]() -> Result<Placed> {
     std::unique_ptr<engine::ChangeState> state = take(state_);
-    if (Result<void> placed = engine::place_in_engine(*state); !placed)
-      return std::move(placed).error();
+    if (Result<void> placed = engine::place_in_engine(*state); !placed) return std::move(placed).error();
     return Placed(std::move(state));
   });
 }
@@ -132,8 +123,7 @@ Result<Placed> Draft::place() && {
 Result<Placed> Draft::place(Memory& memory) && {
   return guarded([&]() -> Result<Placed> {
     std::unique_ptr<engine::ChangeState> state = take(state_);
-    if (Result<void> placed = engine::place_in_client(*state, memory); !placed)
-      return std::move(placed).error();
+    if (Result<void> placed = engine::place_in_client(*state, memory); !placed) return std::move(placed).error();
     return Placed(std::move(state));
   });
 }
@@ -141,8 +131,7 @@ Result<Placed> Draft::place(Memory& memory) && {
 Result<Placed> Draft::place(Granularity granularity, std::span<const Addr> addresses) && {
   return guarded([&]() -> Result<Placed> {
     std::unique_ptr<engine::ChangeState> state = take(state_);
-    if (Result<void> placed = engine::place_at(*state, granularity, addresses); !placed)
-      return std::move(placed).error();
+    if (Result<void> placed = engine::place_at(*state, granularity, addresses); !placed) return std::move(placed).error();
     return Placed(std::move(state));
   });
 }
@@ -155,8 +144,7 @@ std::span<const PlacedSection> Placed::sections() const noexcept {
 namespace {
 
 Result<Linked> linked(std::unique_ptr<engine::ChangeState> state) {
-  if (Result<void> done = engine::link_bytes(*state); !done)
-    return std::move(done).error();
+  if (Result<void> done = engine::link_bytes(*state); !done) return std::move(done).error();
   // What the inspector looks at is not held against the change: should it be linked anew, the inspector is asked again.
   Inspector inspector = state->inspector;
   engine::ChangeState& inspected = *state;
@@ -193,17 +181,14 @@ const Object& Linked::object(ModuleId module) const noexcept { return state_->mo
 
 Bytes Linked::bytes(SectionId section) const noexcept {
   state_->observed = true;
-  if (section.module.index >= state_->modules.size())
-    return {};
+  if (section.module.index >= state_->modules.size()) return {};
   const link::Module& module = *state_->modules[section.module.index];
-  if (section.index >= module.places.size() || module.places[section.index].local == nullptr)
-    return {};
+  if (section.index >= module.places.size() || module.places[section.index].local == nullptr) return {};
   return {module.places[section.index].local, module.places[section.index].content_size};
 }
 
 std::span<const Relocation> Linked::relocations(SectionId section) const noexcept {
-  if (section.module.index >= state_->modules.size())
-    return {};
+  if (section.module.index >= state_->modules.size()) return {};
   const link::Module& module = *state_->modules[section.module.index];
   return section.index < module.object_sections() ? module.object.relocations(section.index) : std::span<const Relocation>();
 }
@@ -225,23 +210,20 @@ Result<void> Linked::copy_out(std::span<const std::span<std::byte>> buffers) con
 Result<Committed> Linked::commit(Initialize initialize) && {
   return guarded([&]() -> Result<Committed> {
     std::unique_ptr<engine::ChangeState> state = take(state_);
-    // Another thread may have committed the same COMDAT groups, or taken away what this change found, since the draft: then it
-    // is drafted anew from its inputs. Where the client knows addresses or bytes, or provides the memory, it has to do that itself.
+    // Another thread may have committed the same COMDAT groups, or taken away what this change found, since the draft: then
+    // it is drafted anew from its inputs. Where the client knows addresses or bytes, or provides the memory, it has to do
+    // that itself.
     for (int attempt = 0;; ++attempt) {
       Result<std::vector<Module>> modules = engine::commit(*state, initialize == Initialize::run);
-      if (modules)
-        return Committed(std::move(*modules));
+      if (modules) return Committed(std::move(*modules));
       if (modules.error().code != ErrorCode::conflict || state->mode != engine::PlaceMode::engine || state->observed ||
           attempt == 100)
         return std::move(modules).error();
       state->undo_draft();
-      if (Result<void> drafted = engine::draft(*state); !drafted)
-        return std::move(drafted).error();
-      if (Result<void> placed = engine::place_in_engine(*state); !placed)
-        return std::move(placed).error();
+      if (Result<void> drafted = engine::draft(*state); !drafted) return std::move(drafted).error();
+      if (Result<void> placed = engine::place_in_engine(*state); !placed) return std::move(placed).error();
       Result<Linked> again = linked(std::move(state));
-      if (!again)
-        return std::move(again).error();
+      if (!again) return std::move(again).error();
       state = std::move(again->state_);
     }
   });
@@ -258,15 +240,12 @@ struct Code::State {
   ~State() {
     engine::finalize_all(modules);
     std::shared_ptr<engine::EngineState> alive = engine.lock();
-    if (alive)
-      engine::end_released(*alive, modules);
+    if (alive) engine::end_released(*alive, modules);
     // What waits for the end of a thread keeps its module until then.
     for (const auto& module : modules)
-      if (module->pins.load(std::memory_order_acquire) == 0)
-        module->release_memory();
+      if (module->pins.load(std::memory_order_acquire) == 0) module->release_memory();
     engine::unpin_needed(*machinery, needed);
-    if (alive)
-      engine::sweep(*alive);
+    if (alive) engine::sweep(*alive);
   }
 };
 
@@ -276,9 +255,9 @@ Result<Code> Linked::release(Initialize initialize) && {
     auto code = std::make_shared<Code::State>();
     code->engine = state->engine;
     code->machinery = state->engine->machinery;
-    Result<std::vector<std::shared_ptr<engine::ModuleState>>> modules = engine::release(*state, code->needed, initialize == Initialize::run);
-    if (!modules)
-      return std::move(modules).error();
+    Result<std::vector<std::shared_ptr<engine::ModuleState>>> modules =
+        engine::release(*state, code->needed, initialize == Initialize::run);
+    if (!modules) return std::move(modules).error();
     code->modules = std::move(*modules);
     return Code(std::move(code));
   });
@@ -289,8 +268,7 @@ std::optional<Addr> Code::find(std::string_view name) const noexcept {
   for (const auto& module : state_->modules)
     module->for_each_record([&](const engine::SymbolRecord& record) {
       constexpr auto skipped = engine::symbol_flag::hidden | engine::symbol_flag::group | engine::symbol_flag::tls;
-      if (!found && (record.flags & skipped) == 0 && record.name() == name)
-        found = Addr{record.address};
+      if (!found && (record.flags & skipped) == 0 && record.name() == name) found = Addr{record.address};
     });
   return found;
 }

@@ -17,16 +17,14 @@ using api::guarded;
 Result<Engine> Engine::create(const Options& options) {
   return guarded([&]() -> Result<Engine> {
     Result<std::shared_ptr<engine::EngineState>> state = engine::EngineState::create(options);
-    if (!state)
-      return std::move(state).error();
+    if (!state) return std::move(state).error();
     return Engine(std::move(*state));
   });
 }
 
 Result<Library> Engine::library(std::string_view name) {
-  return guarded([&]() -> Result<Library> {
-    return Library(std::make_shared<Library::Handle>(state_, state_->library(name)));
-  });
+  return guarded(
+      [&]() -> Result<Library> { return Library(std::make_shared<Library::Handle>(state_, state_->library(name))); });
 }
 
 Change Engine::change() noexcept {
@@ -52,31 +50,26 @@ EngineUsage Engine::usage() const noexcept {
   };
   for (const std::weak_ptr<engine::LibraryState>& weak : state_->libraries) {
     std::shared_ptr<engine::LibraryState> library = weak.lock();
-    if (!library)
-      continue;
+    if (!library) continue;
     usage.symbols += library->symbols.size();
     usage.bookkeeping += library->symbols.bytes() + library->groups.bytes();
-    for (const auto& module : library->modules)
-      count(*module);
+    for (const auto& module : library->modules) count(*module);
   }
-  for (const auto& module : state_->removed)
-    count(*module);
+  for (const auto& module : state_->removed) count(*module);
   return usage;
 }
 
 Library::Handle::~Handle() {
-  // A named library is its engine's; an anonymous one goes with its last handle, unless others still need its modules: then it
-  // stays until they are gone, or the engine is.
-  if (!state->name.empty() || state->closed)
-    return;
+  // A named library is its engine's; an anonymous one goes with its last handle, unless others still need its modules: then
+  // it stays until they are gone, or the engine is.
+  if (!state->name.empty() || state->closed) return;
   bool closed = false;
   try {
     closed = engine::close_library(*engine, state).ok();
   } catch (const std::bad_alloc&) {
     // Nothing was changed.
   }
-  if (closed)
-    return;
+  if (closed) return;
   std::lock_guard lock(engine->commit_mutex);
   engine->orphans.push_back(state); // has the capacity
 }
@@ -103,8 +96,7 @@ namespace {
 
 std::optional<Addr> address_of(const engine::SymbolRecord* record) noexcept {
   using namespace engine::symbol_flag;
-  if (record == nullptr || (record->flags & (hidden | forward | tls)) != 0)
-    return std::nullopt;
+  if (record == nullptr || (record->flags & (hidden | forward | tls)) != 0) return std::nullopt;
   return Addr{record->address};
 }
 
@@ -128,8 +120,7 @@ std::size_t Library::find(std::span<const std::string_view> names, std::span<Add
 }
 
 std::optional<Addr> Library::find_anywhere(std::string_view name) const {
-  if (std::optional<Addr> own = find(name))
-    return own;
+  if (std::optional<Addr> own = find(name)) return own;
   std::shared_ptr<const std::vector<Source>> sources;
   {
     std::shared_lock lock(handle_->engine->tables);
@@ -140,12 +131,12 @@ std::optional<Addr> Library::find_anywhere(std::string_view name) const {
     const Source::State& state = source.state();
     if (state.kind == Source::State::Kind::process || state.kind == Source::State::Kind::shared) {
       bool process = state.kind == Source::State::Kind::process;
-      if (std::optional<engine::HostSymbol> host = engine::host_symbol(process ? RTLD_DEFAULT : state.handle, text.c_str(), false))
+      if (std::optional<engine::HostSymbol> host =
+              engine::host_symbol(process ? RTLD_DEFAULT : state.handle, text.c_str(), false))
         return Addr{host->address};
     } else if (state.kind == Source::State::Kind::library) {
       std::shared_lock lock(handle_->engine->tables);
-      if (std::optional<Addr> found = address_of(state.library->symbols.find(name, engine::hash_name(name))))
-        return found;
+      if (std::optional<Addr> found = address_of(state.library->symbols.find(name, engine::hash_name(name)))) return found;
     } else if (state.kind == Source::State::Kind::resolver) {
       Needed needed{name, true, false};
       Answer answer;
@@ -163,8 +154,7 @@ Result<Library::Pinned> Library::pin(std::string_view name) const {
     std::optional<Addr> address = address_of(record);
     if (!address)
       return Error{ErrorCode::undefined, "library " + handle_->state->name + " has no symbol '" + std::string(name) + "'"};
-    if (record->module == nullptr)
-      return Pinned{*address, handle_->engine};
+    if (record->module == nullptr) return Pinned{*address, handle_->engine};
     return Pinned{*address, std::make_shared<engine::Pin>(handle_->engine, record->module->shared_from_this())};
   });
 }

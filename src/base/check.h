@@ -9,5 +9,5 @@ namespace tenon::base {
 
 } // namespace tenon::base
 
-#define TENON_CHECK(condition, text) \
+#define TENON_CHECK(condition, text)                                                                                        \
   (static_cast<bool>(condition) ? void(0) : ::tenon::base::check_failed(#condition, text, __FILE__, __LINE__))

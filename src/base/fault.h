@@ -1,6 +1,7 @@
 // Every system call whose failure the engine must survive asks here first, so that a test can make the n-th one fail.
 //
-// In production the counter is zero and the question costs one relaxed load; system calls are rare (none per module once warm).
+// In production the counter is zero and the question costs one relaxed load; system calls are rare (none per module once
+// warm).
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
@@ -17,10 +18,8 @@ inline std::atomic<long> asked{0};
 // True if this system call is to fail as if with ENOMEM; errno is set.
 inline bool injected() noexcept {
   asked.fetch_add(1, std::memory_order_relaxed);
-  if (countdown.load(std::memory_order_relaxed) == 0)
-    return false;
-  if (countdown.fetch_sub(1, std::memory_order_relaxed) != 1)
-    return false;
+  if (countdown.load(std::memory_order_relaxed) == 0) return false;
+  if (countdown.fetch_sub(1, std::memory_order_relaxed) != 1) return false;
   errno = ENOMEM;
   return true;
 }

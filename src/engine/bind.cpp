@@ -23,15 +23,11 @@ std::uint8_t definition_flags(const link::Module& module, const Symbol& symbol) 
   std::uint8_t flags = 0;
   if (symbol.section < module.object_sections()) {
     SectionKind kind = module.sections()[symbol.section].kind;
-    if (kind == SectionKind::tls_data || kind == SectionKind::tls_zero)
-      flags |= flag::tls;
+    if (kind == SectionKind::tls_data || kind == SectionKind::tls_zero) flags |= flag::tls;
   }
-  if (symbol.type == SymbolType::function)
-    flags |= flag::function;
-  if (symbol.type == SymbolType::object)
-    flags |= flag::data;
-  if (symbol.type == SymbolType::ifunc)
-    flags |= flag::ifunc | flag::function;
+  if (symbol.type == SymbolType::function) flags |= flag::function;
+  if (symbol.type == SymbolType::object) flags |= flag::data;
+  if (symbol.type == SymbolType::ifunc) flags |= flag::ifunc | flag::function;
   return flags;
 }
 
@@ -65,8 +61,7 @@ Target target_in_change(const ChangeState& change, const Name& name, std::uint32
 bool bind_section_bound(const ChangeState& change, link::Module& module, std::uint32_t name, Target& target) {
   auto bound = std::lower_bound(change.section_bounds.begin(), change.section_bounds.end(), name,
                                 [](const auto& entry, std::uint32_t n) { return entry.first < n; });
-  if (bound == change.section_bounds.end() || bound->first != name)
-    return false;
+  if (bound == change.section_bounds.end() || bound->first != name) return false;
   target.kind = TargetKind::section;
   target.where = link::bound_section;
   target.address = module.bounds.size();
@@ -116,8 +111,7 @@ Target target_outside(const Name& name) {
 
 const BoundSymbol* find_bound(const ModuleDraft& draft, std::uint32_t symbol) noexcept {
   for (const BoundSymbol& bound : draft.bound)
-    if (bound.symbol == symbol)
-      return &bound;
+    if (bound.symbol == symbol) return &bound;
   return nullptr;
 }
 
@@ -126,7 +120,8 @@ void bind_edited(ChangeState& change, std::uint32_t index) {
   link::Module& module = *change.modules[index];
   for (BoundSymbol& bound : change.drafts[index].bound) {
     Target& target = module.targets[bound.symbol];
-    bool own = target.kind == TargetKind::section || (target.kind == TargetKind::fixed && module.symbols()[bound.symbol].defined());
+    bool own =
+        target.kind == TargetKind::section || (target.kind == TargetKind::fixed && module.symbols()[bound.symbol].defined());
     bound.definition = own ? target : Target{};
     target = {};
     target.kind = TargetKind::fixed;
@@ -145,15 +140,14 @@ std::map<std::uint32_t, std::vector<std::string>> users_of_missing(const ChangeS
     std::uint32_t first = module.object.first_global();
     std::map<std::uint32_t, std::size_t> told;
     for (std::uint32_t s = 1; s < module.object_sections(); ++s) {
-      if (!module.places[s].kept)
-        continue;
+      if (!module.places[s].kept) continue;
       for (const Relocation& r : module.relocations(s)) {
         if (r.symbol < first || r.symbol - first >= names.size() || module.targets[r.symbol].kind != TargetKind::missing)
           continue;
         std::uint32_t id = names[r.symbol - first];
-        if (id == link::none || told[id]++ >= enough)
-          continue;
-        users[id].push_back(module.name + ": " + base::printable(module.sections()[s].name, 100) + "+" + base::hex(r.offset));
+        if (id == link::none || told[id]++ >= enough) continue;
+        users[id].push_back(module.name + ": " + base::printable(module.sections()[s].name, 100) + "+" +
+                            base::hex(r.offset));
       }
     }
   }
@@ -172,8 +166,7 @@ void allocate_commons(ChangeState& change) {
   }
   for (std::uint32_t i = 0; !change.extras.empty() && i < change.names->size(); ++i) {
     Name& name = (*change.names)[i];
-    if (name.module == link::none || name.strength != Strength::common)
-      continue;
+    if (name.module == link::none || name.strength != Strength::common) continue;
     link::Module& module = *change.modules[name.module];
     const NameExtra& extra = change.extras[name.extra];
     std::uint64_t alignment = base::is_power_of_two(extra.common_alignment) ? extra.common_alignment : 16;
@@ -194,20 +187,19 @@ void bind_targets(ChangeState& change, std::uint32_t index) {
   module.bounds.clear();
   module.wants_dso_handle = module.wants_got_base = false;
   for (std::uint32_t i = 0; i < draft.names.size(); ++i) {
-    if (draft.names[i] == link::none)
-      continue;
+    if (draft.names[i] == link::none) continue;
     const Name& name = (*change.names)[draft.names[i]];
     Target& target = module.targets[first + i];
     if (name.module != link::none)
       target = target_in_change(change, name, index, first + i);
     else if (target = {}; name.kind != TargetKind::missing || !bind_own(change, module, draft.names[i], target))
       target = target_outside(name);
-    if (target.kind == TargetKind::thunk)
-      module.wants_dso_handle = true;
+    if (target.kind == TargetKind::thunk) module.wants_dso_handle = true;
     if (target.kind == TargetKind::fixed && (target.flags & flag::tls) != 0 && name.extra != link::none)
-      module.tls_bindings.push_back({first + i, change.extras[name.extra].tls_key, change.extras[name.extra].tls_static_offset,
-                                     change.extras[name.extra].tls_owner});
-    if (target.kind != TargetKind::module || find_bound(change.drafts[target.where], std::uint32_t(target.address)) == nullptr)
+      module.tls_bindings.push_back({first + i, change.extras[name.extra].tls_key,
+                                     change.extras[name.extra].tls_static_offset, change.extras[name.extra].tls_owner});
+    if (target.kind != TargetKind::module ||
+        find_bound(change.drafts[target.where], std::uint32_t(target.address)) == nullptr)
       continue;
     // Until it is placed it counts as being anywhere in the engine's memory.
     draft.redirects.push_back({first + i, target.where, std::uint32_t(target.address)});
@@ -222,8 +214,7 @@ void settle_bound(ChangeState& change) noexcept {
   for (std::size_t m = 0; m < change.drafts.size(); ++m)
     for (BoundSymbol& bound : change.drafts[m].bound) {
       Target& definition = bound.definition;
-      if (definition.kind != TargetKind::section)
-        continue;
+      if (definition.kind != TargetKind::section) continue;
       const link::Module& module = *change.modules[m];
       bool linkers_own = definition.where >= module.object_sections(); // as in settle_own()
       definition.address = module.places[definition.where].address +
@@ -231,12 +222,14 @@ void settle_bound(ChangeState& change) noexcept {
     }
   for (std::size_t m = 0; m < change.drafts.size(); ++m)
     for (const Redirect& redirect : change.drafts[m].redirects)
-      change.modules[m]->targets[redirect.symbol].address = definition_of(change, redirect.module, redirect.definition).address;
+      change.modules[m]->targets[redirect.symbol].address =
+          definition_of(change, redirect.module, redirect.definition).address;
 }
 
 const Target& definition_of(const ChangeState& change, std::uint32_t module, std::uint32_t symbol) noexcept {
   const BoundSymbol* bound = find_bound(change.drafts[module], symbol);
-  return bound != nullptr && bound->definition.kind != TargetKind::missing ? bound->definition : change.modules[module]->targets[symbol];
+  return bound != nullptr && bound->definition.kind != TargetKind::missing ? bound->definition
+                                                                           : change.modules[module]->targets[symbol];
 }
 
 void list_missing(ChangeState& change) {
@@ -245,12 +238,12 @@ void list_missing(ChangeState& change) {
   for (const std::unique_ptr<link::Module>& module : change.modules)
     any = any || std::any_of(module->targets.begin(), module->targets.end(),
                              [](const Target& target) { return target.kind == TargetKind::missing; });
-  if (!any)
-    return;
+  if (!any) return;
   // A symbol that no relocation refers to is not missed, whatever the symbol table says.
   for (auto& [id, users] : users_of_missing(change))
     change.missing.push_back({std::string((*change.names)[id].view()), std::move(users)});
-  std::sort(change.missing.begin(), change.missing.end(), [](const Missing& a, const Missing& b) { return a.name < b.name; });
+  std::sort(change.missing.begin(), change.missing.end(),
+            [](const Missing& a, const Missing& b) { return a.name < b.name; });
 }
 
 } // namespace tenon::engine

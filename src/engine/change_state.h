@@ -40,13 +40,13 @@ struct Redirect {
 struct ModuleDraft {
   std::uint32_t library = 0;
   ModuleOptions options;
-  std::vector<std::uint8_t> dropped;          // by section: in a COMDAT group that somebody else provides; empty: none
-  std::vector<std::uint32_t> names;           // of each global symbol (index less the first global), or link::none
-  std::vector<std::uint32_t> groups;          // name of each COMDAT group's signature
+  std::vector<std::uint8_t> dropped; // by section: in a COMDAT group that somebody else provides; empty: none
+  std::vector<std::uint32_t> names;  // of each global symbol (index less the first global), or link::none
+  std::vector<std::uint32_t> groups; // name of each COMDAT group's signature
   std::vector<std::pair<std::string_view, SymbolRecord*>> shared_groups;
-  std::vector<BoundSymbol> bound;             // by edits
+  std::vector<BoundSymbol> bound; // by edits
   std::vector<Redirect> redirects;
-  std::shared_ptr<ModuleState> state;         // made before bytes are written: __dso_handle holds its address
+  std::shared_ptr<ModuleState> state; // made before bytes are written: __dso_handle holds its address
 };
 
 enum class PlaceMode : std::uint8_t { none, engine, client, addresses };
@@ -57,23 +57,23 @@ struct ChangeState {
   std::vector<Addition> additions;
   std::vector<std::shared_ptr<ModuleState>> removals;
   std::vector<Edit> edits;
-  std::vector<std::string> edited_modules;  // beside `edits`: the name of the module, as it was when the client saw it
-  std::optional<Error> misuse;              // of the calls that collected the change
+  std::vector<std::string> edited_modules; // beside `edits`: the name of the module, as it was when the client saw it
+  std::optional<Error> misuse;             // of the calls that collected the change
 
   // From draft() on.
   std::vector<std::unique_ptr<link::Module>> modules;
-  std::vector<ModuleDraft> drafts;          // beside `modules`
+  std::vector<ModuleDraft> drafts;                                       // beside `modules`
   std::set<std::tuple<const void*, std::size_t, std::uint32_t>> members; // of archives that are in: archive, member, library
   std::optional<NameTable> names;
   std::vector<NameExtra> extras;
-  bool has_forwards = false;                // some name is, or may be, a forward reference
-  std::vector<NameRecords> records;         // beside `names`, from prepare_states() on
+  bool has_forwards = false;                       // some name is, or may be, a forward reference
+  std::vector<NameRecords> records;                // beside `names`, from prepare_states() on
   std::vector<const SymbolRecord*> leaving_groups; // COMDAT groups that only removed modules share, sorted
   std::vector<std::pair<std::uint32_t, link::SectionBound>> section_bounds; // of __start_ and __stop_ names, sorted by name
-  std::vector<std::uint32_t> pending;       // names that are not resolved yet
-  std::vector<std::shared_ptr<ModuleState>> pins; // published modules that names were resolved to
+  std::vector<std::uint32_t> pending;                                       // names that are not resolved yet
+  std::vector<std::shared_ptr<ModuleState>> pins;                           // published modules that names were resolved to
   std::vector<Missing> missing;
-  std::vector<std::uint8_t> edits_used;     // beside `edits`: the symbol has been met
+  std::vector<std::uint8_t> edits_used; // beside `edits`: the symbol has been met
   std::vector<ModuleLayout> layouts;
   std::vector<std::vector<SectionLayout>> section_layouts;
 
@@ -81,17 +81,18 @@ struct ChangeState {
   PlaceMode mode = PlaceMode::none;
   Memory* memory = nullptr;
   Granularity granularity = Granularity::section;
-  std::vector<BlockRequest> requests;       // client memory and plain addresses
+  std::vector<BlockRequest> requests; // client memory and plain addresses
   std::vector<Placement> placements;
-  bool placements_owned = false;            // release() them if the change is dropped
-  std::vector<std::vector<std::byte>> buffers; // local bytes where the client gives none; zero fill at the end of a block has none
+  bool placements_owned = false; // release() them if the change is dropped
+  std::vector<std::vector<std::byte>>
+      buffers; // local bytes where the client gives none; zero fill at the end of a block has none
   std::vector<OwnedBlock> forward_slots;
-  std::vector<OwnedBlock> forward_traps;    // beside `forward_slots`: what the slot leads to until the symbol is defined
+  std::vector<OwnedBlock> forward_traps; // beside `forward_slots`: what the slot leads to until the symbol is defined
   std::vector<PlacedSection> placed_sections;
 
   // From link() on.
   Inspector inspector;
-  bool observed = false;                    // the client knows addresses or bytes: they may not change any more
+  bool observed = false; // the client knows addresses or bytes: they may not change any more
 
   explicit ChangeState(std::shared_ptr<EngineState> owner) : engine(std::move(owner)) {}
   ~ChangeState();
@@ -114,8 +115,8 @@ Result<void> link_bytes(ChangeState& change);
 // The modules it publishes, in the order of ModuleIds.
 Result<std::vector<Module>> commit(ChangeState& change, bool initialize);
 // `needed`: the published modules that the released ones refer to, directly or not; each is pinned once.
-Result<std::vector<std::shared_ptr<ModuleState>>> release(ChangeState& change, std::vector<std::shared_ptr<ModuleState>>& needed,
-                                                          bool initialize);
+Result<std::vector<std::shared_ptr<ModuleState>>>
+release(ChangeState& change, std::vector<std::shared_ptr<ModuleState>>& needed, bool initialize);
 // Released code ends: what it referred to is no longer used by it.
 void end_released(EngineState& engine, std::span<const std::shared_ptr<ModuleState>> modules) noexcept;
 
@@ -136,12 +137,12 @@ bool leaves(const ChangeState& change, const SymbolRecord& record) noexcept;
 std::vector<const SymbolRecord*> find_leaving_groups(std::span<const std::shared_ptr<ModuleState>> removals);
 
 // Parts of draft(), in the order in which they run.
-Result<void> introduce_module(ChangeState& change, std::uint32_t index);  // groups, sections, symbols into names
-Result<void> resolve_names(ChangeState& change);                          // libraries, archives, host, resolvers
-Result<void> gather_named_sections(ChangeState& change);                  // what __start_ and __stop_ names bound
-void allocate_commons(ChangeState& change);                               // room for common symbols
-void bind_targets(ChangeState& change, std::uint32_t module);             // names to link::Target
-Result<void> find_sizes(ChangeState& change, std::uint32_t module);       // that relocations ask for
+Result<void> introduce_module(ChangeState& change, std::uint32_t index); // groups, sections, symbols into names
+Result<void> resolve_names(ChangeState& change);                         // libraries, archives, host, resolvers
+Result<void> gather_named_sections(ChangeState& change);                 // what __start_ and __stop_ names bound
+void allocate_commons(ChangeState& change);                              // room for common symbols
+void bind_targets(ChangeState& change, std::uint32_t module);            // names to link::Target
+Result<void> find_sizes(ChangeState& change, std::uint32_t module);      // that relocations ask for
 void list_missing(ChangeState& change);
 Result<void> survey_and_lay_out(ChangeState& change, bool engine_memory);
 
@@ -154,8 +155,8 @@ inline const link::Target& definition_of(const ChangeState& change, const Name& 
 }
 
 // Parts of commit().
-Result<void> prepare_states(ChangeState& change);  // everything that allocates
-void tie_named_sections(ChangeState& change);      // dependencies of modules whose sections lie together
+Result<void> prepare_states(ChangeState& change); // everything that allocates
+void tie_named_sections(ChangeState& change);     // dependencies of modules whose sections lie together
 
 std::string module_context(const ChangeState& change, std::uint32_t index);
 

@@ -1,8 +1,9 @@
 // The point of no return: what a change has prepared becomes visible as a whole.
 //
-// Order: (1) everything that allocates; (2) frames are registered, IFUNCs chosen, without a lock: nobody can see the code yet;
-// (3) under the locks: what the draft was built on is checked once more, room is reserved, then symbols are exchanged by steps
-// that can't fail; (4) without a lock: finalizers of removed modules, their memory, then initializers of added ones.
+// Order: (1) everything that allocates; (2) frames are registered, IFUNCs chosen, without a lock: nobody can see the code
+// yet; (3) under the locks: what the draft was built on is checked once more, room is reserved, then symbols are exchanged
+// by steps that can't fail; (4) without a lock: finalizers of removed modules, their memory, then initializers of added
+// ones.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "engine/forwards.h"
 
@@ -28,8 +29,7 @@ Result<void> check_references(const ChangeState& change) {
         return conflict("COMDAT group '" + std::string(signature) + "', which this change shares, was removed meanwhile");
   for (std::uint32_t i = 0; i < change.names->size(); ++i) {
     const Name& name = (*change.names)[i];
-    if (name.record == nullptr)
-      continue;
+    if (name.record == nullptr) continue;
     if (((name.record->flags & symbol_flag::forward) != 0) != name.forward_record)
       return conflict("'" + std::string(name.view()) + "', a forward reference, was defined or reopened meanwhile");
     if (name.module == link::none && (name.record->flags & symbol_flag::erased) != 0)
@@ -50,8 +50,7 @@ Result<void> register_frames(ChangeState& change) {
     const link::Module& module = *change.modules[m];
     ModuleState& state = *change.drafts[m].state;
     if (change.mode == PlaceMode::client) {
-      if (!module.unwinding)
-        continue;
+      if (!module.unwinding) continue;
       module.for_each_kept([&](std::uint32_t i) {
         if (module.section_kind(i) == SectionKind::unwind)
           state.client.frames.emplace_back(Addr{module.places[i].address}.as<const std::byte*>());
@@ -60,15 +59,12 @@ Result<void> register_frames(ChangeState& change) {
     }
     for (OwnedBlock& block : state.blocks)
       if (block)
-        if (Result<void> published = machinery.space->publish(*block); !published)
-          return published;
-    if (!machinery.frames || module.frames.empty())
-      continue;
+        if (Result<void> published = machinery.space->publish(*block); !published) return published;
+    if (!machinery.frames || module.frames.empty()) continue;
     const OwnedBlock& code = state.blocks[std::size_t(link::Run::code)];
     frames.clear();
     for (const link::FrameEntry& frame : module.frames)
-      if (Addr pc{frame.pc}; pc >= code->begin && pc < code->end())
-        frames.push_back({pc, {frame.fde}});
+      if (Addr pc{frame.pc}; pc >= code->begin && pc < code->end()) frames.push_back({pc, {frame.fde}});
     memory::WriteGuard guard(*machinery.space);
     machinery.frames->add(*code, frames);
   }
@@ -82,8 +78,7 @@ Result<void> choose_ifuncs(ChangeState& change) {
     link::Module& module = *change.modules[m];
     for (std::uint32_t symbol : module.ifuncs) {
       const link::Target& target = module.targets[symbol];
-      if (target.kind != link::TargetKind::section)
-        continue; // a stronger definition has won
+      if (target.kind != link::TargetKind::section) continue; // a stronger definition has won
       const Symbol& definition = module.symbols()[symbol];
       std::uint64_t resolver = module.places[definition.section].address + definition.value;
       const link::SectionPlace& slots = module.place(Synthetic::slots);
@@ -94,7 +89,8 @@ Result<void> choose_ifuncs(ChangeState& change) {
       } catch (const abi::__forced_unwind&) {
         throw;
       } catch (...) {
-        return Error{ErrorCode::initializer, module.name + ": the resolver of IFUNC '" + std::string(definition.name()) + "' threw"};
+        return Error{ErrorCode::initializer,
+                     module.name + ": the resolver of IFUNC '" + std::string(definition.name()) + "' threw"};
       }
       memory::WriteGuard guard(space);
       // A client's memory has been published by now: its slots are writable where the program sees them.
@@ -109,23 +105,23 @@ Result<void> choose_ifuncs(ChangeState& change) {
 // What the definitions of a change meet when they are published.
 Result<void> check_definitions(ChangeState& change) {
   if (!change.removals.empty() && find_leaving_groups(change.removals) != change.leaving_groups)
-    return conflict("another change has begun or ceased meanwhile to share COMDAT groups of the modules that this one removes");
+    return conflict(
+        "another change has begun or ceased meanwhile to share COMDAT groups of the modules that this one removes");
   for (std::uint32_t i = 0; i < change.names->size(); ++i) {
     const Name& name = (*change.names)[i];
     LibraryState& library = *change.libraries[name.library];
     const SymbolRecord* group = name.group != link::none ? library.groups.find(name.view(), name.hash) : nullptr;
     if (group != nullptr && !leaves(change, *group))
       return conflict("COMDAT group '" + std::string(name.view()) + "' was committed by another change meanwhile");
-    if (name.module == link::none && !is_new_forward(name))
-      continue;
+    if (name.module == link::none && !is_new_forward(name)) continue;
     SymbolRecord* there = library.symbols.find(name.view(), name.hash);
     SymbolRecord* expected = name.forward_record ? name.record : nullptr;
-    if (there == expected || (there != nullptr && leaves(change, *there)))
-      continue;
+    if (there == expected || (there != nullptr && leaves(change, *there))) continue;
     if (there == nullptr || name.strength != Strength::strong || (there->flags & symbol_flag::forward) != 0)
       return conflict("'" + std::string(name.view()) + "' was defined or removed by another change meanwhile");
     return Error{ErrorCode::duplicate, "'" + std::string(name.view()) + "' of " + change.modules[name.module]->name +
-                                           " was defined meanwhile" + (there->module != nullptr ? " by " + there->module->name : "")};
+                                           " was defined meanwhile" +
+                                           (there->module != nullptr ? " by " + there->module->name : "")};
   }
   return {};
 }
@@ -138,25 +134,24 @@ Result<void> check_pins(ChangeState& change) {
         for (const Dependency& dependency : draft.state->dependencies)
           if (dependency.module == pin.get() && dependency.group == nullptr)
             return Error{ErrorCode::still_used, "module " + pin->name + " can't be removed: " + draft.state->name +
-                                                    ", which the same change adds, refers to its '" + dependency.symbol + "'"};
+                                                    ", which the same change adds, refers to its '" + dependency.symbol +
+                                                    "'"};
   }
   return {};
 }
 
 void reserve_room(ChangeState& change, std::size_t forwards) {
-  std::vector<std::size_t> symbols(change.libraries.size()), groups(change.libraries.size()), modules(change.libraries.size());
+  std::vector<std::size_t> symbols(change.libraries.size()), groups(change.libraries.size()),
+      modules(change.libraries.size());
   for (ModuleDraft& draft : change.drafts) {
     ++modules[draft.library];
-    draft.state->for_each_record([&](const SymbolRecord& record) {
-      ++((record.flags & symbol_flag::group) != 0 ? groups : symbols)[draft.library];
-    });
+    draft.state->for_each_record(
+        [&](const SymbolRecord& record) { ++((record.flags & symbol_flag::group) != 0 ? groups : symbols)[draft.library]; });
   }
   for (std::size_t l = 0; l < change.libraries.size(); ++l) {
     LibraryState& library = *change.libraries[l];
-    if (symbols[l] + forwards != 0)
-      library.symbols.reserve(symbols[l] + forwards);
-    if (groups[l] != 0)
-      library.groups.reserve(groups[l]);
+    if (symbols[l] + forwards != 0) library.symbols.reserve(symbols[l] + forwards);
+    if (groups[l] != 0) library.groups.reserve(groups[l]);
     // Grown by doubling: reserving exactly would copy the list at every commit.
     if (std::size_t wanted = library.modules.size() + modules[l]; wanted > library.modules.capacity())
       library.modules.reserve(std::max(wanted, library.modules.capacity() * 2));
@@ -201,16 +196,14 @@ void publish(ChangeState& change, std::vector<NewForward>& forwards, const std::
 }
 
 void adopt_client_memory(ChangeState& change) noexcept {
-  for (ModuleDraft& draft : change.drafts)
-    draft.state->client.memory = change.memory;
+  for (ModuleDraft& draft : change.drafts) draft.state->client.memory = change.memory;
   for (std::size_t i = 0; i < change.requests.size(); ++i)
     change.drafts[change.requests[i].module.index].state->client.placements.push_back(change.placements[i]);
   change.placements_owned = false;
 }
 
 void reserve_client_memory(ChangeState& change) {
-  for (ModuleDraft& draft : change.drafts)
-    draft.state->client.placements.reserve(change.requests.size());
+  for (ModuleDraft& draft : change.drafts) draft.state->client.placements.reserve(change.requests.size());
 }
 
 Result<void> publish_client_memory(ChangeState& change) {
@@ -232,8 +225,7 @@ std::vector<PendingCall> collect_initializers(ChangeState& change, bool initiali
   std::vector<PendingCall> calls;
   for (ModuleDraft& draft : change.drafts)
     if (initialize && draft.options.initialize)
-      for (const InitCall& call : draft.state->initializers)
-        calls.push_back({draft.state.get(), call});
+      for (const InitCall& call : draft.state->initializers) calls.push_back({draft.state.get(), call});
   base::stable_sort_by(calls, [](const PendingCall& call) { return call.call.priority; });
   return calls;
 }
@@ -251,8 +243,7 @@ Error initializer_threw(const ModuleState& module, const char* what) {
 // (4)
 Result<void> run_initializers(ChangeState& change, const std::vector<PendingCall>& calls) {
   for (ModuleDraft& draft : change.drafts)
-    if (draft.options.initialize)
-      draft.state->initialized.store(true, std::memory_order_release);
+    if (draft.options.initialize) draft.state->initialized.store(true, std::memory_order_release);
   for (const PendingCall& call : calls) {
     try {
       reinterpret_cast<void (*)(int, char**, char**)>(call.call.function)(0, nullptr, environ);
@@ -268,35 +259,30 @@ Result<void> run_initializers(ChangeState& change, const std::vector<PendingCall
 }
 
 bool has_ifuncs(const ChangeState& change) noexcept {
-  return std::any_of(change.modules.begin(), change.modules.end(), [](const auto& module) { return !module->ifuncs.empty(); });
+  return std::any_of(change.modules.begin(), change.modules.end(),
+                     [](const auto& module) { return !module->ifuncs.empty(); });
 }
 
 // Before any of the new code runs: what it may call must be there, and stay until the change is committed or has failed.
 Result<void> pin_references(ChangeState& change, std::deque<Pin>& pins) {
   std::lock_guard lock(change.engine->commit_mutex);
   std::shared_lock tables(change.engine->tables);
-  if (Result<void> found = check_references(change); !found)
-    return found;
-  for (const std::shared_ptr<ModuleState>& pin : change.pins)
-    pins.emplace_back(change.engine, pin);
+  if (Result<void> found = check_references(change); !found) return found;
+  for (const std::shared_ptr<ModuleState>& pin : change.pins) pins.emplace_back(change.engine, pin);
   return {};
 }
 
 // `pins` is cleared by the caller, without a lock.
 Result<void> make_ready(ChangeState& change, std::deque<Pin>& pins) {
   if (change.mode == PlaceMode::addresses)
-    return Error{ErrorCode::invalid_argument, "a change that was placed at plain addresses can be copied out, not committed"};
-  if (Result<void> prepared = prepare_states(change); !prepared)
-    return prepared;
+    return Error{ErrorCode::invalid_argument,
+                 "a change that was placed at plain addresses can be copied out, not committed"};
+  if (Result<void> prepared = prepare_states(change); !prepared) return prepared;
   if (change.mode == PlaceMode::client)
-    if (Result<void> published = publish_client_memory(change); !published)
-      return published;
-  if (Result<void> registered = register_frames(change); !registered)
-    return registered;
-  if (!has_ifuncs(change))
-    return {};
-  if (Result<void> pinned = pin_references(change, pins); !pinned)
-    return pinned;
+    if (Result<void> published = publish_client_memory(change); !published) return published;
+  if (Result<void> registered = register_frames(change); !registered) return registered;
+  if (!has_ifuncs(change)) return {};
+  if (Result<void> pinned = pin_references(change, pins); !pinned) return pinned;
   return choose_ifuncs(change);
 }
 
@@ -304,43 +290,33 @@ Result<void> make_ready(ChangeState& change, std::deque<Pin>& pins) {
 
 Result<std::vector<Module>> commit(ChangeState& change, bool initialize) {
   std::deque<Pin> pins;
-  if (Result<void> ready = make_ready(change, pins); !ready)
-    return std::move(ready).error();
+  if (Result<void> ready = make_ready(change, pins); !ready) return std::move(ready).error();
   EngineState& engine = *change.engine;
   std::vector<NewForward> forwards = make_forwards(change);
   note_forwards(change, forwards);
   note_forward_pointers(change, forwards);
   std::vector<Module> modules;
   modules.reserve(change.drafts.size());
-  for (const ModuleDraft& draft : change.drafts)
-    modules.emplace_back(draft.state);
+  for (const ModuleDraft& draft : change.drafts) modules.emplace_back(draft.state);
   std::vector<PendingCall> initializers = collect_initializers(change, initialize);
   Removal removal(change.removals);
   {
     std::lock_guard lock(engine.commit_mutex);
-    if (Result<void> removable = check_removable(engine, change.removals); !removable)
-      return std::move(removable).error();
-    if (Result<void> pinned = check_pins(change); !pinned)
-      return std::move(pinned).error();
-    if (Result<void> open = check_libraries(change); !open)
-      return std::move(open).error();
+    if (Result<void> removable = check_removable(engine, change.removals); !removable) return std::move(removable).error();
+    if (Result<void> pinned = check_pins(change); !pinned) return std::move(pinned).error();
+    if (Result<void> open = check_libraries(change); !open) return std::move(open).error();
     std::unique_lock tables(engine.tables);
-    if (Result<void> found = check_references(change); !found)
-      return std::move(found).error();
-    if (Result<void> defined = check_definitions(change); !defined)
-      return std::move(defined).error();
+    if (Result<void> found = check_references(change); !found) return std::move(found).error();
+    if (Result<void> defined = check_definitions(change); !defined) return std::move(defined).error();
     std::vector<Adoption> adoptions = find_adoptions(change);
     reserve_room(change, forwards.size());
     // What is added is counted before anything leaves: a COMDAT group may go from one to the other.
-    for (const ModuleDraft& draft : change.drafts)
-      count_references(*draft.state);
-    if (!removal.modules.empty())
-      unpublish(engine, removal);
+    for (const ModuleDraft& draft : change.drafts) count_references(*draft.state);
+    if (!removal.modules.empty()) unpublish(engine, removal);
     publish(change, forwards, adoptions);
   }
   pins.clear();
-  if (!removal.modules.empty())
-    retire(engine, removal);
+  if (!removal.modules.empty()) retire(engine, removal);
   if (initialize)
     if (Result<void> initialized = run_initializers(change, initializers); !initialized)
       return std::move(initialized).error();
@@ -352,23 +328,19 @@ namespace {
 // Released code keeps everything that it can reach, engine or no engine.
 void pin_closure(std::span<const std::shared_ptr<ModuleState>> from, std::vector<std::shared_ptr<ModuleState>>& needed) {
   std::vector<ModuleState*> work;
-  for (const std::shared_ptr<ModuleState>& module : from)
-    work.push_back(module.get());
+  for (const std::shared_ptr<ModuleState>& module : from) work.push_back(module.get());
   std::unordered_set<ModuleState*> seen(work.begin(), work.end());
   std::vector<std::shared_ptr<ModuleState>> found;
   while (!work.empty()) {
     ModuleState* module = work.back();
     work.pop_back();
     auto need = [&](ModuleState* other) {
-      if (!seen.insert(other).second)
-        return;
+      if (!seen.insert(other).second) return;
       work.push_back(other);
       found.push_back(other->shared_from_this());
     };
-    for (const Dependency& dependency : module->dependencies)
-      need(dependency.module);
-    for (const SymbolRecord* group : module->groups)
-      need(group->module);
+    for (const Dependency& dependency : module->dependencies) need(dependency.module);
+    for (const SymbolRecord* group : module->groups) need(group->module);
   }
   std::sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a->sequence < b->sequence; });
   std::lock_guard lock(endings());
@@ -404,29 +376,25 @@ void unpin_needed(Machinery& machinery, std::vector<std::shared_ptr<ModuleState>
   finalize_all({needed.begin(), ours});
   for (auto module = needed.begin(); module != needed.end(); ++module) {
     bool last = (*module)->pins.fetch_sub(1, std::memory_order_acq_rel) == 1;
-    if (last && module < ours)
-      (*module)->release_memory();
+    if (last && module < ours) (*module)->release_memory();
   }
 }
 
-Result<std::vector<std::shared_ptr<ModuleState>>> release(ChangeState& change, std::vector<std::shared_ptr<ModuleState>>& needed,
-                                                          bool initialize) {
+Result<std::vector<std::shared_ptr<ModuleState>>>
+release(ChangeState& change, std::vector<std::shared_ptr<ModuleState>>& needed, bool initialize) {
   if (!change.removals.empty())
     return Error{ErrorCode::invalid_argument, "a change that removes modules is committed, not released"};
   if (!change.forward_slots.empty())
     return Error{ErrorCode::invalid_argument, "released code can't have forward references: nothing later can define them"};
   std::deque<Pin> pins;
-  if (Result<void> ready = make_ready(change, pins); !ready)
-    return std::move(ready).error();
+  if (Result<void> ready = make_ready(change, pins); !ready) return std::move(ready).error();
   std::vector<std::shared_ptr<ModuleState>> states;
-  for (const ModuleDraft& draft : change.drafts)
-    states.push_back(draft.state);
+  for (const ModuleDraft& draft : change.drafts) states.push_back(draft.state);
   std::vector<PendingCall> initializers = collect_initializers(change, initialize);
   {
     std::lock_guard lock(change.engine->commit_mutex);
     std::unique_lock tables(change.engine->tables);
-    if (Result<void> found = check_references(change); !found)
-      return std::move(found).error();
+    if (Result<void> found = check_references(change); !found) return std::move(found).error();
     pin_closure(states, needed);
     for (const ModuleDraft& draft : change.drafts) {
       count_references(*draft.state);

@@ -1,4 +1,5 @@
-// The compiler's support functions (libgcc) that no shared library exports: the ones linked into this library serve modules too.
+// The compiler's support functions (libgcc) that no shared library exports: the ones linked into this library serve modules
+// too.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 

@@ -14,8 +14,7 @@ std::optional<std::uint64_t> size_of_name(const ChangeState& change, const Name&
   if (name.module != link::none)
     return name.strength == Strength::common ? change.extras[name.extra].common_size
                                              : change.modules[name.module]->symbols()[name.symbol].size;
-  if (name.record != nullptr && name.record->module != nullptr)
-    return name.record->size();
+  if (name.record != nullptr && name.record->module != nullptr) return name.record->size();
   if (name.kind == link::TargetKind::missing || name.kind == link::TargetKind::null)
     return 0; // reported elsewhere if it is needed
   return (name.flags & link::target_flag::tls) != 0 ? std::nullopt : host_size(name.address);
@@ -27,8 +26,7 @@ std::optional<std::uint64_t> size_of(const ChangeState& change, std::uint32_t m,
   std::uint32_t id = symbol < first ? link::none : change.drafts[m].names[symbol - first];
   // A section's own symbol has no size, as in other linkers.
   if (id == link::none || module.targets[symbol].kind == link::TargetKind::section)
-    if (id == link::none || (*change.names)[id].strength != Strength::common)
-      return module.symbols()[symbol].size;
+    if (id == link::none || (*change.names)[id].strength != Strength::common) return module.symbols()[symbol].size;
   return size_of_name(change, (*change.names)[id]);
 }
 
@@ -38,12 +36,12 @@ Result<void> find_sizes(ChangeState& change, std::uint32_t m) {
   link::Module& module = *change.modules[m];
   for (std::uint32_t symbol : module.needy) {
     const link::Target& target = module.targets[symbol];
-    if ((target.needs & link::need::size) == 0)
-      continue;
+    if ((target.needs & link::need::size) == 0) continue;
     std::optional<std::uint64_t> size = size_of(change, m, symbol);
     if (!size)
-      return Error{ErrorCode::unsupported, "a relocation asks for the size of '" + std::string(module.symbols()[symbol].name()) +
-                                               "', which is not known: what defines it is outside of the engine and has no size"};
+      return Error{ErrorCode::unsupported,
+                   "a relocation asks for the size of '" + std::string(module.symbols()[symbol].name()) +
+                       "', which is not known: what defines it is outside of the engine and has no size"};
     module.entries[target.entry - 1].size = *size;
   }
   return {};

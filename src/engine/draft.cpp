@@ -18,7 +18,8 @@ void begin_modules(ChangeState& change) {
     module->name = addition.options.name.empty() ? addition.object.name() : addition.options.name;
     module->debug_sections = addition.options.debug_sections;
     module->unwinding = addition.options.unwinding && change.engine->options.unwinding;
-    globals += addition.object.symbols().size() - std::min<std::size_t>(addition.object.first_global(), addition.object.symbols().size());
+    globals += addition.object.symbols().size() -
+               std::min<std::size_t>(addition.object.first_global(), addition.object.symbols().size());
     change.modules.push_back(std::move(module));
     ModuleDraft& draft = change.drafts.emplace_back();
     draft.library = addition.library;
@@ -52,9 +53,9 @@ void describe_layouts(ChangeState& change) {
       bool synthetic = module.is_synthetic(i);
       auto which = link::Synthetic(i - module.object_sections());
       SectionKind kind = module.section_kind(i);
-      sections.push_back({{{m}, i}, module.section_name(i), kind, place.size, place.alignment, place.content_size, synthetic});
-      if (kind == SectionKind::tls_zero)
-        return; // in no memory of the module's: every thread has its own
+      sections.push_back(
+          {{{m}, i}, module.section_name(i), kind, place.size, place.alignment, place.content_size, synthetic});
+      if (kind == SectionKind::tls_zero) return; // in no memory of the module's: every thread has its own
       if (kind == SectionKind::tls_data)
         layout.tls += place.size;
       else if (kind == SectionKind::unwind)
@@ -75,8 +76,7 @@ void describe_layouts(ChangeState& change) {
 
 // A removal is refused as early as it can be seen to fail; commit looks again.
 Result<void> check_removals(ChangeState& change) {
-  if (change.removals.empty())
-    return {};
+  if (change.removals.empty()) return {};
   std::lock_guard lock(change.engine->commit_mutex);
   change.leaving_groups = find_leaving_groups(change.removals);
   return check_removable(*change.engine, change.removals);
@@ -87,14 +87,14 @@ Result<void> check_open(ChangeState& change) {
   return check_libraries(change);
 }
 
-// Other threads commit between one look at the tables and the next: a COMDAT group may be found and its symbols no more. If all
-// that was found is still there at the end, then it was there all the time, and the draft is of one piece.
+// Other threads commit between one look at the tables and the next: a COMDAT group may be found and its symbols no more. If
+// all that was found is still there at the end, then it was there all the time, and the draft is of one piece.
 bool is_of_one_piece(ChangeState& change, bool drafted) {
-  if (change.pins.empty())
-    return true; // nothing of what was found can be removed
+  if (change.pins.empty()) return true; // nothing of what was found can be removed
   std::shared_lock lock(change.engine->tables);
   for (std::uint32_t i = 0; !drafted && i < change.names->size(); ++i)
-    if (const SymbolRecord* record = (*change.names)[i].record; record != nullptr && (record->flags & symbol_flag::erased) != 0)
+    if (const SymbolRecord* record = (*change.names)[i].record;
+        record != nullptr && (record->flags & symbol_flag::erased) != 0)
       return false; // what went wrong may have been because of it
   return check_references(change).ok();
 }
@@ -104,22 +104,18 @@ bool is_of_one_piece(ChangeState& change, bool drafted) {
 std::vector<const SymbolRecord*> find_leaving_groups(std::span<const std::shared_ptr<ModuleState>> removals) {
   std::map<const SymbolRecord*, std::uint32_t> users;
   for (const std::shared_ptr<ModuleState>& module : removals) {
-    for (const SymbolRecord* group : module->groups)
-      ++users[group];
+    for (const SymbolRecord* group : module->groups) ++users[group];
     for (const Dependency& dependency : module->dependencies)
-      if (dependency.group != nullptr)
-        ++users[dependency.group];
+      if (dependency.group != nullptr) ++users[dependency.group];
   }
   std::vector<const SymbolRecord*> leaving;
   for (const auto& [group, count] : users)
-    if (group->users == count)
-      leaving.push_back(group);
+    if (group->users == count) leaving.push_back(group);
   return leaving;
 }
 
 bool leaves(const ChangeState& change, const SymbolRecord& record) noexcept {
-  if (change.removals.empty())
-    return false;
+  if (change.removals.empty()) return false;
   if (const SymbolRecord* group = (record.flags & symbol_flag::group) != 0 ? &record : record.group)
     return std::binary_search(change.leaving_groups.begin(), change.leaving_groups.end(), group, std::less<>());
   return std::any_of(change.removals.begin(), change.removals.end(),
@@ -132,23 +128,18 @@ Result<void> survey_and_lay_out(ChangeState& change, bool engine_memory) {
   link::Reach reach = engine_memory ? engine_reach(*change.engine) : link::Reach{};
   for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
     link::Module& module = *change.modules[m];
-    if (engine_memory)
-      bind_targets(change, m); // just before its survey, while its tables are in the cache
+    if (engine_memory) bind_targets(change, m); // just before its survey, while its tables are in the cache
     Result<void> done = link::survey(module, reach);
-    if (done)
-      done = find_sizes(change, m);
-    if (done)
-      done = link::lay_out(module);
-    if (!done)
-      return std::move(done).error().within(module_context(change, m));
+    if (done) done = find_sizes(change, m);
+    if (done) done = link::lay_out(module);
+    if (!done) return std::move(done).error().within(module_context(change, m));
   }
   return {};
 }
 
 Result<void> check_libraries(const ChangeState& change) {
   for (const std::shared_ptr<LibraryState>& library : change.libraries)
-    if (library->closed)
-      return Error{ErrorCode::conflict, "library " + library->name + " was closed meanwhile"};
+    if (library->closed) return Error{ErrorCode::conflict, "library " + library->name + " was closed meanwhile"};
   return {};
 }
 
@@ -164,29 +155,24 @@ Result<void> check_edits(const ChangeState& change) {
                                                     std::to_string(edit.module.index) +
                                                     ", which is not there, or not by that number, once the edits are made"};
     if (change.edits_used[i] == 0)
-      return Error{ErrorCode::invalid_argument, "module " + module + " has no global symbol '" + edit.symbol + "' that an edit could be of"};
+      return Error{ErrorCode::invalid_argument,
+                   "module " + module + " has no global symbol '" + edit.symbol + "' that an edit could be of"};
   }
   return {};
 }
 
 Result<void> draft_once(ChangeState& change) {
-  if (Result<void> open = check_open(change); !open)
-    return open;
-  if (Result<void> removable = check_removals(change); !removable)
-    return removable;
+  if (Result<void> open = check_open(change); !open) return open;
+  if (Result<void> removable = check_removals(change); !removable) return removable;
   begin_modules(change);
   for (std::uint32_t m = 0; m < change.additions.size(); ++m)
     if (Result<void> introduced = introduce_module(change, m); !introduced)
       return std::move(introduced).error().within(module_context(change, m));
-  if (Result<void> resolved = resolve_names(change); !resolved)
-    return resolved;
-  if (Result<void> gathered = gather_named_sections(change); !gathered)
-    return gathered;
-  if (Result<void> edited = check_edits(change); !edited)
-    return edited;
+  if (Result<void> resolved = resolve_names(change); !resolved) return resolved;
+  if (Result<void> gathered = gather_named_sections(change); !gathered) return gathered;
+  if (Result<void> edited = check_edits(change); !edited) return edited;
   allocate_commons(change);
-  if (Result<void> surveyed = survey_and_lay_out(change, true); !surveyed)
-    return surveyed;
+  if (Result<void> surveyed = survey_and_lay_out(change, true); !surveyed) return surveyed;
   list_missing(change);
   describe_layouts(change);
   return {};
@@ -195,20 +181,17 @@ Result<void> draft_once(ChangeState& change) {
 } // namespace
 
 Result<void> draft(ChangeState& change) {
-  if (change.misuse)
-    return *change.misuse;
+  if (change.misuse) return *change.misuse;
   for (int attempt = 0;; ++attempt) {
     Result<void> drafted = draft_once(change);
-    if (is_of_one_piece(change, drafted.ok()) || attempt == 100)
-      return drafted;
+    if (is_of_one_piece(change, drafted.ok()) || attempt == 100) return drafted;
     change.undo_draft();
   }
 }
 
 std::uint32_t ChangeState::library_index(const std::shared_ptr<LibraryState>& library) {
   auto found = std::find(libraries.begin(), libraries.end(), library);
-  if (found != libraries.end())
-    return std::uint32_t(found - libraries.begin());
+  if (found != libraries.end()) return std::uint32_t(found - libraries.begin());
   libraries.push_back(library);
   return std::uint32_t(libraries.size() - 1);
 }
@@ -216,11 +199,9 @@ std::uint32_t ChangeState::library_index(const std::shared_ptr<LibraryState>& li
 void ChangeState::undo_draft() noexcept {
   // IFUNC resolvers of modules that were not committed may have run, and have registered handlers.
   for (ModuleDraft& draft : drafts)
-    if (draft.state != nullptr && draft.state->sequence == 0)
-      finalize_all({&draft.state, 1});
+    if (draft.state != nullptr && draft.state->sequence == 0) finalize_all({&draft.state, 1});
   if (placements_owned && memory != nullptr)
-    for (const Placement& placement : placements)
-      memory->release(placement);
+    for (const Placement& placement : placements) memory->release(placement);
   placements_owned = false;
   placed_sections.clear();
   forward_slots.clear();

@@ -17,18 +17,15 @@ namespace {
 Result<std::shared_ptr<Machinery>> make_machinery(const memory::SpaceOptions& options, bool unwinding) {
   auto machinery = std::make_shared<Machinery>(); // before there is a range to give back
   Result<memory::AddressRange> range = unwinding ? notify::reserve_anchor(options) : memory::reserve(options);
-  if (!range)
-    return std::move(range).error();
+  if (!range) return std::move(range).error();
   memory::SpaceOptions granted = options;
   granted.size = range->size; // the low 2 GiB may have had room for less
   Result<std::shared_ptr<memory::Space>> space = memory::Space::create(granted, *range);
-  if (!space)
-    return std::move(space).error();
+  if (!space) return std::move(space).error();
   machinery->space = std::move(*space);
   if (unwinding) {
     Result<notify::Frames> frames = notify::Frames::create(*machinery->space);
-    if (!frames)
-      return std::move(frames).error();
+    if (!frames) return std::move(frames).error();
     machinery->frames.emplace(std::move(*frames));
   }
   return machinery;
@@ -54,18 +51,15 @@ Result<std::shared_ptr<EngineState>> EngineState::create(const Options& options)
   space.low_2gib = options.low_2gib;
   space.mapping = options.mapping == Mapping::dual ? memory::Mapping::dual : memory::Mapping::single;
   Result<std::shared_ptr<Machinery>> machinery = make_machinery(space, options.unwinding);
-  if (!machinery)
-    return std::move(machinery).error().within("creating an engine");
+  if (!machinery) return std::move(machinery).error().within("creating an engine");
   engine->machinery = std::move(*machinery);
   engine->options.reservation_bytes = engine->machinery->space->end() - engine->machinery->space->begin();
   // Once, before the first engine links anything: it is read without a lock.
   static const bool entered = (link::arch::tls_entry_points = {tls_get_addr_entry(), tls_descriptor_entry()}, true);
   (void)entered;
   Result<void> ready = ready_tls();
-  if (ready)
-    ready = register_for_fork(*engine);
-  if (!ready)
-    return std::move(ready).error().within("creating an engine");
+  if (ready) ready = register_for_fork(*engine);
+  if (!ready) return std::move(ready).error().within("creating an engine");
   return engine;
 }
 
@@ -80,25 +74,23 @@ EngineState::~EngineState() {
   if (machinery) {
     std::lock_guard lock(endings());
     machinery->ended = true;
-    ours = std::partition(last.begin(), last.end(), [](const std::shared_ptr<ModuleState>& module) { return module->codes == 0; });
-    for (auto module = ours; module != last.end(); ++module)
-      (*module)->live.store(false, std::memory_order_release);
+    ours = std::partition(last.begin(), last.end(),
+                          [](const std::shared_ptr<ModuleState>& module) { return module->codes == 0; });
+    for (auto module = ours; module != last.end(); ++module) (*module)->live.store(false, std::memory_order_release);
   }
   std::sort(last.begin(), ours, [](const auto& a, const auto& b) { return a->sequence < b->sequence; });
   finalize_all({last.begin(), ours});
   for (auto module = last.begin(); module != ours; ++module) {
     (*module)->live.store(false, std::memory_order_release);
     // What a finalizer has left for the end of this thread keeps the module until then.
-    if ((*module)->pins.load(std::memory_order_acquire) == 0)
-      (*module)->release_memory();
+    if ((*module)->pins.load(std::memory_order_acquire) == 0) (*module)->release_memory();
   }
 }
 
 std::shared_ptr<LibraryState> EngineState::library(std::string_view name) {
   std::lock_guard lock(commit_mutex);
   if (!name.empty())
-    if (auto found = named.find(name); found != named.end())
-      return found->second;
+    if (auto found = named.find(name); found != named.end()) return found->second;
   auto library = std::make_shared<LibraryState>();
   library->name = name;
   library->engine = weak_from_this();
@@ -108,8 +100,7 @@ std::shared_ptr<LibraryState> EngineState::library(std::string_view name) {
     std::erase_if(libraries, [](const std::weak_ptr<LibraryState>& weak) { return weak.expired(); });
   libraries.push_back(library);
   orphans.reserve(libraries.capacity()); // whoever drops a library's last handle can't be told of a failure
-  if (!name.empty())
-    named.emplace(name, library);
+  if (!name.empty()) named.emplace(name, library);
   return library;
 }
 
@@ -117,10 +108,8 @@ Result<void> close_library(EngineState& engine, const std::shared_ptr<LibrarySta
   std::optional<Removal> removal;
   {
     std::lock_guard lock(engine.commit_mutex);
-    if (library->closed)
-      return {};
-    if (Result<void> removable = check_removable(engine, library->modules); !removable)
-      return removable;
+    if (library->closed) return {};
+    if (Result<void> removable = check_removable(engine, library->modules); !removable) return removable;
     removal.emplace(library->modules);
     std::unique_lock tables(engine.tables);
     unpublish(engine, *removal);
@@ -142,8 +131,7 @@ Result<SymbolRecord*> make_absolute(EngineState& engine, LibraryState& library, 
   record->flags = symbol.rebindable ? symbol_flag::rebindable : std::uint16_t(0);
   if (symbol.rebindable) {
     Result<OwnedBlock> slot = OwnedBlock::allocate(engine.machinery, memory::AreaKind::slots, 8, 8, 0);
-    if (!slot)
-      return std::move(slot).error();
+    if (!slot) return std::move(slot).error();
     record->slot = (*slot)->begin.value;
     library.own_slots.push_back(std::move(*slot));
   }
@@ -163,8 +151,9 @@ Result<void> define(EngineState& engine, LibraryState& library, std::span<const 
     SymbolRecord* there = library.symbols.find(symbols[i].name, hash_name(symbols[i].name));
     bool rebound = there != nullptr && (there->flags & symbol_flag::rebindable) != 0 && symbols[i].rebindable;
     if (there != nullptr && (there->flags & symbol_flag::forward) == 0 && !rebound)
-      return Error{ErrorCode::duplicate, "'" + std::string(symbols[i].name) + "' is defined already" +
-                                             (there->module != nullptr ? " by " + there->module->name : ", and not as rebindable")};
+      return Error{ErrorCode::duplicate,
+                   "'" + std::string(symbols[i].name) + "' is defined already" +
+                       (there->module != nullptr ? " by " + there->module->name : ", and not as rebindable")};
     records[i] = there;
   }
   // New records first: what can fail, fails before anything is visible.
@@ -179,8 +168,7 @@ Result<void> define(EngineState& engine, LibraryState& library, std::span<const 
     fresh.reserve(symbols.size());
     library.symbols.reserve(symbols.size());
     for (std::size_t i = 0; i < symbols.size(); ++i) {
-      if (records[i] != nullptr)
-        continue;
+      if (records[i] != nullptr) continue;
       Result<SymbolRecord*> made = make_absolute(engine, library, symbols[i]);
       if (!made) {
         undo();
@@ -200,8 +188,7 @@ Result<void> define(EngineState& engine, LibraryState& library, std::span<const 
       store_slot(*engine.machinery->space, records[i]->slot, records[i]->address);
     }
   for (SymbolRecord* record : fresh) {
-    if (record->slot != 0)
-      store_slot(*engine.machinery->space, record->slot, record->address);
+    if (record->slot != 0) store_slot(*engine.machinery->space, record->slot, record->address);
     library.symbols.insert(record);
   }
   return {};

@@ -1,9 +1,9 @@
 // Engines and libraries from the inside.
 //
 // Locks, in the order in which they may be taken:
-//     EngineState::commit_mutex   one commit, removal or definition at a time; short: no byte is linked and no client code runs
-//     EngineState::tables         all symbol tables of the engine: shared to find, exclusive to change
-//     memory's and the unwinder's own locks
+//     EngineState::commit_mutex   one commit, removal or definition at a time; short: no byte is linked and no client code
+//     runs EngineState::tables         all symbol tables of the engine: shared to find, exclusive to change memory's and the
+//     unwinder's own locks
 // No lock is held while the client's resolver, memory, inspector, initializers or finalizers run.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
@@ -23,7 +23,7 @@ namespace tenon::engine {
 
 struct LibraryState {
   std::string name;
-  std::weak_ptr<EngineState> engine;   // a Source may keep the library for longer
+  std::weak_ptr<EngineState> engine; // a Source may keep the library for longer
 
   // Under EngineState::tables.
   SymbolTable symbols;
@@ -32,7 +32,7 @@ struct LibraryState {
 
   // Under EngineState::commit_mutex.
   std::vector<std::shared_ptr<ModuleState>> modules;
-  std::vector<std::unique_ptr<std::byte[]>> own_records;   // absolute and forward symbols
+  std::vector<std::unique_ptr<std::byte[]>> own_records; // absolute and forward symbols
   std::vector<OwnedBlock> own_slots;
   bool closed = false;
 };
@@ -49,13 +49,13 @@ struct EngineState : std::enable_shared_from_this<EngineState> {
 
   // Under commit_mutex.
   std::map<std::string, std::shared_ptr<LibraryState>, std::less<>> named;
-  std::vector<std::weak_ptr<LibraryState>> libraries;   // all of them
-  std::vector<std::shared_ptr<LibraryState>> orphans;   // without a handle, but others refer to their modules; has the
-                                                        // capacity for all libraries
+  std::vector<std::weak_ptr<LibraryState>> libraries; // all of them
+  std::vector<std::shared_ptr<LibraryState>> orphans; // without a handle, but others refer to their modules; has the
+                                                      // capacity for all libraries
   ModuleList removed; // being finalized, or pinned, or COMDAT groups of theirs are shared, or needed by one of these
   std::uint64_t next_sequence = 1;
-  std::size_t module_count = 0;                         // published and removed ones
-  std::vector<std::shared_ptr<ModuleState>> last;       // room for all of them: the engine's end must not need memory
+  std::size_t module_count = 0;                   // published and removed ones
+  std::vector<std::shared_ptr<ModuleState>> last; // room for all of them: the engine's end must not need memory
 
   ~EngineState();
 
@@ -64,8 +64,8 @@ struct EngineState : std::enable_shared_from_this<EngineState> {
   std::shared_ptr<LibraryState> library(std::string_view name);
 };
 
-// Removes modules as a set: takes their symbols out under the locks, then runs finalizers and frees. Errors: still_used, naming
-// who refers to them; nothing has changed then. The caller holds no lock.
+// Removes modules as a set: takes their symbols out under the locks, then runs finalizers and frees. Errors: still_used,
+// naming who refers to them; nothing has changed then. The caller holds no lock.
 Result<void> remove_modules(EngineState& engine, std::span<const std::shared_ptr<ModuleState>> modules);
 
 // The two halves, for a commit that removes and adds at once; under commit_mutex, unpublish under tables too.
@@ -75,14 +75,15 @@ struct Removal {
   std::vector<std::shared_ptr<ModuleState>> modules;
   ModuleList entries; // the same, for EngineState::removed
 
-  explicit Removal(std::span<const std::shared_ptr<ModuleState>> leaving) : modules(leaving.begin(), leaving.end()),
-                                                                            entries(leaving.begin(), leaving.end()) {}
+  explicit Removal(std::span<const std::shared_ptr<ModuleState>> leaving)
+      : modules(leaving.begin(), leaving.end()), entries(leaving.begin(), leaving.end()) {}
 };
 // Moves the modules out of their libraries into EngineState::removed.
 void unpublish(EngineState& engine, Removal& removal) noexcept;
 // Without a lock: finalizers in the reverse order of commits, then the memory of those that nobody needs.
 void retire(EngineState& engine, Removal& removal) noexcept;
-// Frees removed modules that had been needed and are no longer, closes libraries that had been in use. The caller holds no lock.
+// Frees removed modules that had been needed and are no longer, closes libraries that had been in use. The caller holds no
+// lock.
 void sweep(EngineState& engine) noexcept;
 // Counts a module as a user of what it refers to, or no longer; under commit_mutex and, if the groups are published, tables.
 void count_references(const ModuleState& module) noexcept;

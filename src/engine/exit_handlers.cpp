@@ -50,12 +50,10 @@ std::atomic<QuickExit*> quick_exits{nullptr};
 void run_quick_exit(void*) noexcept {
   // glibc calls us once for each registration, last first: so does this list give them out.
   QuickExit* top = quick_exits.load(std::memory_order_acquire);
-  if (top == nullptr)
-    return;
+  if (top == nullptr) return;
   quick_exits.store(top->next, std::memory_order_relaxed); // quick_exit runs handlers in one thread, one after another
   std::shared_ptr<ModuleState> module = top->module.lock();
-  if (module && module->live.load(std::memory_order_acquire))
-    top->function();
+  if (module && module->live.load(std::memory_order_acquire)) top->function();
 }
 
 int at_quick_exit_for(void (*function)(), void* dso_handle) noexcept {
@@ -93,19 +91,15 @@ void run_thread_exit(void* pointer) {
 
 int cxa_thread_atexit(void (*function)(void*), void* object, void* dso_handle) noexcept {
   ModuleState* module = module_of_dso_handle(dso_handle);
-  if (module == nullptr)
-    return __cxa_thread_atexit_impl(function, object, dso_handle);
+  if (module == nullptr) return __cxa_thread_atexit_impl(function, object, dso_handle);
   std::shared_ptr<LibraryState> library = module->library.lock();
   std::shared_ptr<EngineState> engine = library ? library->engine.lock() : nullptr;
   std::shared_ptr<ModuleState> state = module->weak_from_this().lock();
-  if (state == nullptr)
-    return -1; // nobody could keep the module for it
+  if (state == nullptr) return -1; // nobody could keep the module for it
   auto* entry = new (std::nothrow) ThreadExit{function, object, Pin(std::move(engine), std::move(state))};
-  if (entry == nullptr)
-    return -1;
+  if (entry == nullptr) return -1;
   int status = __cxa_thread_atexit_impl(run_thread_exit, entry, &__dso_handle);
-  if (status != 0)
-    delete entry;
+  if (status != 0) delete entry;
   return status;
 }
 
@@ -122,7 +116,8 @@ const ExitFunction* exit_function(std::string_view name) noexcept {
       {"__cxa_thread_atexit", address(&cxa_thread_atexit), 0},
       {"__cxa_thread_atexit_impl", address(&cxa_thread_atexit), 0},
   };
-  auto found = std::find_if(std::begin(functions), std::end(functions), [&](const ExitFunction& f) { return f.name == name; });
+  auto found =
+      std::find_if(std::begin(functions), std::end(functions), [&](const ExitFunction& f) { return f.name == name; });
   return found == std::end(functions) ? nullptr : found;
 }
 

@@ -1,7 +1,7 @@
 // Exit handlers that modules register: atexit, __cxa_atexit, at_quick_exit, pthread_atfork and thread_local destructors.
 //
-// They go to the C library's own lists under the module's __dso_handle, so that exit() runs them in the right order among the
-// host's, and `__cxa_finalize(dso_handle)` runs a module's when it goes. What is kept here is which module has any.
+// They go to the C library's own lists under the module's __dso_handle, so that exit() runs them in the right order among
+// the host's, and `__cxa_finalize(dso_handle)` runs a module's when it goes. What is kept here is which module has any.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 

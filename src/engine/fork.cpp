@@ -1,8 +1,8 @@
 // fork(): the child finds every engine's locks free and what they guard whole, so that it can go on linking.
 //
-// The memory layer has handlers of its own, which give the child its own copy of shared memory. Handlers run before fork in the
-// reverse order of registration; ours are registered after the memory's, because an engine is made after its Space: engine locks
-// are taken first, as everywhere.
+// The memory layer has handlers of its own, which give the child its own copy of shared memory. Handlers run before fork in
+// the reverse order of registration; ours are registered after the memory's, because an engine is made after its Space:
+// engine locks are taken first, as everywhere.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "engine/engine_state.h"
 #include "engine/tls.h"
@@ -71,16 +71,15 @@ void after_fork_in_child() {
 
 Result<void> register_for_fork(EngineState& engine) {
   Registry& all = registry();
-  // Not under the registry's mutex, which a fork takes while the C library's list of handlers is locked. An engine that is made
-  // after a failure tries again.
+  // Not under the registry's mutex, which a fork takes while the C library's list of handlers is locked. An engine that is
+  // made after a failure tries again.
   static std::mutex once;
   static bool registered = false;
   {
     std::lock_guard lock(once);
     if (!registered) {
       int reason = base::fault::injected() ? errno : pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
-      if (reason != 0)
-        return Error{ErrorCode::system, "pthread_atfork: " + std::generic_category().message(reason)};
+      if (reason != 0) return Error{ErrorCode::system, "pthread_atfork: " + std::generic_category().message(reason)};
       registered = true;
     }
   }

@@ -16,15 +16,15 @@ void store_slot(memory::Space& space, std::uint64_t slot, std::uint64_t address)
 }
 
 bool is_new_forward(const Name& name) noexcept {
-  return name.module == link::none && name.kind == link::TargetKind::missing && name.forward && name.needed && name.address != 0;
+  return name.module == link::none && name.kind == link::TargetKind::missing && name.forward && name.needed &&
+         name.address != 0;
 }
 
 std::vector<NewForward> make_forwards(ChangeState& change) {
   std::vector<NewForward> made;
   for (std::uint32_t i = 0; change.has_forwards && i < change.names->size(); ++i) {
     const Name& name = (*change.names)[i];
-    if (!is_new_forward(name))
-      continue;
+    if (!is_new_forward(name)) continue;
     auto bytes = std::make_unique<std::byte[]>(SymbolRecord::bytes(name.size) + sizeof(std::uint64_t));
     SymbolRecord* record = SymbolRecord::make(bytes.get(), name.view(), name.hash);
     record->flags = symbol_flag::forward;
@@ -39,7 +39,8 @@ namespace {
 
 // The change's own record of a name, if it declares it. `fresh` is in the order of names.
 SymbolRecord* fresh_record(const std::vector<NewForward>& fresh, std::uint32_t name) noexcept {
-  auto found = std::lower_bound(fresh.begin(), fresh.end(), name, [](const NewForward& f, std::uint32_t id) { return f.name < id; });
+  auto found =
+      std::lower_bound(fresh.begin(), fresh.end(), name, [](const NewForward& f, std::uint32_t id) { return f.name < id; });
   return found != fresh.end() && found->name == name ? found->record : nullptr;
 }
 
@@ -51,10 +52,12 @@ bool can_fill(const ChangeState& change, const link::SectionPlace& place) {
 
 // The program may be changing the pointer right now: it is exchanged only if it is as it was linked.
 void fill_pointer(memory::Space& space, const ForwardPointer& pointer, std::uint64_t address) noexcept {
-  std::byte* at = space.contains({pointer.address}) ? space.writable({pointer.address}) : Addr{pointer.address}.as<std::byte*>();
+  std::byte* at =
+      space.contains({pointer.address}) ? space.writable({pointer.address}) : Addr{pointer.address}.as<std::byte*>();
   std::uint64_t initial = pointer.initial, value = address + std::uint64_t(pointer.addend);
   if (pointer.address % sizeof value == 0)
-    std::atomic_ref<std::uint64_t>(*reinterpret_cast<std::uint64_t*>(at)).compare_exchange_strong(initial, value, std::memory_order_release);
+    std::atomic_ref<std::uint64_t>(*reinterpret_cast<std::uint64_t*>(at))
+        .compare_exchange_strong(initial, value, std::memory_order_release);
   else if (std::memcmp(at, &initial, sizeof initial) == 0)
     std::memcpy(at, &value, sizeof value);
 }
@@ -62,26 +65,20 @@ void fill_pointer(memory::Space& space, const ForwardPointer& pointer, std::uint
 void fill_pointers(memory::Space& space, const ModuleState& user, const SymbolRecord& record) noexcept {
   memory::WriteGuard guard(space);
   for (const ForwardPointer& pointer : user.forward_pointers)
-    if (pointer.record == &record)
-      fill_pointer(space, pointer, record.address);
+    if (pointer.record == &record) fill_pointer(space, pointer, record.address);
 }
 
 } // namespace
 
 void note_forwards(ChangeState& change, const std::vector<NewForward>& fresh) {
-  if (!change.has_forwards)
-    return;
+  if (!change.has_forwards) return;
   for (ModuleDraft& draft : change.drafts)
     for (std::uint32_t id : draft.names) {
-      if (id == link::none)
-        continue;
+      if (id == link::none) continue;
       const Name& name = (*change.names)[id];
-      if (name.module != link::none)
-        continue;
-      if (name.forward_record)
-        draft.state->forwards.push_back(name.record);
-      if (SymbolRecord* record = fresh_record(fresh, id))
-        draft.state->forwards.push_back(record);
+      if (name.module != link::none) continue;
+      if (name.forward_record) draft.state->forwards.push_back(name.record);
+      if (SymbolRecord* record = fresh_record(fresh, id)) draft.state->forwards.push_back(record);
     }
 }
 
@@ -94,8 +91,7 @@ void note_forward_pointers(ChangeState& change, const std::vector<NewForward>& f
       const Name& name = (*change.names)[id];
       SymbolRecord* record = name.forward_record ? name.record : fresh_record(fresh, id);
       const link::SectionPlace& place = module.places[pointer.section];
-      if (record == nullptr || !can_fill(change, place))
-        continue;
+      if (record == nullptr || !can_fill(change, place)) continue;
       std::uint64_t initial = 0;
       std::memcpy(&initial, place.local + pointer.offset, sizeof initial);
       draft.state->forward_pointers.push_back({record, place.address + pointer.offset, pointer.addend, initial});
@@ -110,21 +106,20 @@ std::vector<Adoption> find_adoptions(ChangeState& change) {
   std::vector<bool> concerned(change.libraries.size());
   for (std::uint32_t i = 0; change.has_forwards && i < change.names->size(); ++i) {
     const Name& name = (*change.names)[i];
-    if (name.module == link::none || !name.forward_record)
-      continue;
+    if (name.module == link::none || !name.forward_record) continue;
     ModuleState* definer = change.drafts[name.module].state.get();
     definers.emplace(name.record, definer);
     concerned[name.library] = true;
   }
-  for (const auto& [record, definer] : definers)
-    definer->filled.reserve(definers.size());
+  for (const auto& [record, definer] : definers) definer->filled.reserve(definers.size());
   for (std::size_t l = 0; l < change.libraries.size(); ++l)
     if (concerned[l])
       for (const std::shared_ptr<ModuleState>& user : change.libraries[l]->modules)
         for (SymbolRecord* record : user->forwards)
           // Who leaves with this very change uses nothing any more.
           if (auto found = definers.find(record);
-              found != definers.end() && std::find(change.removals.begin(), change.removals.end(), user) == change.removals.end())
+              found != definers.end() &&
+              std::find(change.removals.begin(), change.removals.end(), user) == change.removals.end())
             adoptions.push_back({user.get(), found->second, record});
   std::size_t run = 0;
   for (std::size_t i = 0; i < adoptions.size(); ++i) { // those of one user lie together
@@ -139,8 +134,7 @@ void fill_forwards(ChangeState& change, const std::vector<Adoption>& adoptions) 
   memory::Space& space = *change.engine->machinery->space;
   for (std::uint32_t i = 0; change.has_forwards && i < change.names->size(); ++i) {
     Name& name = (*change.names)[i];
-    if (name.module == link::none || !name.forward_record)
-      continue;
+    if (name.module == link::none || !name.forward_record) continue;
     name.record->address = definition_of(change, name).address;
     name.record->set_size(change.modules[name.module]->symbols()[name.symbol].size);
     name.record->module = change.drafts[name.module].state.get();
@@ -150,8 +144,7 @@ void fill_forwards(ChangeState& change, const std::vector<Adoption>& adoptions) 
   }
   for (const Adoption& adoption : adoptions) {
     fill_pointers(space, *adoption.user, *adoption.record);
-    if (adoption.user == adoption.definer)
-      continue;
+    if (adoption.user == adoption.definer) continue;
     adoption.user->dependencies.push_back({adoption.definer, nullptr, adoption.record->name().data()});
     ++adoption.definer->users;
   }
@@ -172,8 +165,7 @@ void define_forward(memory::Space& space, LibraryState& library, SymbolRecord& r
   record.address = symbol.address.value;
   record.flags = std::uint16_t((record.flags & ~symbol_flag::forward) | (symbol.rebindable ? symbol_flag::rebindable : 0));
   store_slot(space, record.slot, record.address);
-  if (symbol.rebindable)
-    return; // pointers go on leading through the slot, so that they follow
+  if (symbol.rebindable) return; // pointers go on leading through the slot, so that they follow
   for (const std::shared_ptr<ModuleState>& user : library.modules)
     if (std::find(user->forwards.begin(), user->forwards.end(), &record) != user->forwards.end())
       fill_pointers(space, *user, record);

@@ -1,7 +1,8 @@
-// Forward references inside a commit: symbols that modules call through slots before anything defines them. They are declared,
-// filled when a definition arrives, and reopened when that goes.
+// Forward references inside a commit: symbols that modules call through slots before anything defines them. They are
+// declared, filled when a definition arrives, and reopened when that goes.
 //
-// Records, slots and traps belong to the library. Lock: EngineState::commit_mutex, and tables for everything that changes a record.
+// Records, slots and traps belong to the library. Lock: EngineState::commit_mutex, and tables for everything that changes a
+// record.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 

@@ -28,12 +28,10 @@ struct TlsSearch {
 int search_tls(dl_phdr_info* info, std::size_t, void* data) {
   auto* search = static_cast<TlsSearch*>(data);
   auto block = reinterpret_cast<std::uint64_t>(info->dlpi_tls_data);
-  if (block == 0)
-    return 0;
+  if (block == 0) return 0;
   for (int i = 0; i < info->dlpi_phnum; ++i) {
-    const ElfW(Phdr)& header = info->dlpi_phdr[i];
-    if (header.p_type != PT_TLS || search->address < block || search->address - block >= header.p_memsz)
-      continue;
+    const ElfW(Phdr) & header = info->dlpi_phdr[i];
+    if (header.p_type != PT_TLS || search->address < block || search->address - block >= header.p_memsz) continue;
     search->module = info->dlpi_tls_modid;
     search->offset = search->address - block;
     return 1;
@@ -47,8 +45,8 @@ std::uint64_t thread_pointer() noexcept {
   return value;
 }
 
-// A variable in static TLS lies at one distance from the thread pointer in every thread; one that is allocated on first use lies
-// anywhere. The C library does not say which a module has, so a second thread is asked.
+// A variable in static TLS lies at one distance from the thread pointer in every thread; one that is allocated on first use
+// lies anywhere. The C library does not say which a module has, so a second thread is asked.
 struct OtherThread {
   void* handle;
   const char* name;
@@ -65,8 +63,7 @@ void measure_in_other_thread(void* handle, const char* name, HostSymbol& symbol)
   OtherThread other{handle, name};
   pthread_t thread;
   symbol.failure = base::fault::injected() ? errno : pthread_create(&thread, nullptr, measure, &other);
-  if (symbol.failure != 0)
-    return;
+  if (symbol.failure != 0) return;
   pthread_join(thread, nullptr);
   symbol.tls_static = other.offset == symbol.tls_static_offset;
 }
@@ -74,8 +71,7 @@ void measure_in_other_thread(void* handle, const char* name, HostSymbol& symbol)
 } // namespace
 
 std::optional<HostSymbol> special_symbol(std::string_view name) noexcept {
-  if (name == "__tls_get_addr")
-    return HostSymbol{tls_get_addr_entry()};
+  if (name == "__tls_get_addr") return HostSymbol{tls_get_addr_entry()};
   if (const ExitFunction* function = exit_function(name)) {
     HostSymbol symbol{function->address};
     symbol.thunk = function->thunk;
@@ -86,15 +82,12 @@ std::optional<HostSymbol> special_symbol(std::string_view name) noexcept {
 
 std::optional<HostSymbol> host_symbol(void* handle, const char* name, bool tls) noexcept {
   void* found = dlsym(handle, name);
-  if (found == nullptr)
-    return std::nullopt;
+  if (found == nullptr) return std::nullopt;
   HostSymbol symbol{reinterpret_cast<std::uint64_t>(found)};
-  if (!tls)
-    return symbol;
+  if (!tls) return symbol;
   TlsSearch search{symbol.address};
   dl_iterate_phdr(search_tls, &search);
-  if (search.module == 0)
-    return std::nullopt;
+  if (search.module == 0) return std::nullopt;
   symbol.tls = true;
   symbol.tls_module = search.module;
   symbol.tls_static_offset = std::int64_t(symbol.address - thread_pointer());
@@ -110,10 +103,11 @@ std::optional<HostSymbol> compiler_helper(std::string_view name) noexcept {
 
 namespace {
 
-const ElfW(Sym)* symbol_at(std::uint64_t address) noexcept {
+const ElfW(Sym) * symbol_at(std::uint64_t address) noexcept {
   Dl_info info;
   const ElfW(Sym)* symbol = nullptr;
-  if (dladdr1(reinterpret_cast<void*>(address), &info, const_cast<void**>(reinterpret_cast<const void**>(&symbol)), RTLD_DL_SYMENT) == 0)
+  if (dladdr1(reinterpret_cast<void*>(address), &info, const_cast<void**>(reinterpret_cast<const void**>(&symbol)),
+              RTLD_DL_SYMENT) == 0)
     return nullptr;
   return reinterpret_cast<std::uint64_t>(info.dli_saddr) == address ? symbol : nullptr;
 }

@@ -1,5 +1,5 @@
-// The host process as a source of symbols: dlsym, what dlsym can't give but compiled code expects, and the host's thread-local
-// variables.
+// The host process as a source of symbols: dlsym, what dlsym can't give but compiled code expects, and the host's
+// thread-local variables.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
@@ -11,19 +11,20 @@
 namespace tenon::engine {
 
 struct HostSymbol {
-  std::uint64_t address = 0;     // for a TLS variable, its offset in its module's block
-  std::uint8_t thunk = 0;        // 2 or 4: a function that takes the caller's __dso_handle as that argument
+  std::uint64_t address = 0; // for a TLS variable, its offset in its module's block
+  std::uint8_t thunk = 0;    // 2 or 4: a function that takes the caller's __dso_handle as that argument
   bool tls = false;
-  std::uint64_t tls_module = 0;  // glibc's
+  std::uint64_t tls_module = 0; // glibc's
   std::int64_t tls_static_offset = 0;
-  bool tls_static = false;       // the offset from the thread pointer is the same in all threads
-  int failure = 0;               // errno, if that could not be found out
+  bool tls_static = false; // the offset from the thread pointer is the same in all threads
+  int failure = 0;         // errno, if that could not be found out
 };
 
 // Names that must be given our own meaning whatever the process has: thread-local access, exit handlers.
 std::optional<HostSymbol> special_symbol(std::string_view name) noexcept;
 
-// What dlsym finds in `handle` (RTLD_DEFAULT: the process). `name` ends in a NUL. `tls`: the reference is to a thread-local one.
+// What dlsym finds in `handle` (RTLD_DEFAULT: the process). `name` ends in a NUL. `tls`: the reference is to a thread-local
+// one.
 std::optional<HostSymbol> host_symbol(void* handle, const char* name, bool tls) noexcept;
 
 // Functions of the compiler's support library that shared libraries do not export (__udivti3 and its kin).

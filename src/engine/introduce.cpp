@@ -1,4 +1,5 @@
-// A module is introduced into a change: COMDAT groups are chosen, sections selected, and its symbols entered among the names.
+// A module is introduced into a change: COMDAT groups are chosen, sections selected, and its symbols entered among the
+// names.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "engine/change_state.h"
 
@@ -24,8 +25,7 @@ SymbolEdits edited(ChangeState& change, std::uint32_t module, std::string_view n
   SymbolEdits result{name};
   for (std::size_t i = 0; i < change.edits.size(); ++i) {
     const Edit& edit = change.edits[i];
-    if (edit.module.index != module || edit.symbol != result.name)
-      continue;
+    if (edit.module.index != module || edit.symbol != result.name) continue;
     change.edits_used[i] = 1;
     if (edit.kind == Edit::Kind::rename)
       result.name = edit.new_name;
@@ -37,8 +37,8 @@ SymbolEdits edited(ChangeState& change, std::uint32_t module, std::string_view n
   return result;
 }
 
-// Pointers to personality routines, which frame descriptions reach with 32 bits: each module keeps its own eight bytes, so that
-// modules can be far from each other, and so that a removed one need not stay because it had the first.
+// Pointers to personality routines, which frame descriptions reach with 32 bits: each module keeps its own eight bytes, so
+// that modules can be far from each other, and so that a removed one need not stay because it had the first.
 bool is_kept_by_everybody(std::string_view name) noexcept { return name.starts_with("DW.ref."); }
 
 // The first module of the change, or the library, that has a group provides it; everybody else's copy is dropped.
@@ -46,8 +46,7 @@ void choose_groups(ChangeState& change, std::uint32_t index) {
   link::Module& module = *change.modules[index];
   ModuleDraft& draft = change.drafts[index];
   std::span<const Group> groups = module.object.groups();
-  if (groups.empty())
-    return;
+  if (groups.empty()) return;
   LibraryState& library = *change.libraries[draft.library];
   std::shared_lock lock(change.engine->tables);
   for (const Group& group : groups) {
@@ -69,23 +68,19 @@ void choose_groups(ChangeState& change, std::uint32_t index) {
         provided_here = true;
       }
     }
-    if (provided_here)
-      continue;
-    if (draft.dropped.empty())
-      draft.dropped.resize(module.sections().size());
-    for (std::uint32_t section : group.sections)
-      draft.dropped[section] = 1;
+    if (provided_here) continue;
+    if (draft.dropped.empty()) draft.dropped.resize(module.sections().size());
+    for (std::uint32_t section : group.sections) draft.dropped[section] = 1;
   }
 }
 
 Error duplicate(const ChangeState& change, const Name& name, std::uint32_t second) {
-  return {ErrorCode::duplicate, "'" + std::string(name.view()) + "' is defined twice: in " + change.modules[name.module]->name +
-                                    " and in " + change.modules[second]->name};
+  return {ErrorCode::duplicate, "'" + std::string(name.view()) + "' is defined twice: in " +
+                                    change.modules[name.module]->name + " and in " + change.modules[second]->name};
 }
 
 Strength strength_of(const Symbol& symbol) {
-  if (symbol.section == section_common)
-    return Strength::common;
+  if (symbol.section == section_common) return Strength::common;
   switch (symbol.binding) {
   case Binding::weak: return Strength::weak;
   case Binding::unique: return Strength::unique;
@@ -93,7 +88,8 @@ Strength strength_of(const Symbol& symbol) {
   }
 }
 
-// gABI, "Symbol Table": a strong definition wins over common and weak ones, a common one over weak ones, else the first stays.
+// gABI, "Symbol Table": a strong definition wins over common and weak ones, a common one over weak ones, else the first
+// stays.
 int rank(Strength strength) {
   switch (strength) {
   case Strength::none: return 0;
@@ -105,7 +101,8 @@ int rank(Strength strength) {
   return 0;
 }
 
-Result<void> define_name(ChangeState& change, std::uint32_t id, std::uint32_t module, std::uint32_t index, const Symbol& symbol) {
+Result<void> define_name(ChangeState& change, std::uint32_t id, std::uint32_t module, std::uint32_t index,
+                         const Symbol& symbol) {
   Name& name = (*change.names)[id];
   Strength strength = strength_of(symbol);
   if (strength == Strength::common) {
@@ -117,15 +114,13 @@ Result<void> define_name(ChangeState& change, std::uint32_t id, std::uint32_t mo
     extra.common_size = std::max(extra.common_size, symbol.size);
     extra.common_alignment = std::max(extra.common_alignment, symbol.value);
   }
-  if (strength == Strength::strong && name.strength == Strength::strong)
-    return duplicate(change, name, module);
+  if (strength == Strength::strong && name.strength == Strength::strong) return duplicate(change, name, module);
   if (rank(strength) > rank(name.strength)) {
     name.module = module;
     name.symbol = index;
     name.strength = strength;
   }
-  if (symbol.visibility == Visibility::hidden || symbol.visibility == Visibility::internal)
-    name.hidden = true;
+  if (symbol.visibility == Visibility::hidden || symbol.visibility == Visibility::internal) name.hidden = true;
   return {};
 }
 
@@ -135,8 +130,7 @@ void mention(ChangeState& change, std::uint32_t id, const Symbol& symbol, const 
   name.mentioned = true;
   name.needed |= symbol.binding != Binding::weak;
   name.called |= symbol.type == SymbolType::function;
-  if (symbol.type == SymbolType::tls)
-    name.flags |= link::target_flag::tls;
+  if (symbol.type == SymbolType::tls) name.flags |= link::target_flag::tls;
   change.has_forwards |= !options.forward.empty();
   // Thread-local ones have no one address that a slot could hold.
   for (const std::string& forward : options.forward)
@@ -157,29 +151,29 @@ Target local_target(const link::Module& module, const ModuleDraft& draft, const 
   target.kind = is_dropped(draft, symbol.section) ? TargetKind::discarded : TargetKind::section;
   target.where = symbol.section;
   const SectionKind kind = module.sections()[symbol.section].kind;
-  if (kind == SectionKind::tls_data || kind == SectionKind::tls_zero)
-    target.flags |= link::target_flag::tls;
+  if (kind == SectionKind::tls_data || kind == SectionKind::tls_zero) target.flags |= link::target_flag::tls;
   return target;
 }
 
 // What is called to learn a function's address must be code.
 bool is_code(const link::Module& module, const ModuleDraft& draft, std::uint32_t section) {
-  return is_dropped(draft, section) ||
-         (section < module.object_sections() && module.places[section].kept && module.sections()[section].kind == SectionKind::code);
+  return is_dropped(draft, section) || (section < module.object_sections() && module.places[section].kept &&
+                                        module.sections()[section].kind == SectionKind::code);
 }
 
 Error malformed_symbol(std::uint32_t index, const Symbol& symbol, std::string_view what) {
-  return {ErrorCode::malformed, "symbol [" + std::to_string(index) + "] " + base::printable(symbol.name()) + " " + std::string(what)};
+  return {ErrorCode::malformed,
+          "symbol [" + std::to_string(index) + "] " + base::printable(symbol.name()) + " " + std::string(what)};
 }
 
-// Names that begin in the middle of others share their ends; a table where that goes on and on would make the time quadratic.
+// Names that begin in the middle of others share their ends; a table where that goes on and on would make the time
+// quadratic.
 class NameBudget {
 public:
   explicit NameBudget(const link::Module& module) : left_(module.object.bytes().size() * 64) {}
 
   bool spend(std::size_t bytes) noexcept {
-    if (bytes > left_)
-      return false;
+    if (bytes > left_) return false;
     left_ -= bytes;
     return true;
   }
@@ -196,7 +190,8 @@ Result<void> enter_symbols(ChangeState& change, std::uint32_t index) {
   module.targets[0].kind = TargetKind::fixed; // the null symbol: an absolute zero
   std::uint32_t first = module.object.first_global();
   draft.names.assign(symbols.size() - std::min<std::size_t>(first, symbols.size()), link::none);
-  bool has_edits = std::any_of(change.edits.begin(), change.edits.end(), [&](const Edit& e) { return e.module.index == index; });
+  bool has_edits =
+      std::any_of(change.edits.begin(), change.edits.end(), [&](const Edit& e) { return e.module.index == index; });
 
   NameBudget budget(module);
   for (std::uint32_t i = 1; i < symbols.size(); ++i) {
@@ -204,8 +199,7 @@ Result<void> enter_symbols(ChangeState& change, std::uint32_t index) {
     if (symbol.type == SymbolType::ifunc && symbol.defined() && !is_code(module, draft, symbol.section))
       return malformed_symbol(i, symbol, "is an IFUNC, but does not lie in code");
     if (symbol.is_local()) {
-      if (symbol.section == section_common)
-        return malformed_symbol(i, symbol, "is common, but local");
+      if (symbol.section == section_common) return malformed_symbol(i, symbol, "is common, but local");
       module.targets[i] = local_target(module, draft, symbol);
     } else {
       std::string_view name = symbol.name();
@@ -214,8 +208,9 @@ Result<void> enter_symbols(ChangeState& change, std::uint32_t index) {
       SymbolEdits edits = has_edits ? edited(change, index, name) : SymbolEdits{name};
       if (edits.bound != nullptr) {
         if (symbol.defined() && (symbol.type == SymbolType::tls || symbol.type == SymbolType::ifunc))
-          return Error{ErrorCode::invalid_argument, "'" + edits.bound->symbol + "' can't be bound to an address: it is defined as " +
-                                                        (symbol.type == SymbolType::tls ? "a thread-local variable" : "an IFUNC")};
+          return Error{ErrorCode::invalid_argument,
+                       "'" + edits.bound->symbol + "' can't be bound to an address: it is defined as " +
+                           (symbol.type == SymbolType::tls ? "a thread-local variable" : "an IFUNC")};
         draft.bound.push_back({i, edits.bound->address.value, {}});
       }
       bool own = edits.localized || (symbol.visibility == Visibility::hidden && is_kept_by_everybody(symbol.name()));
@@ -225,8 +220,7 @@ Result<void> enter_symbols(ChangeState& change, std::uint32_t index) {
         std::uint32_t id = change.names->intern(edits.name, draft.library);
         draft.names[i - first] = id;
         if (symbol.defined() && !is_dropped(draft, symbol.section)) {
-          if (Result<void> defined = define_name(change, id, index, i, symbol); !defined)
-            return defined;
+          if (Result<void> defined = define_name(change, id, index, i, symbol); !defined) return defined;
         }
         mention(change, id, symbol, draft.options);
       }
@@ -245,8 +239,7 @@ Result<void> introduce_module(ChangeState& change, std::uint32_t index) {
   if (module.object.machine() != Machine::x86_64)
     return Error{ErrorCode::unsupported, "the object is for another machine than x86-64"};
   choose_groups(change, index);
-  if (Result<void> selected = link::select_sections(module, change.drafts[index].dropped); !selected)
-    return selected;
+  if (Result<void> selected = link::select_sections(module, change.drafts[index].dropped); !selected) return selected;
   return enter_symbols(change, index);
 }
 

@@ -7,13 +7,11 @@ namespace tenon::engine {
 KeptRelocations KeptRelocations::of(const link::Module& module) {
   KeptRelocations kept;
   std::size_t sections = 0;
-  for (std::uint32_t i : module.kept)
-    sections += module.relocations(i).empty() ? 0 : 1;
+  for (std::uint32_t i : module.kept) sections += module.relocations(i).empty() ? 0 : 1;
   kept.sections_.reserve(sections);
   kept.words_.reserve(module.relocation_count);
   for (std::uint32_t i : module.kept) {
-    if (module.relocations(i).empty())
-      continue;
+    if (module.relocations(i).empty()) continue;
     kept.sections_.push_back({i, std::uint32_t(kept.words_.size())});
     for (const Relocation& r : module.relocations(i)) {
       if (fits(r)) {

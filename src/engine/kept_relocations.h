@@ -4,10 +4,10 @@
 //
 //     bits 0..23 offset in the section | 24..29 type | 30..47 symbol | 48..63 addend, signed
 //
-// Where a number does not fit its field, the word's addend is `escape`, and the full relocation stands in a side table, in order.
-// The bytes that a relocation replaced need not be kept: fields of RELA relocations hold nothing of their own, and relaxed
-// instructions (GOTPCRELX) and thunked ones can be told back from what they became, their type and their addend.
-// No names are kept: a symbol is its index in the object, and what that was bound to is kept beside the words
+// Where a number does not fit its field, the word's addend is `escape`, and the full relocation stands in a side table, in
+// order. The bytes that a relocation replaced need not be kept: fields of RELA relocations hold nothing of their own, and
+// relaxed instructions (GOTPCRELX) and thunked ones can be told back from what they became, their type and their addend. No
+// names are kept: a symbol is its index in the object, and what that was bound to is kept beside the words
 // (ModuleState::bindings, with final addresses), so that the object can go.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
@@ -40,14 +40,16 @@ public:
 
   std::size_t size() const noexcept { return words_.size(); }
   std::size_t bytes() const noexcept {
-    return words_.capacity() * sizeof(words_[0]) + wide_.capacity() * sizeof(wide_[0]) + sections_.capacity() * sizeof(sections_[0]);
+    return words_.capacity() * sizeof(words_[0]) + wide_.capacity() * sizeof(wide_[0]) +
+           sections_.capacity() * sizeof(sections_[0]);
   }
 
 private:
   static constexpr std::int64_t escape = -32768;
   static bool is_wide(std::uint64_t word) noexcept { return std::int64_t(word) >> 48 == escape; }
   static Relocation unpack(std::uint64_t word) noexcept {
-    return {word & 0xFFFFFF, std::uint32_t(word >> 24 & 0x3F), std::uint32_t(word >> 30 & 0x3FFFF), std::int64_t(word) >> 48};
+    return {word & 0xFFFFFF, std::uint32_t(word >> 24 & 0x3F), std::uint32_t(word >> 30 & 0x3FFFF),
+            std::int64_t(word) >> 48};
   }
   static bool fits(const Relocation& r) noexcept {
     return r.offset <= 0xFFFFFF && r.type <= 0x3F && r.symbol <= 0x3FFFF && r.addend > escape && r.addend <= 32767;

@@ -13,8 +13,7 @@ namespace tenon::engine {
 ClientMemory::~ClientMemory() {
   frames.clear(); // the unwinder forgets before the memory goes
   if (memory != nullptr)
-    for (const Placement& placement : placements)
-      memory->release(placement);
+    for (const Placement& placement : placements) memory->release(placement);
 }
 
 namespace {
@@ -57,8 +56,7 @@ void finalize_all(std::span<const std::shared_ptr<ModuleState>> modules) noexcep
         }
     for (auto module = modules.rbegin(); any && module != modules.rend(); ++module)
       for (const InitCall& finalizer : (*module)->finalizers)
-        if ((*module)->ending && finalizer.priority == next)
-          call(finalizer);
+        if ((*module)->ending && finalizer.priority == next) call(finalizer);
     below = next;
   }
 }
@@ -66,8 +64,7 @@ void finalize_all(std::span<const std::shared_ptr<ModuleState>> modules) noexcep
 void ModuleState::release_memory() noexcept {
   tls.reset();
   client = {};
-  for (OwnedBlock& block : blocks)
-    block.reset();
+  for (OwnedBlock& block : blocks) block.reset();
 }
 
 std::mutex& endings() noexcept {
@@ -76,8 +73,7 @@ std::mutex& endings() noexcept {
 }
 
 ModuleState* module_of_dso_handle(const void* dso_handle) noexcept {
-  if (dso_handle == nullptr)
-    return nullptr;
+  if (dso_handle == nullptr) return nullptr;
   const auto* words = static_cast<const std::uint64_t*>(dso_handle);
   return words[0] == dso_handle_magic ? reinterpret_cast<ModuleState*>(words[1]) : nullptr;
 }
@@ -90,8 +86,7 @@ Pin::Pin(std::shared_ptr<EngineState> engine, std::shared_ptr<ModuleState> modul
 Pin::~Pin() {
   // Release: what the holder did with the module's memory happens before a sweep that sees no pins frees it.
   bool last = module_->pins.fetch_sub(1, std::memory_order_acq_rel) == 1;
-  if (last && engine_ && !module_->live.load(std::memory_order_acquire))
-    sweep(*engine_);
+  if (last && engine_ && !module_->live.load(std::memory_order_acquire)) sweep(*engine_);
 }
 
 namespace {

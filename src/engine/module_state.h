@@ -27,8 +27,9 @@ struct EngineState;
 // Somebody whom a module refers to: another module, or a COMDAT group that lives as long as anybody shares it.
 struct Dependency {
   ModuleState* module = nullptr;
-  SymbolRecord* group = nullptr;  // set: the reference is to this group of `module`
-  const char* symbol = nullptr;   // one of the symbols referred to; the record's, or among the user's texts: lives as long as this
+  SymbolRecord* group = nullptr; // set: the reference is to this group of `module`
+  const char* symbol =
+      nullptr; // one of the symbols referred to; the record's, or among the user's texts: lives as long as this
 };
 
 struct InitCall {
@@ -36,8 +37,8 @@ struct InitCall {
   std::uint32_t priority = 65536; // pre-initializers come first: 0; then 1 + priority
 };
 
-// A pointer in a module's data to a forward symbol. It holds the address of a stub, which serves for functions, until the symbol
-// is defined; then the symbol's own, unless the program has changed it.
+// A pointer in a module's data to a forward symbol. It holds the address of a stub, which serves for functions, until the
+// symbol is defined; then the symbol's own, unless the program has changed it.
 struct ForwardPointer {
   SymbolRecord* record = nullptr;
   std::uint64_t address = 0;
@@ -64,30 +65,30 @@ struct ClientMemory {
 
 struct ModuleState : std::enable_shared_from_this<ModuleState> {
   std::string name;
-  std::uint64_t sequence = 0;        // order of commits
+  std::uint64_t sequence = 0; // order of commits
   std::weak_ptr<LibraryState> library;
 
   // Memory. Destroyed in the reverse order: first the TLS key, then client memory, blocks last.
   std::array<OwnedBlock, link::runs> blocks;
   ClientMemory client;
-  std::shared_ptr<TlsBlock> tls;     // shared by the modules of a change if need be; null: no thread-local variables
+  std::shared_ptr<TlsBlock> tls; // shared by the modules of a change if need be; null: no thread-local variables
   std::uint64_t dso_handle = 0;
 
   // What it defines: records one after another, in one allocation.
   std::unique_ptr<std::byte[]> records;
   std::size_t records_bytes = 0;
   KeptRelocations relocations;
-  std::vector<link::Target> bindings;  // of each symbol, for relinking
+  std::vector<link::Target> bindings; // of each symbol, for relinking
   std::vector<link::SectionPlace> places;
 
-  std::vector<InitCall> initializers;  // sorted
-  std::vector<InitCall> finalizers;    // in the order to call
+  std::vector<InitCall> initializers; // sorted
+  std::vector<InitCall> finalizers;   // in the order to call
   Usage usage;
 
   // Under commit_mutex.
   std::vector<Dependency> dependencies;
   std::vector<std::unique_ptr<char[]>> texts; // symbols of dependencies that have no record
-  std::vector<SymbolRecord*> groups;   // COMDAT groups that it provides or shares
+  std::vector<SymbolRecord*> groups;          // COMDAT groups that it provides or shares
   std::vector<ForwardPointer> forward_pointers;
   std::vector<SymbolRecord*> forwards; // forward symbols that it refers to
   std::vector<SymbolRecord*> filled;   // forward symbols that others had declared and it defines
@@ -99,12 +100,12 @@ struct ModuleState : std::enable_shared_from_this<ModuleState> {
   bool reachable = false;              // scratch of the sweep over removed modules, as is the next one
   ModuleState* next_reachable = nullptr;
 
-  std::atomic<std::uint32_t> pins{0};  // handles, pending thread exits and released code that need its memory
-  std::uint32_t codes = 0;             // released code that needs it, under endings(): its finalizers run after the last
-  std::atomic<bool> live{false};       // published and not removed
+  std::atomic<std::uint32_t> pins{0}; // handles, pending thread exits and released code that need its memory
+  std::uint32_t codes = 0;            // released code that needs it, under endings(): its finalizers run after the last
+  std::atomic<bool> live{false};      // published and not removed
   std::atomic<bool> has_exit_handlers{false};
   std::atomic<bool> initialized{false};
-  bool ending = false;                 // scratch of finalize_all
+  bool ending = false; // scratch of finalize_all
 
   ~ModuleState();
 
@@ -122,13 +123,13 @@ struct ModuleState : std::enable_shared_from_this<ModuleState> {
   void release_memory() noexcept;
 };
 
-// Runs, as at the end of a program made of these modules, what they registered with atexit, then the finalizers of those that were
-// initialized: high priority numbers first, then the last module first. `modules` in the order of commits. Once for each module;
-// no lock is held.
+// Runs, as at the end of a program made of these modules, what they registered with atexit, then the finalizers of those
+// that were initialized: high priority numbers first, then the last module first. `modules` in the order of commits. Once
+// for each module; no lock is held.
 void finalize_all(std::span<const std::shared_ptr<ModuleState>> modules) noexcept;
 
-// Who ends a module that released code needs is settled once: the engine at its end, or else the last such code. Process-wide,
-// because either outlives the other; inside of all the engine's locks.
+// Who ends a module that released code needs is settled once: the engine at its end, or else the last such code.
+// Process-wide, because either outlives the other; inside of all the engine's locks.
 std::mutex& endings() noexcept;
 
 // Keeps a module's memory, and its engine if there is one still, while somebody may call into it.

@@ -6,13 +6,14 @@ namespace tenon::engine {
 
 namespace {
 // The library's own hash stays unchanged: it is what published tables are probed with.
-std::uint64_t mixed(std::uint64_t hash, std::uint32_t library) { return hash ^ (std::uint64_t(library) * 0x9E3779B97F4A7C15ULL); }
+std::uint64_t mixed(std::uint64_t hash, std::uint32_t library) {
+  return hash ^ (std::uint64_t(library) * 0x9E3779B97F4A7C15ULL);
+}
 } // namespace
 
 NameTable::NameTable(std::size_t expected) {
   std::size_t cells = 16;
-  while (cells < expected * 2)
-    cells *= 2;
+  while (cells < expected * 2) cells *= 2;
   cells_.resize(cells);
   names_.reserve(expected);
 }
@@ -29,8 +30,7 @@ std::uint32_t NameTable::find(std::string_view text, std::uint32_t library) cons
 }
 
 std::uint32_t NameTable::intern(std::string_view text, std::uint32_t library) {
-  if ((names_.size() + 1) * 2 > cells_.size())
-    grow();
+  if ((names_.size() + 1) * 2 > cells_.size()) grow();
   std::uint64_t plain = hash_name(text), hash = mixed(plain, library);
   std::size_t mask = cells_.size() - 1, at = hash & mask;
   for (; cells_[at].index != link::none; at = (at + 1) & mask) {
@@ -53,8 +53,7 @@ void NameTable::grow() {
   for (std::uint32_t i = 0; i < names_.size(); ++i) {
     std::uint64_t hash = mixed(names_[i].hash, names_[i].library);
     std::size_t at = hash & mask;
-    while (grown[at].index != link::none)
-      at = (at + 1) & mask;
+    while (grown[at].index != link::none) at = (at + 1) & mask;
     grown[at] = {i, std::uint32_t(hash >> 32)};
   }
   cells_.swap(grown);

@@ -1,8 +1,7 @@
 // The names of one change: every global symbol and COMDAT signature of its modules, each once, with what it was resolved to.
 //
-// A name belongs to the library of the module that uses it: the same text in two libraries is two names. Texts are the objects'
-// own or of the change's edits; they live as long as the change.
-// Owner: ChangeState, one thread.
+// A name belongs to the library of the module that uses it: the same text in two libraries is two names. Texts are the
+// objects' own or of the change's edits; they live as long as the change. Owner: ChangeState, one thread.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
@@ -19,25 +18,25 @@ enum class Strength : std::uint8_t { none, common, weak, unique, strong };
 struct Name {
   const char* text = nullptr;
   std::uint64_t hash = 0;
-  std::uint64_t address = 0;           // resolved outside of the change
-  SymbolRecord* record = nullptr;      // resolved to a published symbol
+  std::uint64_t address = 0;      // resolved outside of the change
+  SymbolRecord* record = nullptr; // resolved to a published symbol
   std::uint32_t size = 0;
-  std::uint32_t library = 0;           // index into ChangeState::libraries
-  std::uint32_t module = link::none;   // the definition, if it is in this change
+  std::uint32_t library = 0;         // index into ChangeState::libraries
+  std::uint32_t module = link::none; // the definition, if it is in this change
   std::uint32_t symbol = 0;
-  std::uint32_t group = link::none;    // as a COMDAT signature: the module of this change that provides it
-  std::uint32_t extra = link::none;    // index into ChangeState::extras, for common and TLS symbols of the host
+  std::uint32_t group = link::none; // as a COMDAT signature: the module of this change that provides it
+  std::uint32_t extra = link::none; // index into ChangeState::extras, for common and TLS symbols of the host
   link::TargetKind kind = link::TargetKind::missing; // if not defined here
-  std::uint8_t flags = 0;              // target_flag
+  std::uint8_t flags = 0;                            // target_flag
   std::uint8_t thunk = 0;
   Strength strength = Strength::none;
-  bool needed = false;                 // by a reference that is not weak
-  bool mentioned = false;              // by any reference
+  bool needed = false;    // by a reference that is not weak
+  bool mentioned = false; // by any reference
   bool called = false;
   bool hidden = false;
-  bool forward = false;                // may be missing
-  bool forward_record = false;         // `record` was a forward reference when the change was drafted
-  bool queued = false;                 // waits for the sources
+  bool forward = false;        // may be missing
+  bool forward_record = false; // `record` was a forward reference when the change was drafted
+  bool queued = false;         // waits for the sources
 
   std::string_view view() const noexcept { return {text, size}; }
 };

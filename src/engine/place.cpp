@@ -18,8 +18,7 @@ Error undefined(const std::vector<Missing>& missing) {
   std::string text = std::to_string(missing.size()) + (missing.size() == 1 ? " symbol is" : " symbols are") + " undefined:";
   for (const Missing& one : missing) {
     text += " '" + one.name + "' (needed by ";
-    for (std::size_t i = 0; i < one.needed_by.size(); ++i)
-      text += (i != 0 ? ", " : "") + one.needed_by[i];
+    for (std::size_t i = 0; i < one.needed_by.size(); ++i) text += (i != 0 ? ", " : "") + one.needed_by[i];
     text += ")";
     text += &one == &missing.back() ? "" : ",";
   }
@@ -28,15 +27,14 @@ Error undefined(const std::vector<Missing>& missing) {
 
 // A few bytes of code that end the program with a message that names the function.
 Result<OwnedBlock> make_trap(const std::shared_ptr<Machinery>& machinery, const Name& name) {
-  Result<OwnedBlock> trap = OwnedBlock::allocate(machinery, memory::AreaKind::code, link::arch::trap_bytes + name.size + 1, 16, 0);
-  if (!trap)
-    return trap;
+  Result<OwnedBlock> trap =
+      OwnedBlock::allocate(machinery, memory::AreaKind::code, link::arch::trap_bytes + name.size + 1, 16, 0);
+  if (!trap) return trap;
   {
     memory::WriteGuard guard(*machinery->space);
     link::arch::write_trap(machinery->space->writable((*trap)->begin), unresolved_function(), name.view());
   }
-  if (Result<void> published = machinery->space->publish(**trap); !published)
-    return std::move(published).error();
+  if (Result<void> published = machinery->space->publish(**trap); !published) return std::move(published).error();
   return trap;
 }
 
@@ -45,21 +43,17 @@ Result<void> allocate_forward_slots(ChangeState& change) {
   bool any = false;
   for (std::uint32_t i = 0; i < change.names->size(); ++i) {
     Name& name = (*change.names)[i];
-    if (name.module != link::none || name.kind != TargetKind::missing || !name.forward || !name.needed)
-      continue;
+    if (name.module != link::none || name.kind != TargetKind::missing || !name.forward || !name.needed) continue;
     Result<OwnedBlock> slot = OwnedBlock::allocate(change.engine->machinery, memory::AreaKind::slots, 8, 8, 0);
-    if (!slot)
-      return std::move(slot).error();
+    if (!slot) return std::move(slot).error();
     Result<OwnedBlock> trap = make_trap(change.engine->machinery, name);
-    if (!trap)
-      return std::move(trap).error();
+    if (!trap) return std::move(trap).error();
     name.address = (*slot)->begin.value;
     change.forward_slots.push_back(std::move(*slot));
     change.forward_traps.push_back(std::move(*trap));
     any = true;
   }
-  if (!any)
-    return {};
+  if (!any) return {};
   for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
     link::Module& module = *change.modules[m];
     const std::vector<std::uint32_t>& names = change.drafts[m].names;
@@ -98,12 +92,11 @@ Result<void> place_module(ChangeState& change, std::uint32_t index) {
   std::array<link::RunPlace, link::runs> run_places;
   for (std::size_t run = 0; run < link::runs; ++run) {
     const link::RunSize& size = module.run_sizes[run];
-    if (size.size == 0)
-      continue;
-    std::uint32_t frames = Run(run) == Run::code && machinery->frames ? module.frame_count + link::foreign_frames(module, change.modules) : 0;
+    if (size.size == 0) continue;
+    std::uint32_t frames =
+        Run(run) == Run::code && machinery->frames ? module.frame_count + link::foreign_frames(module, change.modules) : 0;
     Result<OwnedBlock> block = OwnedBlock::allocate(machinery, area_of(Run(run)), size.size, size.alignment, frames);
-    if (!block)
-      return std::move(block).error();
+    if (!block) return std::move(block).error();
     std::uint64_t address = (*block)->begin.value;
     run_places[run] = {address, machinery->space->writable({address})};
     state.blocks[run] = std::move(*block);
@@ -120,15 +113,19 @@ Result<void> place_module(ChangeState& change, std::uint32_t index) {
 
 void describe_places(ChangeState& change) {
   std::size_t count = 0;
-  for (const std::unique_ptr<link::Module>& module : change.modules)
-    count += module->kept.size() + link::synthetic_sections;
+  for (const std::unique_ptr<link::Module>& module : change.modules) count += module->kept.size() + link::synthetic_sections;
   change.placed_sections.reserve(count);
   for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
     const link::Module& module = *change.modules[m];
     module.for_each_kept([&](std::uint32_t i) {
       const link::SectionPlace& place = module.places[i];
-      change.placed_sections.push_back({{{m}, i}, module.section_name(i), module.section_kind(i), {place.address}, place.size,
-                                        place.alignment, module.is_synthetic(i)});
+      change.placed_sections.push_back({{{m}, i},
+                                        module.section_name(i),
+                                        module.section_kind(i),
+                                        {place.address},
+                                        place.size,
+                                        place.alignment,
+                                        module.is_synthetic(i)});
     });
   }
 }
@@ -140,13 +137,11 @@ Result<void> require_defined(const ChangeState& change) {
 // Client memory: addresses may be anywhere, so that stubs and GOT entries are counted for the farthest.
 Result<void> survey_for_client(ChangeState& change, Granularity granularity) {
   change.granularity = granularity;
-  if (Result<void> surveyed = survey_and_lay_out(change, false); !surveyed)
-    return surveyed;
+  if (Result<void> surveyed = survey_and_lay_out(change, false); !surveyed) return surveyed;
   change.requests.clear();
   for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
     Result<std::vector<BlockRequest>> blocks = link::client_blocks(*change.modules[m], {m}, granularity);
-    if (!blocks)
-      return std::move(blocks).error().within(module_context(change, m));
+    if (!blocks) return std::move(blocks).error().within(module_context(change, m));
     std::move(blocks->begin(), blocks->end(), std::back_inserter(change.requests));
   }
   return {};
@@ -157,10 +152,11 @@ Result<void> check_placements(const ChangeState& change) {
     const BlockRequest& request = change.requests[i];
     std::uint64_t address = change.placements[i].address.value;
     if (address % request.alignment != 0)
-      return Error{ErrorCode::invalid_argument, "the address for " + request.name + " is not aligned to " + std::to_string(request.alignment)};
+      return Error{ErrorCode::invalid_argument,
+                   "the address for " + request.name + " is not aligned to " + std::to_string(request.alignment)};
     if (address + request.size < address)
-      return Error{ErrorCode::invalid_argument, "the address for " + request.name + " leaves no room for its " +
-                                                    std::to_string(request.size) + " bytes"};
+      return Error{ErrorCode::invalid_argument,
+                   "the address for " + request.name + " leaves no room for its " + std::to_string(request.size) + " bytes"};
   }
   return {};
 }
@@ -188,8 +184,8 @@ Result<void> use_placements(ChangeState& change) {
     if (own) {
       std::uint64_t content = content_end(change, request);
       if (content > most_buffered - buffered)
-        return Error{ErrorCode::exhausted, "the blocks up to " + request.name + " need more than " + std::to_string(most_buffered) +
-                                               " bytes of buffers"};
+        return Error{ErrorCode::exhausted, "the blocks up to " + request.name + " need more than " +
+                                               std::to_string(most_buffered) + " bytes of buffers"};
       buffered += content;
       change.buffers[i].resize(content);
       local = change.buffers[i].data();
@@ -197,7 +193,8 @@ Result<void> use_placements(ChangeState& change) {
     for (const BlockRequest::Part& part : request.parts) {
       link::Module& module = *change.modules[part.section.module.index];
       bool has_bytes = !own || module.places[part.section.index].content_size != 0;
-      link::set_section(module, part.section.index, change.placements[i].address.value + part.offset, has_bytes ? local + part.offset : nullptr);
+      link::set_section(module, part.section.index, change.placements[i].address.value + part.offset,
+                        has_bytes ? local + part.offset : nullptr);
     }
   }
   settle_bound(change);
@@ -208,12 +205,9 @@ Result<void> use_placements(ChangeState& change) {
 } // namespace
 
 Result<void> place_in_engine(ChangeState& change) {
-  if (Result<void> defined = require_defined(change); !defined)
-    return defined;
-  if (change.mode == PlaceMode::none)
-    change.mode = PlaceMode::engine;
-  if (Result<void> slots = allocate_forward_slots(change); !slots)
-    return slots;
+  if (Result<void> defined = require_defined(change); !defined) return defined;
+  if (change.mode == PlaceMode::none) change.mode = PlaceMode::engine;
+  if (Result<void> slots = allocate_forward_slots(change); !slots) return slots;
   begin_states(change);
   for (std::uint32_t m = 0; m < change.modules.size(); ++m)
     if (Result<void> placed = place_module(change, m); !placed)
@@ -224,39 +218,31 @@ Result<void> place_in_engine(ChangeState& change) {
 }
 
 Result<void> place_in_client(ChangeState& change, Memory& memory) {
-  if (Result<void> defined = require_defined(change); !defined)
-    return defined;
+  if (Result<void> defined = require_defined(change); !defined) return defined;
   change.mode = PlaceMode::client;
   change.memory = &memory;
-  if (Result<void> slots = allocate_forward_slots(change); !slots)
-    return slots;
-  if (Result<void> surveyed = survey_for_client(change, memory.granularity()); !surveyed)
-    return surveyed;
+  if (Result<void> slots = allocate_forward_slots(change); !slots) return slots;
+  if (Result<void> surveyed = survey_for_client(change, memory.granularity()); !surveyed) return surveyed;
   begin_states(change);
   change.placements.assign(change.requests.size(), {});
   if (Result<void> placed = memory.place(change.requests, change.placements); !placed)
     return std::move(placed).error().within("the client's memory");
   change.placements_owned = true;
-  if (Result<void> sound = check_placements(change); !sound)
-    return sound;
+  if (Result<void> sound = check_placements(change); !sound) return sound;
   return use_placements(change);
 }
 
 Result<void> place_at(ChangeState& change, Granularity granularity, std::span<const Addr> addresses) {
-  if (Result<void> defined = require_defined(change); !defined)
-    return defined;
+  if (Result<void> defined = require_defined(change); !defined) return defined;
   change.mode = PlaceMode::addresses;
-  if (Result<void> surveyed = survey_for_client(change, granularity); !surveyed)
-    return surveyed;
+  if (Result<void> surveyed = survey_for_client(change, granularity); !surveyed) return surveyed;
   if (addresses.size() != change.requests.size())
     return Error{ErrorCode::invalid_argument, "place() got " + std::to_string(addresses.size()) + " addresses for " +
                                                   std::to_string(change.requests.size()) + " blocks"};
   begin_states(change);
   change.placements.assign(addresses.size(), {});
-  for (std::size_t i = 0; i < addresses.size(); ++i)
-    change.placements[i].address = addresses[i];
-  if (Result<void> sound = check_placements(change); !sound)
-    return sound;
+  for (std::size_t i = 0; i < addresses.size(); ++i) change.placements[i].address = addresses[i];
+  if (Result<void> sound = check_placements(change); !sound) return sound;
   return use_placements(change);
 }
 
@@ -273,8 +259,7 @@ const std::byte* own_image(const link::Module& module) {
 // One key for each module, or one for all of them where their local-dynamic code must reach each other's variables.
 Result<void> give_tls_keys(ChangeState& change) {
   Result<link::SharedTls> shared = link::share_tls(change.modules);
-  if (!shared)
-    return std::move(shared).error();
+  if (!shared) return std::move(shared).error();
   std::shared_ptr<TlsBlock> common;
   if (shared->wanted) {
     common = std::make_shared<TlsBlock>();
@@ -299,19 +284,17 @@ Result<void> give_tls_keys(ChangeState& change) {
 } // namespace
 
 Result<void> link_bytes(ChangeState& change) {
-  if (Result<void> keyed = give_tls_keys(change); !keyed)
-    return keyed;
-  for (const std::unique_ptr<link::Module>& module : change.modules)
-    link::settle_own(*module, change.modules);
-  for (const std::unique_ptr<link::Module>& module : change.modules)
-    link::settle_references(*module, change.modules);
+  if (Result<void> keyed = give_tls_keys(change); !keyed) return keyed;
+  for (const std::unique_ptr<link::Module>& module : change.modules) link::settle_own(*module, change.modules);
+  for (const std::unique_ptr<link::Module>& module : change.modules) link::settle_references(*module, change.modules);
   link::FixUpOptions options;
   options.low_2gib = change.engine->options.low_2gib;
   options.private_memory = change.mode == PlaceMode::engine;
   memory::Space& space = *change.engine->machinery->space;
   memory::WriteGuard guard(space);
   for (std::size_t i = 0; i < change.forward_slots.size(); ++i)
-    std::memcpy(space.writable(change.forward_slots[i]->begin), &change.forward_traps[i]->begin.value, sizeof(std::uint64_t));
+    std::memcpy(space.writable(change.forward_slots[i]->begin), &change.forward_traps[i]->begin.value,
+                sizeof(std::uint64_t));
   options.unresolved_slot = unresolved_function();
   for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
     options.dso_handle_content[0] = dso_handle_magic;
@@ -319,8 +302,7 @@ Result<void> link_bytes(ChangeState& change) {
     if (Result<void> fixed = link::fix_up(*change.modules[m], change.modules, options); !fixed)
       return std::move(fixed).error().within(module_context(change, m));
     // Kept for relinking; read once more now, while they are in the cache.
-    if (change.mode != PlaceMode::addresses)
-      change.drafts[m].state->relocations = KeptRelocations::of(*change.modules[m]);
+    if (change.mode != PlaceMode::addresses) change.drafts[m].state->relocations = KeptRelocations::of(*change.modules[m]);
   }
   if (!change.drafts.empty())
     if (const std::shared_ptr<TlsBlock>& block = change.drafts[0].state->tls; block != nullptr && !block->image.empty())

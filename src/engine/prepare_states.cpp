@@ -26,28 +26,25 @@ bool fills_forward(const Name& name) { return name.forward_record; }
 
 std::uint16_t record_flags(const Name& name, const link::Target& target, const Symbol& symbol) {
   std::uint16_t flags = name.hidden ? symbol_flag::hidden : 0;
-  if (name.strength != Strength::strong)
-    flags |= symbol_flag::weak;
-  if ((target.flags & flag::function) != 0 || symbol.type == SymbolType::function)
-    flags |= symbol_flag::function;
-  if ((target.flags & flag::data) != 0)
-    flags |= symbol_flag::data;
-  if ((target.flags & flag::tls) != 0)
-    flags |= symbol_flag::tls;
+  if (name.strength != Strength::strong) flags |= symbol_flag::weak;
+  if ((target.flags & flag::function) != 0 || symbol.type == SymbolType::function) flags |= symbol_flag::function;
+  if ((target.flags & flag::data) != 0) flags |= symbol_flag::data;
+  if ((target.flags & flag::tls) != 0) flags |= symbol_flag::tls;
   return flags;
 }
 
-// Calls visit(name id, symbol index) for each symbol that the module publishes, and group(name id, index) for each COMDAT group that it provides, with its index.
+// Calls visit(name id, symbol index) for each symbol that the module publishes, and group(name id, index) for each COMDAT
+// group that it provides, with its index.
 template <class Visit, class VisitGroup>
 void for_each_published(const ChangeState& change, std::uint32_t m, Visit&& visit, VisitGroup&& group) {
   const link::Module& module = *change.modules[m];
   const ModuleDraft& draft = change.drafts[m];
   for (std::uint32_t g = 0; g < draft.groups.size(); ++g)
-    if (std::uint32_t id = draft.groups[g]; id != link::none && (*change.names)[id].group == m)
-      group(id, g);
+    if (std::uint32_t id = draft.groups[g]; id != link::none && (*change.names)[id].group == m) group(id, g);
   std::uint32_t first = module.object.first_global();
   for (std::uint32_t i = 0; i < draft.names.size(); ++i)
-    if (draft.names[i] != link::none && defines(change, m, draft.names[i], first + i) && !fills_forward((*change.names)[draft.names[i]]))
+    if (draft.names[i] != link::none && defines(change, m, draft.names[i], first + i) &&
+        !fills_forward((*change.names)[draft.names[i]]))
       visit(draft.names[i], first + i);
 }
 
@@ -59,8 +56,7 @@ void make_records(ChangeState& change, std::uint32_t m) {
   for_each_published(
       change, m, [&](std::uint32_t id, std::uint32_t) { bytes += SymbolRecord::bytes((*change.names)[id].size); },
       [&](std::uint32_t id, std::uint32_t) { bytes += SymbolRecord::bytes((*change.names)[id].size); });
-  if (bytes == 0)
-    return;
+  if (bytes == 0) return;
   state.records = std::make_unique_for_overwrite<std::byte[]>(bytes);
   state.records_bytes = bytes;
   std::vector<SymbolRecord*> group_of_section;
@@ -79,7 +75,8 @@ void make_records(ChangeState& change, std::uint32_t m) {
         SymbolRecord* record = change.records[id].symbol = make(name);
         record->address = target.address;
         record->flags = record_flags(name, target, module.symbols()[symbol]);
-        record->set_size(name.strength == Strength::common ? change.extras[name.extra].common_size : module.symbols()[symbol].size);
+        record->set_size(name.strength == Strength::common ? change.extras[name.extra].common_size
+                                                           : module.symbols()[symbol].size);
         if (target.kind == link::TargetKind::section && target.where < group_of_section.size())
           record->group = group_of_section[target.where];
       },
@@ -88,8 +85,7 @@ void make_records(ChangeState& change, std::uint32_t m) {
         record->flags = symbol_flag::group;
         change.records[id].group = record;
         group_of_section.resize(module.object_sections());
-        for (std::uint32_t section : module.object.groups()[g].sections)
-          group_of_section[section] = record;
+        for (std::uint32_t section : module.object.groups()[g].sections) group_of_section[section] = record;
         state.groups.push_back(record);
       });
 }
@@ -98,14 +94,11 @@ void make_records(ChangeState& change, std::uint32_t m) {
 void share_groups(ChangeState& change, std::uint32_t m) {
   ModuleDraft& draft = change.drafts[m];
   for (std::uint32_t id : draft.groups) {
-    if (id == link::none)
-      continue;
+    if (id == link::none) continue;
     const Name& name = (*change.names)[id];
-    if (name.group != link::none && name.group != m)
-      draft.state->groups.push_back(change.records[id].group);
+    if (name.group != link::none && name.group != m) draft.state->groups.push_back(change.records[id].group);
   }
-  for (const auto& [signature, record] : draft.shared_groups)
-    draft.state->groups.push_back(record);
+  for (const auto& [signature, record] : draft.shared_groups) draft.state->groups.push_back(record);
   std::sort(draft.state->groups.begin(), draft.state->groups.end());
   draft.state->groups.erase(std::unique(draft.state->groups.begin(), draft.state->groups.end()), draft.state->groups.end());
 }
@@ -127,8 +120,7 @@ private:
 std::uint32_t group_of_definition(const ChangeState& change, const Name& name) {
   const link::Module& owner = *change.modules[name.module];
   const Symbol& symbol = owner.symbols()[name.symbol];
-  if (symbol.section >= owner.object_sections())
-    return link::none;
+  if (symbol.section >= owner.object_sections()) return link::none;
   std::int32_t group = owner.sections()[symbol.section].group;
   return group < 0 ? link::none : change.drafts[name.module].groups[std::size_t(group)];
 }
@@ -139,21 +131,20 @@ void find_dependencies(ChangeState& change, std::uint32_t m, Marks& marks) {
   std::vector<Dependency>& all = draft.state->dependencies;
   std::vector<Dependency> published;
   for (std::uint32_t id : draft.groups)
-    if (id != link::none)
-      marks.group(m, id);
+    if (id != link::none) marks.group(m, id);
   for (std::uint32_t id : draft.names) {
-    if (id == link::none)
-      continue;
+    if (id == link::none) continue;
     const Name& name = (*change.names)[id];
     if (name.module != link::none && name.module != m) {
       std::uint32_t group = group_of_definition(change, name);
-      if (group != link::none ? !marks.group(m, group) : !marks.module(m, name.module))
-        continue;
-      // The object's own text goes with the object: the record's stays. What fills a forward reference has the library's record.
+      if (group != link::none ? !marks.group(m, group) : !marks.module(m, name.module)) continue;
+      // The object's own text goes with the object: the record's stays. What fills a forward reference has the library's
+      // record.
       const SymbolRecord* record = change.records[id].symbol != nullptr ? change.records[id].symbol : name.record;
       all.push_back({change.drafts[name.module].state.get(), group != link::none ? change.records[group].group : nullptr,
                      record->name().data()});
-    } else if (name.module == link::none && name.record != nullptr && !name.forward_record && name.record->module != nullptr) {
+    } else if (name.module == link::none && name.record != nullptr && !name.forward_record &&
+               name.record->module != nullptr) {
       if (name.record->group == nullptr ||
           !std::binary_search(draft.state->groups.begin(), draft.state->groups.end(), name.record->group))
         published.push_back({name.record->module, name.record->group, name.record->name().data()});
@@ -168,30 +159,27 @@ void find_dependencies(ChangeState& change, std::uint32_t m, Marks& marks) {
 
 std::vector<std::uint64_t> read_table(const link::SectionPlace& place) {
   std::vector<std::uint64_t> functions(place.content_size / 8);
-  if (!functions.empty())
-    std::memcpy(functions.data(), place.local, functions.size() * 8);
+  if (!functions.empty()) std::memcpy(functions.data(), place.local, functions.size() * 8);
   // 0 and -1 are what GNU toolchains put at the ends of such tables.
   std::erase_if(functions, [](std::uint64_t f) { return f == 0 || f == ~std::uint64_t(0); });
   return functions;
 }
 
-// gABI, "Initialization and Termination Functions": .init_array runs forwards, .fini_array backwards; .ctors and .dtors, their
-// predecessors, the other way round. Tables with a priority come before those without, low numbers first.
+// gABI, "Initialization and Termination Functions": .init_array runs forwards, .fini_array backwards; .ctors and .dtors,
+// their predecessors, the other way round. Tables with a priority come before those without, low numbers first.
 void read_init_tables(ChangeState& change, std::uint32_t m) {
   const link::Module& module = *change.modules[m];
   ModuleState& state = *change.drafts[m].state;
   std::vector<InitCall> finalizers;
   std::span<const Section> sections = module.sections();
   for (std::uint32_t i : module.kept) {
-    if (sections[i].init_table == InitTable::none)
-      continue;
+    if (sections[i].init_table == InitTable::none) continue;
     std::vector<std::uint64_t> functions = read_table(module.places[i]);
     if (sections[i].init_table == InitTable::ctors || sections[i].init_table == InitTable::fini)
       std::reverse(functions.begin(), functions.end());
     bool initializes = sections[i].init_table != InitTable::fini && sections[i].init_table != InitTable::dtors;
     std::uint32_t priority = sections[i].init_table == InitTable::preinit ? 0 : 1U + sections[i].init_priority;
-    for (std::uint64_t function : functions)
-      (initializes ? state.initializers : finalizers).push_back({function, priority});
+    for (std::uint64_t function : functions) (initializes ? state.initializers : finalizers).push_back({function, priority});
   }
   base::stable_sort_by(state.initializers, [](const InitCall& call) { return call.priority; });
   base::stable_sort_by(finalizers, [](const InitCall& call) { return -std::int64_t(call.priority); });
@@ -207,8 +195,7 @@ void account(ChangeState& change, std::uint32_t m) {
     bool synthetic = module.is_synthetic(i);
     auto which = link::Synthetic(i - module.object_sections());
     SectionKind kind = module.section_kind(i);
-    if (kind == SectionKind::tls_zero)
-      return; // every thread's own
+    if (kind == SectionKind::tls_zero) return; // every thread's own
     if (kind == SectionKind::tls_data)
       usage.tls += place.size;
     else if (kind == SectionKind::unwind)
@@ -227,7 +214,8 @@ void account(ChangeState& change, std::uint32_t m) {
       usage.data += place.size;
   });
   usage.bookkeeping = sizeof(ModuleState) + state.name.capacity() + state.records_bytes + state.relocations.bytes() +
-                      module.targets.capacity() * sizeof(module.targets[0]) + module.places.capacity() * sizeof(module.places[0]) +
+                      module.targets.capacity() * sizeof(module.targets[0]) +
+                      module.places.capacity() * sizeof(module.places[0]) +
                       state.dependencies.capacity() * sizeof(Dependency) + state.groups.capacity() * sizeof(SymbolRecord*) +
                       state.initializers.capacity() * sizeof(InitCall) + state.finalizers.capacity() * sizeof(InitCall);
 }
@@ -236,8 +224,7 @@ void account(ChangeState& change, std::uint32_t m) {
 
 Result<void> prepare_states(ChangeState& change) {
   change.records.assign(change.names->size(), {});
-  for (std::uint32_t m = 0; m < change.modules.size(); ++m)
-    make_records(change, m);
+  for (std::uint32_t m = 0; m < change.modules.size(); ++m) make_records(change, m);
   Marks marks(change);
   for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
     const link::Module& module = *change.modules[m];
@@ -245,8 +232,7 @@ Result<void> prepare_states(ChangeState& change) {
     share_groups(change, m);
     find_dependencies(change, m, marks);
     read_init_tables(change, m);
-    if (module.wants_dso_handle)
-      state.dso_handle = module.place(link::Synthetic::dso_handle).address;
+    if (module.wants_dso_handle) state.dso_handle = module.place(link::Synthetic::dso_handle).address;
     account(change, m);
   }
   tie_named_sections(change);

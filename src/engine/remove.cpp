@@ -1,9 +1,9 @@
 // Modules go: their symbols first, all at once, then their finalizers run, then their memory is freed.
 //
-// Who counts as a user is what is published or released. A removed module's memory may be needed for longer: while its COMDAT
-// groups are shared (its other symbols are gone then), while somebody pins it (a Function handle, a thread's pending destructors),
-// while finalizers run, and as long as any such module refers to it. Those are found by marking from the roots, over removed
-// modules only.
+// Who counts as a user is what is published or released. A removed module's memory may be needed for longer: while its
+// COMDAT groups are shared (its other symbols are gone then), while somebody pins it (a Function handle, a thread's pending
+// destructors), while finalizers run, and as long as any such module refers to it. Those are found by marking from the
+// roots, over removed modules only.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "base/check.h"
 #include "engine/engine_state.h"
@@ -20,17 +20,16 @@ namespace {
 using Modules = std::span<const std::shared_ptr<ModuleState>>;
 
 bool among(Modules modules, const ModuleState* module) {
-  return std::any_of(modules.begin(), modules.end(), [&](const std::shared_ptr<ModuleState>& m) { return m.get() == module; });
+  return std::any_of(modules.begin(), modules.end(),
+                     [&](const std::shared_ptr<ModuleState>& m) { return m.get() == module; });
 }
 
 // Everybody who may hold a dependency, for the error message only.
 template <class Visit> void for_each_module(EngineState& engine, Visit&& visit) {
   for (const std::weak_ptr<LibraryState>& weak : engine.libraries) {
     std::shared_ptr<LibraryState> library = weak.lock();
-    if (!library)
-      continue;
-    for (const std::shared_ptr<ModuleState>& module : library->modules)
-      visit(*module);
+    if (!library) continue;
+    for (const std::shared_ptr<ModuleState>& module : library->modules) visit(*module);
   }
 }
 
@@ -38,11 +37,9 @@ Error still_used(EngineState& engine, Modules leaving, const ModuleState& module
   std::string users;
   std::size_t told = 0;
   for_each_module(engine, [&](ModuleState& user) {
-    if (among(leaving, &user))
-      return;
+    if (among(leaving, &user)) return;
     for (const Dependency& dependency : user.dependencies) {
-      if (dependency.module != &module || dependency.group != nullptr || ++told > 8)
-        continue;
+      if (dependency.module != &module || dependency.group != nullptr || ++told > 8) continue;
       users += (users.empty() ? " " : ", ") + user.name + " (by '" + dependency.symbol + "')";
     }
   });
@@ -53,16 +50,14 @@ Error still_used(EngineState& engine, Modules leaving, const ModuleState& module
 // All symbols, but for those in COMDAT groups that others share.
 void erase_records(LibraryState& library, ModuleState& module) noexcept {
   auto erase = [](SymbolTable& table, SymbolRecord& record) {
-    if ((record.flags & symbol_flag::erased) != 0)
-      return;
+    if ((record.flags & symbol_flag::erased) != 0) return;
     table.erase(&record);
     record.flags |= symbol_flag::erased;
   };
   module.for_each_record([&](SymbolRecord& record) {
     bool group = (record.flags & symbol_flag::group) != 0;
     bool shared = group ? record.users != 0 : record.group != nullptr && record.group->users != 0;
-    if (!shared)
-      erase(group ? library.groups : library.symbols, record);
+    if (!shared) erase(group ? library.groups : library.symbols, record);
   });
 }
 
@@ -84,10 +79,8 @@ void take_out(LibraryState& library, ModuleState& module) noexcept {
 // Removed modules that others no longer share anything with lose their last symbols.
 void check_remnants(EngineState& engine) noexcept {
   for (const std::shared_ptr<ModuleState>& module : engine.removed) {
-    if (!module->remnant)
-      continue;
-    if (std::shared_ptr<LibraryState> library = module->library.lock())
-      erase_records(*library, *module);
+    if (!module->remnant) continue;
+    if (std::shared_ptr<LibraryState> library = module->library.lock()) erase_records(*library, *module);
     module->remnant = shares_groups(*module);
   }
 }
@@ -99,35 +92,30 @@ Result<void> check_removable(EngineState& engine, Modules modules) {
   if (modules.size() > 1)
     for (const std::shared_ptr<ModuleState>& module : modules)
       for (const Dependency& dependency : module->dependencies)
-        if (dependency.group == nullptr)
-          ++from_inside[dependency.module];
+        if (dependency.group == nullptr) ++from_inside[dependency.module];
   for (const std::shared_ptr<ModuleState>& module : modules) {
     if (!module->live.load(std::memory_order_relaxed))
       return Error{ErrorCode::conflict, "module " + module->name + " has been removed already"};
     auto inside = from_inside.find(module.get());
-    if (module->users > (inside == from_inside.end() ? 0 : inside->second))
-      return still_used(engine, modules, *module);
+    if (module->users > (inside == from_inside.end() ? 0 : inside->second)) return still_used(engine, modules, *module);
   }
   return {};
 }
 
 void count_references(const ModuleState& module) noexcept {
-  for (SymbolRecord* group : module.groups)
-    ++group->users;
+  for (SymbolRecord* group : module.groups) ++group->users;
   for (const Dependency& dependency : module.dependencies)
     ++(dependency.group != nullptr ? dependency.group->users : dependency.module->users);
 }
 
 void uncount_references(const ModuleState& module) noexcept {
-  for (SymbolRecord* group : module.groups)
-    --group->users;
+  for (SymbolRecord* group : module.groups) --group->users;
   for (const Dependency& dependency : module.dependencies)
     --(dependency.group != nullptr ? dependency.group->users : dependency.module->users);
 }
 
 void unpublish(EngineState& engine, Removal& removal) noexcept {
-  for (const std::shared_ptr<ModuleState>& module : removal.modules)
-    uncount_references(*module);
+  for (const std::shared_ptr<ModuleState>& module : removal.modules) uncount_references(*module);
   for (const std::shared_ptr<ModuleState>& module : removal.modules) {
     std::shared_ptr<LibraryState> library = module->library.lock();
     TENON_CHECK(library != nullptr, "a published module without a library");
@@ -146,22 +134,17 @@ namespace {
 void mark_needed(const ModuleList& removed) noexcept {
   ModuleState* pending = nullptr;
   auto reach = [&](ModuleState* module) {
-    if (module == nullptr || !module->removed || module->reachable)
-      return;
+    if (module == nullptr || !module->removed || module->reachable) return;
     module->reachable = true;
     module->next_reachable = std::exchange(pending, module);
   };
+  for (const std::shared_ptr<ModuleState>& module : removed) module->reachable = false;
   for (const std::shared_ptr<ModuleState>& module : removed)
-    module->reachable = false;
-  for (const std::shared_ptr<ModuleState>& module : removed)
-    if (module->finalizing || module->remnant || module->pins.load(std::memory_order_acquire) != 0)
-      reach(module.get());
+    if (module->finalizing || module->remnant || module->pins.load(std::memory_order_acquire) != 0) reach(module.get());
   while (pending != nullptr) {
     ModuleState* module = std::exchange(pending, pending->next_reachable);
-    for (const Dependency& dependency : module->dependencies)
-      reach(dependency.module);
-    for (const SymbolRecord* group : module->groups)
-      reach(group->module);
+    for (const Dependency& dependency : module->dependencies) reach(dependency.module);
+    for (const SymbolRecord* group : module->groups) reach(group->module);
   }
 }
 
@@ -170,8 +153,7 @@ void split_dead(EngineState& engine, ModuleList& dead) noexcept {
   mark_needed(engine.removed);
   for (auto at = engine.removed.begin(); at != engine.removed.end();) {
     auto here = at++;
-    if ((*here)->reachable)
-      continue;
+    if ((*here)->reachable) continue;
     (*here)->removed = false;
     dead.splice(dead.end(), engine.removed, here);
     --engine.module_count;
@@ -185,8 +167,7 @@ void split_dead(EngineState& engine, ModuleList& dead) noexcept {
 }
 
 void release_all(ModuleList& dead) noexcept {
-  for (const std::shared_ptr<ModuleState>& module : dead)
-    module->release_memory();
+  for (const std::shared_ptr<ModuleState>& module : dead) module->release_memory();
   dead.clear();
 }
 
@@ -194,8 +175,7 @@ void release_all(ModuleList& dead) noexcept {
 std::shared_ptr<LibraryState> take_orphan(EngineState& engine) {
   std::lock_guard lock(engine.commit_mutex);
   for (std::shared_ptr<LibraryState>& orphan : engine.orphans) {
-    if (!check_removable(engine, orphan->modules))
-      continue;
+    if (!check_removable(engine, orphan->modules)) continue;
     std::shared_ptr<LibraryState> taken = std::move(orphan);
     orphan = std::move(engine.orphans.back());
     engine.orphans.pop_back();
@@ -212,8 +192,7 @@ void close_orphans(EngineState& engine) noexcept {
         closed = close_library(engine, orphan).ok(); // closes what it has set free in turn
       } catch (const std::bad_alloc&) {
       }
-      if (closed)
-        continue;
+      if (closed) continue;
       std::lock_guard lock(engine.commit_mutex);
       engine.orphans.push_back(std::move(orphan));
       return;
@@ -236,17 +215,16 @@ void sweep(EngineState& engine) noexcept {
     orphans = !engine.orphans.empty();
   }
   release_all(dead);
-  if (orphans)
-    close_orphans(engine);
+  if (orphans) close_orphans(engine);
 }
 
 void retire(EngineState& engine, Removal& removal) noexcept {
-  std::sort(removal.modules.begin(), removal.modules.end(), [](const auto& a, const auto& b) { return a->sequence < b->sequence; });
+  std::sort(removal.modules.begin(), removal.modules.end(),
+            [](const auto& a, const auto& b) { return a->sequence < b->sequence; });
   finalize_all(removal.modules);
   {
     std::lock_guard lock(engine.commit_mutex);
-    for (const std::shared_ptr<ModuleState>& module : removal.modules)
-      module->finalizing = false;
+    for (const std::shared_ptr<ModuleState>& module : removal.modules) module->finalizing = false;
   }
   sweep(engine);
 }
@@ -255,8 +233,7 @@ Result<void> remove_modules(EngineState& engine, Modules modules) {
   Removal removal(modules);
   {
     std::lock_guard lock(engine.commit_mutex);
-    if (Result<void> removable = check_removable(engine, modules); !removable)
-      return removable;
+    if (Result<void> removable = check_removable(engine, modules); !removable) return removable;
     std::unique_lock tables(engine.tables);
     unpublish(engine, removal);
   }

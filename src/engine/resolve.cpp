@@ -1,5 +1,6 @@
-// Names are resolved: in the change itself, in the library, then in the library's sources in order, in rounds, because archive
-// members bring names of their own. Each source is asked for everything that is still open at once, with no lock held.
+// Names are resolved: in the change itself, in the library, then in the library's sources in order, in rounds, because
+// archive members bring names of their own. Each source is asked for everything that is still open at once, with no lock
+// held.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "engine/change_state.h"
 #include "engine/host.h"
@@ -25,8 +26,7 @@ void resolve_to_host(ChangeState& change, Name& name, const HostSymbol& host) {
   // Code that is not PIC names functions of the host by stubs, which must not stand for data. Finding out is slow.
   if (change.engine->options.low_2gib && host.thunk == 0 && !host.tls && is_host_data(host.address))
     name.flags |= flag::data;
-  if (!host.tls)
-    return;
+  if (!host.tls) return;
   name.flags |= flag::tls | (host.tls_static ? flag::static_tls : 0);
   name.extra = std::uint32_t(change.extras.size());
   NameExtra& extra = change.extras.emplace_back();
@@ -42,7 +42,8 @@ void resolve_to_record(ChangeState& change, Name& name, SymbolRecord* record) {
   change.has_forwards |= name.forward_record;
   name.address = record->address;
   name.kind = TargetKind::fixed;
-  name.flags = std::uint8_t((name.flags & ~(flag::host | flag::tls)) | ((record->flags & symbol_flag::function) != 0 ? flag::function : 0) |
+  name.flags = std::uint8_t((name.flags & ~(flag::host | flag::tls)) |
+                            ((record->flags & symbol_flag::function) != 0 ? flag::function : 0) |
                             ((record->flags & symbol_flag::data) != 0 ? flag::data : 0));
   if (record->slot != 0 && ((record->flags & (symbol_flag::rebindable | symbol_flag::forward)) != 0)) {
     name.kind = TargetKind::slot;
@@ -50,8 +51,7 @@ void resolve_to_record(ChangeState& change, Name& name, SymbolRecord* record) {
   } else if (record->module == nullptr) {
     name.flags |= flag::host;
   }
-  if (record->module == nullptr)
-    return;
+  if (record->module == nullptr) return;
   if ((record->flags & symbol_flag::tls) != 0) {
     name.flags |= flag::tls;
     name.extra = std::uint32_t(change.extras.size());
@@ -70,8 +70,7 @@ Result<void> look_in_libraries(ChangeState& change, std::uint32_t from) {
   for (std::uint32_t i = from; i < names.size(); ++i) {
     Name& name = names[i];
     SymbolRecord* record = change.libraries[name.library]->symbols.find(name.view(), name.hash);
-    if (record != nullptr && !leaves(change, *record))
-      resolve_to_record(change, name, record);
+    if (record != nullptr && !leaves(change, *record)) resolve_to_record(change, name, record);
   }
   return {};
 }
@@ -82,18 +81,17 @@ void collect_pending(ChangeState& change) {
   NameTable& names = *change.names;
   change.pending.clear();
   for (std::uint32_t i = 0; i < names.size(); ++i)
-    if (open(names[i]))
-      change.pending.push_back(i);
+    if (open(names[i])) change.pending.push_back(i);
 }
 
 bool is_own_symbol(std::string_view name) {
-  return name == "__dso_handle" || name == "_GLOBAL_OFFSET_TABLE_" || name == "_TLS_MODULE_BASE_" || name.starts_with("__start_") || name.starts_with("__stop_");
+  return name == "__dso_handle" || name == "_GLOBAL_OFFSET_TABLE_" || name == "_TLS_MODULE_BASE_" ||
+         name.starts_with("__start_") || name.starts_with("__stop_");
 }
 
 Result<bool> add_member(ChangeState& change, const Archive& archive, std::size_t member, std::uint32_t library) {
   Result<Object> object = archive.member(member);
-  if (!object)
-    return std::move(object).error();
+  if (!object) return std::move(object).error();
   change.modules.push_back(std::make_unique<link::Module>(std::move(*object)));
   change.modules.back()->name = change.modules.back()->object.name();
   change.drafts.emplace_back().library = library;
@@ -104,23 +102,19 @@ Result<bool> add_member(ChangeState& change, const Archive& archive, std::size_t
 }
 
 // Each member once: what it defines is in the change from then on.
-Result<bool> ask_archive(ChangeState& change, const Archive& archive, std::span<const std::uint32_t> wanted, std::uint32_t library) {
+Result<bool> ask_archive(ChangeState& change, const Archive& archive, std::span<const std::uint32_t> wanted,
+                         std::uint32_t library) {
   bool grown = false;
   for (std::uint32_t id : wanted) {
     const Name& name = (*change.names)[id];
-    if (!open(name) || !name.needed)
-      continue;
+    if (!open(name) || !name.needed) continue;
     std::optional<std::size_t> member = archive.find(name.view());
-    if (!member)
-      continue;
+    if (!member) continue;
     // An archive's index may name members that do not define what it says: each is taken once.
-    if (!change.members.emplace(&archive.name(), *member, library).second)
-      continue;
+    if (!change.members.emplace(&archive.name(), *member, library).second) continue;
     std::uint32_t names_before = change.names->size();
-    if (Result<bool> added = add_member(change, archive, *member, library); !added)
-      return added;
-    if (Result<void> looked = look_in_libraries(change, names_before); !looked)
-      return std::move(looked).error();
+    if (Result<bool> added = add_member(change, archive, *member, library); !added) return added;
+    if (Result<void> looked = look_in_libraries(change, names_before); !looked) return std::move(looked).error();
     grown = true;
   }
   return grown;
@@ -145,20 +139,17 @@ Result<bool> ask_process(ChangeState& change, void* handle, std::span<const std:
   std::vector<std::uint32_t> left;
   for (std::uint32_t id : wanted) {
     Name& name = (*change.names)[id];
-    if (!open(name))
-      continue;
+    if (!open(name)) continue;
     std::optional<HostSymbol> host;
-    if (handle == RTLD_DEFAULT)
-      host = special_symbol(name.view());
+    if (handle == RTLD_DEFAULT) host = special_symbol(name.view());
     if (!host) {
       std::string text(name.view()); // an edit's or object's text ends in a NUL only by the object's table
       host = host_symbol(handle, text.c_str(), (name.flags & flag::tls) != 0);
     }
-    if (!host && handle == RTLD_DEFAULT)
-      host = compiler_helper(name.view());
+    if (!host && handle == RTLD_DEFAULT) host = compiler_helper(name.view());
     if (host && host->failure != 0)
-      return Error{ErrorCode::system, "looking at the thread-local symbol '" + std::string(name.view()) + "' from a second thread: " +
-                                          std::generic_category().message(host->failure)};
+      return Error{ErrorCode::system, "looking at the thread-local symbol '" + std::string(name.view()) +
+                                          "' from a second thread: " + std::generic_category().message(host->failure)};
     if (host)
       resolve_to_host(change, name, *host);
     else if (handle == RTLD_DEFAULT && name.needed && name.view().starts_with("__") && !is_own_symbol(name.view()))
@@ -173,13 +164,13 @@ Result<bool> ask_resolver(ChangeState& change, Resolver& resolver, std::span<con
   std::vector<std::uint32_t> ids;
   for (std::uint32_t id : wanted) {
     const Name& name = (*change.names)[id];
-    if (!open(name) || name.view() == "__dso_handle" || name.view() == "_GLOBAL_OFFSET_TABLE_" || name.view() == "_TLS_MODULE_BASE_")
+    if (!open(name) || name.view() == "__dso_handle" || name.view() == "_GLOBAL_OFFSET_TABLE_" ||
+        name.view() == "_TLS_MODULE_BASE_")
       continue;
     needed.push_back({name.view(), !name.needed, name.called});
     ids.push_back(id);
   }
-  if (needed.empty())
-    return false;
+  if (needed.empty()) return false;
   std::vector<Answer> answers(needed.size());
   if (Result<void> resolved = resolver.resolve(needed, answers); !resolved) {
     Error error = std::move(resolved).error();
@@ -188,8 +179,7 @@ Result<bool> ask_resolver(ChangeState& change, Resolver& resolver, std::span<con
   }
   for (std::size_t i = 0; i < ids.size(); ++i) {
     Name& name = (*change.names)[ids[i]];
-    if (answers[i].kind == Answer::Kind::absent)
-      continue;
+    if (answers[i].kind == Answer::Kind::absent) continue;
     if (answers[i].kind == Answer::Kind::weak_null) {
       name.kind = TargetKind::null;
       continue;
@@ -208,8 +198,7 @@ Result<bool> ask_library(ChangeState& change, LibraryState& library, std::span<c
   std::shared_lock lock(change.engine->tables);
   for (std::uint32_t id : wanted) {
     Name& name = (*change.names)[id];
-    if (!open(name))
-      continue;
+    if (!open(name)) continue;
     SymbolRecord* record = library.symbols.find(name.view(), name.hash);
     if (record != nullptr && (record->flags & (symbol_flag::hidden | symbol_flag::forward)) == 0)
       resolve_to_record(change, name, record);
@@ -217,7 +206,8 @@ Result<bool> ask_library(ChangeState& change, LibraryState& library, std::span<c
   return false;
 }
 
-Result<bool> ask(ChangeState& change, const Source::State& source, std::span<const std::uint32_t> wanted, std::uint32_t library) {
+Result<bool> ask(ChangeState& change, const Source::State& source, std::span<const std::uint32_t> wanted,
+                 std::uint32_t library) {
   switch (source.kind) {
   case Source::State::Kind::process: return ask_process(change, RTLD_DEFAULT, wanted, library);
   case Source::State::Kind::shared: return ask_process(change, source.handle, wanted, library);
@@ -237,15 +227,12 @@ Result<bool> ask_sources(ChangeState& change, std::uint32_t library) {
   }
   std::vector<std::uint32_t> wanted;
   for (std::uint32_t id : change.pending)
-    if ((*change.names)[id].library == library)
-      wanted.push_back(id);
+    if ((*change.names)[id].library == library) wanted.push_back(id);
   bool grown = false;
   for (const Source& source : *sources) {
-    if (wanted.empty())
-      break;
+    if (wanted.empty()) break;
     Result<bool> asked = ask(change, source.state(), wanted, library);
-    if (!asked)
-      return asked;
+    if (!asked) return asked;
     grown |= *asked;
   }
   return grown;
@@ -258,18 +245,18 @@ bool searches_process(ChangeState& change, std::uint32_t library) {
                      [](const Source& source) { return source.state().kind == Source::State::Kind::process; });
 }
 
-// A definition of this change meets one that is there already: a published one stays, the host's prevails over GNU_UNIQUE ones.
+// A definition of this change meets one that is there already: a published one stays, the host's prevails over GNU_UNIQUE
+// ones.
 Result<void> settle_definitions(ChangeState& change) {
   NameTable& names = *change.names;
   for (std::uint32_t i = 0; i < names.size(); ++i) {
     Name& name = names[i];
-    if (name.module == link::none)
-      continue;
+    if (name.module == link::none) continue;
     if (name.record != nullptr && !name.forward_record) {
       if (name.strength == Strength::strong)
-        return Error{ErrorCode::duplicate, "'" + std::string(name.view()) + "' of " + change.modules[name.module]->name +
-                                               " is defined already" +
-                                               (name.record->module != nullptr ? ", by " + name.record->module->name : std::string())};
+        return Error{ErrorCode::duplicate,
+                     "'" + std::string(name.view()) + "' of " + change.modules[name.module]->name + " is defined already" +
+                         (name.record->module != nullptr ? ", by " + name.record->module->name : std::string())};
       name.module = link::none; // weak, common, unique: what is published stays
     } else if (name.strength == Strength::unique && searches_process(change, name.library)) {
       if (std::optional<HostSymbol> host = host_symbol(RTLD_DEFAULT, std::string(name.view()).c_str(), false)) {
@@ -286,15 +273,13 @@ Result<void> settle_definitions(ChangeState& change) {
 Result<void> resolve_names(ChangeState& change) {
   std::uint32_t looked = 0;
   for (bool more = true; more;) {
-    if (Result<void> done = look_in_libraries(change, looked); !done)
-      return done;
+    if (Result<void> done = look_in_libraries(change, looked); !done) return done;
     looked = change.names->size();
     collect_pending(change);
     more = false;
     for (std::uint32_t library = 0; library < change.libraries.size() && !change.pending.empty(); ++library) {
       Result<bool> grown = ask_sources(change, library);
-      if (!grown)
-        return std::move(grown).error();
+      if (!grown) return std::move(grown).error();
       more |= *grown;
     }
   }

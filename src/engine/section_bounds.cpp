@@ -1,7 +1,7 @@
-// __start_X and __stop_X, for names of sections that are C identifiers: the beginning and the end of all sections called X, as an
-// ordinary linker has them, which puts the sections X of all objects together. Here a change's modules of one library are what it
-// would link into one program. Their sections X lie next to each other in the memory of the first module that has one, so that
-// these modules, and those that refer to the bounds, need each other: they can be removed only together.
+// __start_X and __stop_X, for names of sections that are C identifiers: the beginning and the end of all sections called X,
+// as an ordinary linker has them, which puts the sections X of all objects together. Here a change's modules of one library
+// are what it would link into one program. Their sections X lie next to each other in the memory of the first module that
+// has one, so that these modules, and those that refer to the bounds, need each other: they can be removed only together.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "base/printable.h"
 #include "engine/change_state.h"
@@ -21,12 +21,13 @@ constexpr std::string_view start_prefix = "__start_", stop_prefix = "__stop_";
 
 // The section that a name bounds; empty: none.
 std::string_view bounded_section(std::string_view name) {
-  if (name.starts_with(start_prefix))
-    return name.substr(start_prefix.size());
+  if (name.starts_with(start_prefix)) return name.substr(start_prefix.size());
   return name.starts_with(stop_prefix) ? name.substr(stop_prefix.size()) : std::string_view();
 }
 
-bool is_open(const Name& name) { return name.module == link::none && name.kind == link::TargetKind::missing && name.mentioned; }
+bool is_open(const Name& name) {
+  return name.module == link::none && name.kind == link::TargetKind::missing && name.mentioned;
+}
 
 // By library and name.
 using Runs = std::map<std::pair<std::uint32_t, std::string_view>, std::vector<link::NamedRun::Part>>;
@@ -45,17 +46,14 @@ Runs wanted_runs(const ChangeState& change, std::vector<std::uint32_t>& names) {
 
 void list_sections(const ChangeState& change, Runs& runs) {
   std::unordered_set<std::string_view> wanted; // nearly no section is: one look tells
-  for (const auto& [key, parts] : runs)
-    wanted.insert(key.second);
+  for (const auto& [key, parts] : runs) wanted.insert(key.second);
   for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
     const link::Module& module = *change.modules[m];
     for (std::uint32_t i : module.kept) {
-      if (!wanted.contains(module.sections()[i].name))
-        continue;
+      if (!wanted.contains(module.sections()[i].name)) continue;
       auto run = runs.find({change.drafts[m].library, module.sections()[i].name});
       const link::SectionPlace& place = module.places[i];
-      if (run != runs.end())
-        run->second.push_back({m, i, place.size, 0, place.alignment});
+      if (run != runs.end()) run->second.push_back({m, i, place.size, 0, place.alignment});
     }
   }
 }
@@ -68,10 +66,10 @@ Result<void> check_kinds(const ChangeState& change, std::string_view name, std::
     SectionKind kind = module.sections()[part.section].kind;
     bool tls = kind == SectionKind::tls_data || kind == SectionKind::tls_zero;
     if (tls || module.places[part.section].run != change.modules[first.module]->places[first.section].run)
-      return Error{ErrorCode::unsupported, "sections [" + std::to_string(first.section) + "] of " + module_context(change, first.module) +
-                                               " and [" + std::to_string(part.section) + "] of " + module_context(change, part.module) +
-                                               ", " + base::printable(name) +
-                                               ", which __start_ and __stop_ symbols bound, are not of one kind of memory"};
+      return Error{ErrorCode::unsupported,
+                   "sections [" + std::to_string(first.section) + "] of " + module_context(change, first.module) + " and [" +
+                       std::to_string(part.section) + "] of " + module_context(change, part.module) + ", " +
+                       base::printable(name) + ", which __start_ and __stop_ symbols bound, are not of one kind of memory"};
   }
   return {};
 }
@@ -81,23 +79,19 @@ Result<void> check_kinds(const ChangeState& change, std::string_view name, std::
 Result<void> gather_named_sections(ChangeState& change) {
   std::vector<std::uint32_t> names;
   Runs runs = wanted_runs(change, names);
-  if (runs.empty())
-    return {};
+  if (runs.empty()) return {};
   list_sections(change, runs);
   std::vector<Runs::value_type*> found;
   for (Runs::value_type& run : runs)
-    if (!run.second.empty())
-      found.push_back(&run);
+    if (!run.second.empty()) found.push_back(&run);
   std::sort(found.begin(), found.end(), [](const Runs::value_type* a, const Runs::value_type* b) {
     return std::pair(a->second[0].module, a->second[0].section) < std::pair(b->second[0].module, b->second[0].section);
   });
   std::map<std::pair<std::uint32_t, std::string_view>, link::SectionBound> bounds;
   for (Runs::value_type* run : found) {
     auto& [key, parts] = *run;
-    if (Result<void> together = check_kinds(change, key.second, parts); !together)
-      return together;
-    for (const link::NamedRun::Part& part : parts)
-      change.modules[part.module]->places[part.section].follows = true;
+    if (Result<void> together = check_kinds(change, key.second, parts); !together) return together;
+    for (const link::NamedRun::Part& part : parts) change.modules[part.module]->places[part.section].follows = true;
     link::Module& host = *change.modules[parts.front().module];
     link::SectionPlace& first = host.places[parts.front().section];
     first.follows = false;
@@ -108,8 +102,7 @@ Result<void> gather_named_sections(ChangeState& change) {
   for (std::uint32_t id : names) {
     const Name& name = (*change.names)[id];
     auto bound = bounds.find({name.library, bounded_section(name.view())});
-    if (bound == bounds.end())
-      continue;
+    if (bound == bounds.end()) continue;
     link::SectionBound edge = bound->second;
     edge.stop = name.view().starts_with(stop_prefix);
     change.section_bounds.emplace_back(id, edge); // in the order of names
@@ -125,8 +118,7 @@ public:
   explicit Ties(ChangeState& change) : change_(change) {}
 
   void add(std::uint32_t from, std::uint32_t to, std::string_view section) {
-    if (from == to || !tied_.emplace(from, to).second)
-      return;
+    if (from == to || !tied_.emplace(from, to).second) return;
     ModuleState& user = *change_.drafts[from].state;
     std::size_t size = start_prefix.size() + section.size();
     auto text = std::make_unique<char[]>(size + 1);
@@ -144,8 +136,7 @@ private:
 } // namespace
 
 void tie_named_sections(ChangeState& change) {
-  if (change.section_bounds.empty())
-    return;
+  if (change.section_bounds.empty()) return;
   Ties ties(change);
   for (std::uint32_t host = 0; host < change.modules.size(); ++host)
     for (const link::NamedRun& run : change.modules[host]->named_runs) {

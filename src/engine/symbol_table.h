@@ -1,8 +1,8 @@
-// A library's symbols by name: open addressing over tagged pointers to records, which hold their names inline. A look-up costs
-// two dependent cache misses, one for the cell and one for the record.
+// A library's symbols by name: open addressing over tagged pointers to records, which hold their names inline. A look-up
+// costs two dependent cache misses, one for the cell and one for the record.
 //
-// Owner: LibraryState. Lock: EngineState::tables, shared for find, exclusive for everything else. Records belong to the module
-// (or library) that made them; the table only points.
+// Owner: LibraryState. Lock: EngineState::tables, shared for find, exclusive for everything else. Records belong to the
+// module (or library) that made them; the table only points.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
@@ -18,17 +18,18 @@ namespace tenon::engine {
 struct ModuleState;
 
 namespace symbol_flag {
-inline constexpr std::uint16_t hidden = 1, weak = 2, function = 4, tls = 8, data = 16, rebindable = 32, forward = 64, group = 128, erased = 256;
+inline constexpr std::uint16_t hidden = 1, weak = 2, function = 4, tls = 8, data = 16, rebindable = 32, forward = 64,
+                               group = 128, erased = 256;
 }
 
 // A published symbol, or a COMDAT group by its signature. Variable length: the name follows.
 struct SymbolRecord {
   std::uint64_t hash = 0;
-  std::uint64_t address = 0;       // offset in the TLS block for thread-local ones
-  ModuleState* module = nullptr;   // null: an absolute one
-  SymbolRecord* group = nullptr;   // the COMDAT group that the symbol belongs to
-  std::uint64_t slot = 0;          // address of its slot, or 0
-  std::uint32_t users = 0;         // groups: modules that carry or use it, removed ones not counted
+  std::uint64_t address = 0;     // offset in the TLS block for thread-local ones
+  ModuleState* module = nullptr; // null: an absolute one
+  SymbolRecord* group = nullptr; // the COMDAT group that the symbol belongs to
+  std::uint64_t slot = 0;        // address of its slot, or 0
+  std::uint32_t users = 0;       // groups: modules that carry or use it, removed ones not counted
   std::uint32_t name_size = 0;
   std::uint16_t flags = 0;
   std::uint16_t size_high = 0;
@@ -42,8 +43,12 @@ struct SymbolRecord {
   }
   std::string_view name() const noexcept { return {reinterpret_cast<const char*>(this + 1), name_size}; }
   // Of a forward symbol's record only, behind its name: what its slot leads to while nothing defines it.
-  std::uint64_t& trap() noexcept { return *reinterpret_cast<std::uint64_t*>(reinterpret_cast<std::byte*>(this) + bytes(name_size)); }
-  static std::size_t bytes(std::size_t name_size) noexcept { return (sizeof(SymbolRecord) + name_size + 1 + 7) & ~std::size_t(7); }
+  std::uint64_t& trap() noexcept {
+    return *reinterpret_cast<std::uint64_t*>(reinterpret_cast<std::byte*>(this) + bytes(name_size));
+  }
+  static std::size_t bytes(std::size_t name_size) noexcept {
+    return (sizeof(SymbolRecord) + name_size + 1 + 7) & ~std::size_t(7);
+  }
   static SymbolRecord* make(std::byte* at, std::string_view name, std::uint64_t hash) noexcept {
     auto* record = new (at) SymbolRecord;
     record->hash = hash;
@@ -60,17 +65,14 @@ std::uint64_t hash_name(std::string_view name) noexcept;
 class SymbolTable {
 public:
   SymbolRecord* find(std::string_view name, std::uint64_t hash) const noexcept {
-    if (cells_.empty())
-      return nullptr;
+    if (cells_.empty()) return nullptr;
     std::size_t mask = cells_.size() - 1;
     for (std::size_t at = hash & mask;; at = (at + 1) & mask) {
       std::uint64_t cell = cells_[at];
-      if (cell == empty)
-        return nullptr;
+      if (cell == empty) return nullptr;
       if (cell != erased && cell >> tag_shift == tag(hash)) {
         SymbolRecord* record = pointer(cell);
-        if (record->hash == hash && record->name() == name)
-          return record;
+        if (record->hash == hash && record->name() == name) return record;
       }
     }
   }
@@ -85,8 +87,7 @@ public:
 
   template <class Visit> void for_each(Visit&& visit) const {
     for (std::uint64_t cell : cells_)
-      if (cell != empty && cell != erased)
-        visit(*pointer(cell));
+      if (cell != empty && cell != erased) visit(*pointer(cell));
   }
 
 private:

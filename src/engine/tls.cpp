@@ -42,11 +42,11 @@ namespace {
 
 struct Registry {
   std::mutex mutex;
-  std::vector<TlsImage> images;         // by index; size 0 is free
-  std::vector<std::uint32_t> free;      // indices
-  std::vector<ThreadBlocks*> threads;   // those that have blocks
+  std::vector<TlsImage> images;       // by index; size 0 is free
+  std::vector<std::uint32_t> free;    // indices
+  std::vector<ThreadBlocks*> threads; // those that have blocks
   pthread_key_t at_thread_end{};
-  bool ready = false;                   // the key is there
+  bool ready = false; // the key is there
 };
 
 Registry& registry() {
@@ -61,8 +61,7 @@ void forget_thread(void* pointer) noexcept {
   Registry& all = registry();
   std::lock_guard lock(all.mutex);
   std::erase(all.threads, blocks);
-  for (std::uint64_t i = 0; i < blocks->count; ++i)
-    std::free(blocks->blocks[i]);
+  for (std::uint64_t i = 0; i < blocks->count; ++i) std::free(blocks->blocks[i]);
   std::free(blocks->blocks);
   *blocks = {};
 }
@@ -89,8 +88,7 @@ void forget_thread(void* pointer) noexcept {
   std::uint64_t alignment = std::max<std::uint64_t>(image.alignment, 16);
   auto* block = static_cast<std::byte*>(std::aligned_alloc(alignment, base::align_up(image.size, alignment)));
   TENON_CHECK(block != nullptr, "out of memory for thread-local variables");
-  if (image.content_size != 0)
-    std::memcpy(block, image.content, image.content_size);
+  if (image.content_size != 0) std::memcpy(block, image.content, image.content_size);
   std::memset(block + image.content_size, 0, image.size - image.content_size);
   mine.blocks[i] = block;
   return block + index->offset;
@@ -99,8 +97,7 @@ void forget_thread(void* pointer) noexcept {
 } // namespace
 
 extern "C" void* tenon_tls_get_addr(link::TlsIndex* index) noexcept {
-  if ((index->module & own_bit) == 0)
-    return index->module == 0 ? nullptr : __tls_get_addr(index);
+  if ((index->module & own_bit) == 0) return index->module == 0 ? nullptr : __tls_get_addr(index);
   const ThreadBlocks& mine = tenon_tls_blocks;
   std::uint64_t i = std::uint32_t(index->module);
   if (i < mine.count && mine.blocks[i] != nullptr) [[likely]]
@@ -111,11 +108,9 @@ extern "C" void* tenon_tls_get_addr(link::TlsIndex* index) noexcept {
 Result<void> ready_tls() {
   Registry& all = registry();
   std::lock_guard lock(all.mutex);
-  if (all.ready)
-    return {};
+  if (all.ready) return {};
   int reason = base::fault::injected() ? errno : pthread_key_create(&all.at_thread_end, forget_thread);
-  if (reason != 0)
-    return Error{ErrorCode::system, "pthread_key_create: " + std::generic_category().message(reason)};
+  if (reason != 0) return Error{ErrorCode::system, "pthread_key_create: " + std::generic_category().message(reason)};
   all.ready = true;
   return {};
 }
@@ -139,14 +134,12 @@ TlsKey::TlsKey(const TlsImage& image) {
 }
 
 TlsKey::~TlsKey() {
-  if (value_ == 0)
-    return;
+  if (value_ == 0) return;
   Registry& all = registry();
   std::lock_guard lock(all.mutex);
   std::uint32_t index = std::uint32_t(value_);
   for (ThreadBlocks* thread : all.threads) {
-    if (index >= thread->count)
-      continue;
+    if (index >= thread->count) continue;
     std::free(thread->blocks[index]);
     thread->blocks[index] = nullptr;
   }
@@ -174,10 +167,8 @@ void unlock_tls() noexcept { registry().mutex.unlock(); }
 void forget_other_threads_tls() noexcept {
   // Their ThreadBlocks lie on stacks that the C library hands to new threads.
   std::erase_if(registry().threads, [](ThreadBlocks* thread) {
-    if (thread == &tenon_tls_blocks)
-      return false;
-    for (std::uint64_t i = 0; i < thread->count; ++i)
-      std::free(thread->blocks[i]);
+    if (thread == &tenon_tls_blocks) return false;
+    for (std::uint64_t i = 0; i < thread->count; ++i) std::free(thread->blocks[i]);
     std::free(thread->blocks);
     *thread = {};
     return true;

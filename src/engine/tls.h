@@ -1,8 +1,8 @@
 // Thread-local storage of modules: one block for each thread and module, made when a thread first touches it.
 //
 // The C library knows nothing of these blocks. Code reaches them through general-dynamic, local-dynamic and descriptor
-// sequences, which the linker binds to the two entry points here instead of to __tls_get_addr. A TlsIndex whose module number
-// has its top bit set is ours; others are the C library's and are handed to it (variables of the host).
+// sequences, which the linker binds to the two entry points here instead of to __tls_get_addr. A TlsIndex whose module
+// number has its top bit set is ours; others are the C library's and are handed to it (variables of the host).
 //
 // Owner: process-wide registry of threads and keys, in tls.cpp, under one mutex that only the slow path takes.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception

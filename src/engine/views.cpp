@@ -21,8 +21,7 @@ std::vector<PlacedSymbol> placed_symbols(const ChangeState& change) {
           (target.kind != link::TargetKind::section && !absolute) || symbol.name().empty())
         continue;
       std::uint32_t section = absolute ? section_absolute : target.where;
-      if (!absolute && section < module.places.size() && !module.places[section].kept)
-        continue;
+      if (!absolute && section < module.places.size() && !module.places[section].kept) continue;
       symbols.push_back({symbol.name(), {target.address}, symbol.size, {m}, section, symbol.binding, symbol.type});
     }
   }
@@ -43,8 +42,7 @@ std::vector<LinkerEntry> linker_entries(const ChangeState& change) {
         name = module.sections()[symbol.section].name;
       Addr to{target.kind == link::TargetKind::slot || entry.slot != link::none ? 0 : target.address};
       auto add = [&](LinkerEntry::Kind kind, std::uint64_t base, std::uint32_t offset) {
-        if (offset != link::none)
-          entries.push_back({kind, name, {m}, {base + offset}, to});
+        if (offset != link::none) entries.push_back({kind, name, {m}, {base + offset}, to});
       };
       add(LinkerEntry::Kind::got, got, entry.got);
       add(LinkerEntry::Kind::got, got, entry.address_cell);
@@ -64,13 +62,10 @@ Result<std::vector<BlockRequest>> client_requests(const ChangeState& change, Gra
   for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
     link::Module copy = *change.modules[m];
     Result<void> done = link::survey(copy, link::Reach{});
-    if (done)
-      done = link::lay_out(copy);
-    if (!done)
-      return std::move(done).error().within(module_context(change, m));
+    if (done) done = link::lay_out(copy);
+    if (!done) return std::move(done).error().within(module_context(change, m));
     Result<std::vector<BlockRequest>> blocks = link::client_blocks(copy, {m}, granularity);
-    if (!blocks)
-      return std::move(blocks).error().within(module_context(change, m));
+    if (!blocks) return std::move(blocks).error().within(module_context(change, m));
     std::move(blocks->begin(), blocks->end(), std::back_inserter(requests));
   }
   return requests;
@@ -85,18 +80,19 @@ Result<std::unique_ptr<ChangeState>> edit(const ChangeState& change, std::vector
   edited->edited_modules = change.edited_modules;
   for (Edit& edit : edits) {
     if (edit.module.index >= change.modules.size())
-      return Error{ErrorCode::invalid_argument, "an edit of '" + edit.symbol + "' names a module that the change does not have"};
+      return Error{ErrorCode::invalid_argument,
+                   "an edit of '" + edit.symbol + "' names a module that the change does not have"};
     edited->edited_modules.push_back(change.modules[edit.module.index]->name);
     edited->edits.push_back(std::move(edit));
   }
-  if (Result<void> drafted = draft(*edited); !drafted)
-    return std::move(drafted).error();
+  if (Result<void> drafted = draft(*edited); !drafted) return std::move(drafted).error();
   return edited;
 }
 
 Result<void> copy_out(const ChangeState& change, std::span<const std::span<std::byte>> buffers) {
   if (change.mode == PlaceMode::engine)
-    return Error{ErrorCode::invalid_argument, "copy_out() is for changes that were placed in the client's memory or at its addresses"};
+    return Error{ErrorCode::invalid_argument,
+                 "copy_out() is for changes that were placed in the client's memory or at its addresses"};
   if (buffers.size() != change.requests.size())
     return Error{ErrorCode::invalid_argument, "copy_out() got " + std::to_string(buffers.size()) + " buffers for " +
                                                   std::to_string(change.requests.size()) + " blocks"};

@@ -18,8 +18,9 @@ SectionKind kind_of(const Module& module, std::uint32_t section) {
 }
 
 std::string_view name_of(const Module& module, std::uint32_t section) {
-  return section < module.object_sections() ? module.sections()[section].name
-                                            : std::string_view(synthetic_name(Synthetic(section - module.object_sections())));
+  return section < module.object_sections()
+             ? module.sections()[section].name
+             : std::string_view(synthetic_name(Synthetic(section - module.object_sections())));
 }
 
 bool is_tls(SectionKind kind) { return kind == SectionKind::tls_data || kind == SectionKind::tls_zero; }
@@ -36,9 +37,9 @@ Access access_of(const Module& module, std::uint32_t section) {
 
 // ".text.f" goes with ".text", as an ordinary linker puts them together; names of their own stay on their own.
 std::string_view output_name(std::string_view name) {
-  for (std::string_view stem : {".text", ".data.rel.ro", ".rodata", ".data", ".bss", ".gcc_except_table", ".init_array", ".fini_array"})
-    if (name == stem || (name.starts_with(stem) && name[stem.size()] == '.'))
-      return stem;
+  for (std::string_view stem :
+       {".text", ".data.rel.ro", ".rodata", ".data", ".bss", ".gcc_except_table", ".init_array", ".fini_array"})
+    if (name == stem || (name.starts_with(stem) && name[stem.size()] == '.')) return stem;
   return name;
 }
 
@@ -51,14 +52,14 @@ struct Key {
 };
 
 struct KeyHash {
-  std::size_t operator()(const Key& key) const noexcept { return std::hash<std::string_view>()(key.name) + key.section * std::size_t(0x9E3779B97F4A7C15); }
+  std::size_t operator()(const Key& key) const noexcept {
+    return std::hash<std::string_view>()(key.name) + key.section * std::size_t(0x9E3779B97F4A7C15);
+  }
 };
 
 Key key_of(const Module& module, std::uint32_t section, Granularity granularity) {
-  if (granularity == Granularity::whole || is_tls(kind_of(module, section)))
-    return {};
-  if (granularity == Granularity::section)
-    return {output_name(name_of(module, section)), none};
+  if (granularity == Granularity::whole || is_tls(kind_of(module, section))) return {};
+  if (granularity == Granularity::section) return {output_name(name_of(module, section)), none};
   return {{}, section};
 }
 
@@ -84,8 +85,7 @@ public:
     }
     block.access = block.access | access_of(module_, section);
     block.parts.push_back({{id_, section}, offset});
-    if (place.leads)
-      add_followers(block, section);
+    if (place.leads) add_followers(block, section);
   }
 
   // No client is asked for nothing: empty sections stand at the beginning of another block of their kind.
@@ -98,13 +98,11 @@ public:
         first_of.try_emplace(block.access, &block);
       }
     for (BlockRequest& empty : blocks_) {
-      if (empty.size != 0 || first == nullptr)
-        continue;
+      if (empty.size != 0 || first == nullptr) continue;
       auto like = first_of.find(empty.access);
       BlockRequest* host = like != first_of.end() ? like->second : first;
       host->alignment = std::max(host->alignment, empty.alignment);
-      for (const BlockRequest::Part& part : empty.parts)
-        host->parts.push_back({part.section, 0});
+      for (const BlockRequest::Part& part : empty.parts) host->parts.push_back({part.section, 0});
     }
     std::erase_if(blocks_, [](const BlockRequest& block) { return block.size == 0; });
     return std::move(blocks_);
@@ -125,13 +123,11 @@ private:
 
   BlockRequest& block_for(const Key& key, std::uint32_t section) {
     auto [found, added] = index_.try_emplace(key, blocks_.size());
-    if (!added)
-      return blocks_[found->second];
+    if (!added) return blocks_[found->second];
     BlockRequest& block = blocks_.emplace_back();
     block.module = id_;
     block.name = module_.name;
-    if (granularity_ != Granularity::whole)
-      block.name += ":" + std::string(name_of(module_, section));
+    if (granularity_ != Granularity::whole) block.name += ":" + std::string(name_of(module_, section));
     return block;
   }
 
@@ -139,8 +135,7 @@ private:
   std::uint64_t tls_base(BlockRequest& block) {
     if (!tls_base_) {
       tls_base_ = base::align_up(block.size, module_.tls_alignment);
-      if (module_.tls_image_size != 0)
-        block.size = *tls_base_ + module_.tls_image_size;
+      if (module_.tls_image_size != 0) block.size = *tls_base_ + module_.tls_image_size;
     }
     return *tls_base_;
   }
@@ -157,12 +152,13 @@ private:
 
 Result<std::vector<BlockRequest>> client_blocks(const Module& module, ModuleId id, Granularity granularity) {
   Blocks blocks(module, id, granularity);
-  // By run, zero fill last, so that a whole object has its code, read-only and writable parts next to their like, and what has
-  // no content comes at the very end.
+  // By run, zero fill last, so that a whole object has its code, read-only and writable parts next to their like, and what
+  // has no content comes at the very end.
   for (Run run : {Run::code, Run::rodata, Run::slots, Run::data})
     for (bool zero : {false, true})
       for (std::uint32_t i = 1; i < module.places.size(); ++i)
-        if (module.places[i].kept && !module.places[i].follows && module.places[i].run == run && (module.places[i].content_size == 0) == zero)
+        if (module.places[i].kept && !module.places[i].follows && module.places[i].run == run &&
+            (module.places[i].content_size == 0) == zero)
           blocks.add(i);
   return std::move(blocks).take();
 }

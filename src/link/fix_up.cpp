@@ -21,8 +21,7 @@ void copy_sections(Module& module) {
   std::span<const Section> sections = module.sections();
   for (std::uint32_t i : module.kept) {
     const SectionPlace& place = module.places[i];
-    if (place.content_size != 0)
-      std::memcpy(place.local, sections[i].content.data(), place.content_size);
+    if (place.content_size != 0) std::memcpy(place.local, sections[i].content.data(), place.content_size);
   }
 }
 
@@ -73,13 +72,11 @@ std::int64_t tls_offset(const Module& module, std::uint32_t symbol) {
 
 void write_got(Module& module, std::span<const std::unique_ptr<Module>> modules) {
   const SectionPlace& got = module.place(Synthetic::got);
-  if (!got.kept)
-    return;
+  if (!got.kept) return;
   std::memset(got.local, 0, got.size);
   for (const Entry& entry : module.entries) {
     const Target& target = module.targets[entry.symbol];
-    if (entry.got != none)
-      put_word(got.local + entry.got, cell_content(target));
+    if (entry.got != none) put_word(got.local + entry.got, cell_content(target));
     if (entry.address_cell != none)
       put_word(got.local + entry.address_cell, module.place(Synthetic::stubs).address + entry.stub);
     if (entry.tls_pair != none) {
@@ -91,11 +88,9 @@ void write_got(Module& module, std::span<const std::unique_ptr<Module>> modules)
       put_word(got.local + entry.tls_descriptor, arch::tls_entry_points.descriptor);
       put_word(got.local + entry.tls_descriptor + 8, got.address + entry.tls_pair);
     }
-    if (entry.tls_offset != none)
-      put_word(got.local + entry.tls_offset, std::uint64_t(tls_offset(module, entry.symbol)));
+    if (entry.tls_offset != none) put_word(got.local + entry.tls_offset, std::uint64_t(tls_offset(module, entry.symbol)));
   }
-  if (module.tls_ld != none)
-    put_word(got.local + module.tls_ld, module.tls_key);
+  if (module.tls_ld != none) put_word(got.local + module.tls_ld, module.tls_key);
 }
 
 // Where the client chooses addresses, stubs and what they jump through may lie too far from each other.
@@ -107,58 +102,58 @@ Error far_stub(const Module& module, std::uint32_t symbol) {
 
 Result<void> write_stubs(Module& module) {
   const SectionPlace& stubs = module.place(Synthetic::stubs);
-  if (!stubs.kept)
-    return {};
+  if (!stubs.kept) return {};
   std::memset(stubs.local, 0xCC, stubs.size);
   const SectionPlace& got = module.place(Synthetic::got);
   const SectionPlace& slots = module.place(Synthetic::slots);
   for (const Entry& entry : module.entries) {
-    if (entry.stub == none)
-      continue;
+    if (entry.stub == none) continue;
     const Target& target = module.targets[entry.symbol];
     std::uint64_t at = stubs.address + entry.stub;
-    std::uint64_t cell = entry.slot != none ? slots.address + entry.slot
+    std::uint64_t cell = entry.slot != none                ? slots.address + entry.slot
                          : target.kind == TargetKind::slot ? target.address
                                                            : got.address + entry.got;
     bool near = target.kind == TargetKind::thunk
-                    ? arch::write_dso_stub(stubs.local + entry.stub, at, cell, module.place(Synthetic::dso_handle).address, target.thunk)
+                    ? arch::write_dso_stub(stubs.local + entry.stub, at, cell, module.place(Synthetic::dso_handle).address,
+                                           target.thunk)
                     : arch::write_stub(stubs.local + entry.stub, at, cell);
-    if (!near)
-      return far_stub(module, entry.symbol);
+    if (!near) return far_stub(module, entry.symbol);
   }
   const SectionPlace& frames = module.place(Synthetic::stub_frames);
   if (frames.kept) {
     if (!arch::write_stub_frames(frames.local, frames.address, stubs.address, module.plain_stub_size))
-      return Error{ErrorCode::out_of_range, "stubs are too far from their frame description: .tenon.stubs and .tenon.eh_frame must "
-                                            "lie within 2 GiB"};
+      return Error{ErrorCode::out_of_range,
+                   "stubs are too far from their frame description: .tenon.stubs and .tenon.eh_frame must "
+                   "lie within 2 GiB"};
     module.frames.push_back({stubs.address, frames.address + 24});
   }
   return {};
 }
 
 void sort_frames(Module& module) {
-  std::sort(module.frames.begin(), module.frames.end(), [](const FrameEntry& a, const FrameEntry& b) { return a.pc < b.pc; });
+  std::sort(module.frames.begin(), module.frames.end(),
+            [](const FrameEntry& a, const FrameEntry& b) { return a.pc < b.pc; });
 }
 
 Result<void> collect_frames(Module& module) {
   std::span<const Section> sections = module.sections();
   for (std::uint32_t i : module.kept) {
-    if (sections[i].kind != SectionKind::unwind || !module.unwinding)
-      continue;
+    if (sections[i].kind != SectionKind::unwind || !module.unwinding) continue;
     std::uint64_t base = module.places[i].address;
     Result<void> walked = for_each_frame(module, i, [&](const Relocation& start, std::uint32_t offset) {
       if (frame_is_live(module, start))
-        module.frames.push_back({module.places[module.targets[start.symbol].where].address + frame_offset(module, start), base + offset});
+        module.frames.push_back(
+            {module.places[module.targets[start.symbol].where].address + frame_offset(module, start), base + offset});
     });
-    if (!walked)
-      return std::move(walked).error().within(sections[i].name);
+    if (!walked) return std::move(walked).error().within(sections[i].name);
   }
   sort_frames(module);
   return {};
 }
 
 // Calls visit(part, its module) for each section of code that lies in this module's memory and is another's.
-template <class Visit> void for_each_foreign_code(const Module& module, std::span<const std::unique_ptr<Module>> modules, Visit&& visit) {
+template <class Visit>
+void for_each_foreign_code(const Module& module, std::span<const std::unique_ptr<Module>> modules, Visit&& visit) {
   for (const NamedRun& named : module.named_runs)
     for (const NamedRun::Part& part : named.parts)
       if (Module& owner = *modules[part.module]; &owner != &module && owner.places[part.section].run == Run::code)
@@ -174,11 +169,9 @@ Result<void> fix_debug_sections(Module& module, std::span<const std::unique_ptr<
   module.debug_bytes.resize(sections.size());
   std::uint64_t left = most_debug_bytes;
   for (std::uint32_t i = 1; i < sections.size(); ++i) {
-    if (sections[i].kind != SectionKind::debug)
-      continue;
+    if (sections[i].kind != SectionKind::debug) continue;
     Result<std::vector<std::byte>> bytes = module.object.uncompressed(i, left);
-    if (!bytes)
-      return std::move(bytes).error();
+    if (!bytes) return std::move(bytes).error();
     left -= bytes->size();
     module.debug_bytes[i] = std::move(*bytes);
     SectionPlace& place = module.places[i];
@@ -201,8 +194,7 @@ void hand_over_frames(std::span<const std::unique_ptr<Module>> modules) {
       std::copy_if(owner.frames.begin(), owner.frames.end(), std::back_inserter(module->frames), is_there);
       std::erase_if(owner.frames, is_there);
     });
-    if (module->frames.size() != own)
-      sort_frames(*module);
+    if (module->frames.size() != own) sort_frames(*module);
   }
 }
 
@@ -227,23 +219,18 @@ Result<void> fix_up(Module& module, std::span<const std::unique_ptr<Module>> mod
     put_word(dso.local + 8, options.dso_handle_content[1]);
   }
   if (const SectionPlace& slots = module.place(Synthetic::slots); slots.kept)
-    for (std::uint64_t at = 0; at < slots.size; at += 8)
-      put_word(slots.local + at, options.unresolved_slot);
+    for (std::uint64_t at = 0; at < slots.size; at += 8) put_word(slots.local + at, options.unresolved_slot);
   write_got(module, modules);
-  if (Result<void> written = write_stubs(module); !written)
-    return written;
+  if (Result<void> written = write_stubs(module); !written) return written;
 
   std::span<const Section> sections = module.sections();
   for (std::uint32_t i : module.kept) {
-    if (module.places[i].content_size == 0)
-      continue;
+    if (module.places[i].content_size == 0) continue;
     if (Result<void> done = arch::fix_section(module, i, modules, options.low_2gib); !done)
       return std::move(done).error().within(sections[i].name);
   }
-  if (Result<void> thunks = arch::write_thunks(module); !thunks)
-    return thunks;
-  if (Result<void> collected = collect_frames(module); !collected)
-    return collected;
+  if (Result<void> thunks = arch::write_thunks(module); !thunks) return thunks;
+  if (Result<void> collected = collect_frames(module); !collected) return collected;
   return module.debug_sections ? fix_debug_sections(module, modules, options.low_2gib) : Result<void>();
 }
 

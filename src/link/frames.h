@@ -10,8 +10,8 @@
 
 namespace tenon::link {
 
-// Where the function that a description begins at lies in its section. Through the symbol's own place: the address of an IFUNC is
-// that of a stub.
+// Where the function that a description begins at lies in its section. Through the symbol's own place: the address of an
+// IFUNC is that of a stub.
 inline std::uint64_t frame_offset(const Module& module, const Relocation& start) {
   return module.symbols()[start.symbol].value + std::uint64_t(start.addend);
 }
@@ -25,11 +25,13 @@ inline bool frame_is_of_code(const Module& module, const Relocation& start) {
 
 // Compilers describe functions without any code too, and those may lie at the very end of a section: nothing runs there.
 inline bool frame_is_live(const Module& module, const Relocation& start) {
-  return frame_is_of_code(module, start) && frame_offset(module, start) < module.places[module.targets[start.symbol].where].size;
+  return frame_is_of_code(module, start) &&
+         frame_offset(module, start) < module.places[module.targets[start.symbol].where].size;
 }
 
 inline bool frame_is_astray(const Module& module, const Relocation& start) {
-  return frame_is_of_code(module, start) && frame_offset(module, start) > module.places[module.targets[start.symbol].where].size;
+  return frame_is_of_code(module, start) &&
+         frame_offset(module, start) > module.places[module.targets[start.symbol].where].size;
 }
 
 // Calls visit(relocation of pc_begin, offset of the description) for each description. Descriptions without a relocation are
@@ -45,10 +47,8 @@ template <class Visit> Result<void> for_each_frame(const Module& module, std::ui
   }
   std::size_t next = 0;
   return object::walk_eh_frame(module.sections()[section].content, [&](const object::EhRecord& record) {
-    if (record.is_cie)
-      return;
-    while (next < relocations.size() && relocations[next].offset < record.pc_begin_offset)
-      ++next;
+    if (record.is_cie) return;
+    while (next < relocations.size() && relocations[next].offset < record.pc_begin_offset) ++next;
     if (next < relocations.size() && relocations[next].offset == record.pc_begin_offset)
       visit(relocations[next], record.offset);
   });

@@ -1,8 +1,9 @@
 // Which sections take part, and where each lies in its run.
 //
 // A run is a contiguous piece of one memory area: code (then stubs), read-only data (then unwind information, the TLS image,
-// the GOT), writable data (then zero fill), slots. `.data.rel.ro` goes to read-only data: the linker relocates through its own
-// view, so nothing need ever be writable to the program. TLS sections follow psABI section 3.4.6 in being one contiguous image.
+// the GOT), writable data (then zero fill), slots. `.data.rel.ro` goes to read-only data: the linker relocates through its
+// own view, so nothing need ever be writable to the program. TLS sections follow psABI section 3.4.6 in being one contiguous
+// image.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "base/align.h"
 #include "base/check.h"
@@ -52,9 +53,12 @@ private:
   RunSize& run_;
 };
 
-bool is_tls(const Section& section) { return section.kind == SectionKind::tls_data || section.kind == SectionKind::tls_zero; }
+bool is_tls(const Section& section) {
+  return section.kind == SectionKind::tls_data || section.kind == SectionKind::tls_zero;
+}
 
-void put_synthetic(Module& module, Synthetic which, std::uint64_t size, std::uint64_t content, std::uint32_t alignment, Run run) {
+void put_synthetic(Module& module, Synthetic which, std::uint64_t size, std::uint64_t content, std::uint32_t alignment,
+                   Run run) {
   SectionPlace& place = module.place(which);
   place = {};
   place.kept = size != 0;
@@ -67,7 +71,8 @@ void put_synthetic(Module& module, Synthetic which, std::uint64_t size, std::uin
 void size_synthetic(Module& module) {
   bool frames = module.plain_stub_size != 0 && module.unwinding;
   put_synthetic(module, Synthetic::stubs, module.stub_size, module.stub_size, 16, Run::code);
-  put_synthetic(module, Synthetic::stub_frames, frames ? arch::stub_frames_bytes : 0, arch::stub_frames_bytes, 8, Run::rodata);
+  put_synthetic(module, Synthetic::stub_frames, frames ? arch::stub_frames_bytes : 0, arch::stub_frames_bytes, 8,
+                Run::rodata);
   put_synthetic(module, Synthetic::got, module.got_size, module.got_size, 16, Run::rodata);
   put_synthetic(module, Synthetic::common, module.common_size, 0, module.common_alignment, Run::data);
   put_synthetic(module, Synthetic::dso_handle, module.wants_dso_handle ? 16 : 0, 16, 16, Run::rodata);
@@ -82,15 +87,13 @@ void lay_out_tls(Module& module) {
   for (SectionKind kind : {SectionKind::tls_data, SectionKind::tls_zero}) {
     for (std::uint32_t i : module.kept) {
       SectionPlace& place = module.places[i];
-      if (sections[i].kind != kind)
-        continue;
+      if (sections[i].kind != kind) continue;
       size = base::align_up(size, place.alignment);
       place.offset = size;
       size += place.size;
       alignment = std::max(alignment, place.alignment);
     }
-    if (kind == SectionKind::tls_data)
-      module.tls_image_size = size;
+    if (kind == SectionKind::tls_data) module.tls_image_size = size;
   }
   module.tls_size = size;
   module.tls_alignment = alignment;
@@ -99,8 +102,7 @@ void lay_out_tls(Module& module) {
 // Right behind the first section of a name, those that __start_ and __stop_ symbols bound together with it.
 void put_followers(Module& module, std::uint32_t first, Cursor& cursor) {
   std::vector<NamedRun::Part>& parts = module.named_run(first).parts;
-  for (std::size_t i = 1; i < parts.size(); ++i)
-    cursor.put(parts[i]);
+  for (std::size_t i = 1; i < parts.size(); ++i) cursor.put(parts[i]);
 }
 
 } // namespace
@@ -144,8 +146,7 @@ Result<void> select_sections(Module& module, std::span<const std::uint8_t> dropp
   bool has_tls = false;
   for (std::uint32_t i = 1; i < sections.size(); ++i) {
     const Section& section = sections[i];
-    if (!section.allocated || (!dropped.empty() && dropped[i]))
-      continue;
+    if (!section.allocated || (!dropped.empty() && dropped[i])) continue;
     if (section.link_order != 0 && section.link_order < sections.size() && !dropped.empty() && dropped[section.link_order])
       continue;
     SectionPlace& place = module.places[i];
@@ -155,27 +156,28 @@ Result<void> select_sections(Module& module, std::span<const std::uint8_t> dropp
     bool zero = section.kind == SectionKind::zero || section.kind == SectionKind::tls_zero;
     place.content_size = zero ? 0 : section.size;
     place.alignment = section.alignment;
-    if (!place.kept)
-      continue;
+    if (!place.kept) continue;
     module.kept.push_back(i);
     has_tls |= is_tls(section);
     if (section.compressed)
-      return Error{ErrorCode::unsupported, "section " + std::string(section.name) + " is compressed but takes part in the program"};
+      return Error{ErrorCode::unsupported,
+                   "section " + std::string(section.name) + " is compressed but takes part in the program"};
     total += section.size;
     if (total > largest_module)
       return Error{ErrorCode::exhausted, "sections up to " + std::string(section.name) + " need " + std::to_string(total) +
                                              " bytes: more than any reservation holds"};
   }
-  if (has_tls)
-    lay_out_tls(module);
+  if (has_tls) lay_out_tls(module);
   if (module.tls_size > largest_tls)
-    return Error{ErrorCode::exhausted, "thread-local sections need " + std::to_string(module.tls_size) + " bytes: more than a thread can have"};
+    return Error{ErrorCode::exhausted,
+                 "thread-local sections need " + std::to_string(module.tls_size) + " bytes: more than a thread can have"};
   return {};
 }
 
 Result<void> lay_out(Module& module) {
   if (module.common_size > largest_module)
-    return Error{ErrorCode::exhausted, "common symbols need " + std::to_string(module.common_size) + " bytes: more than any reservation holds"};
+    return Error{ErrorCode::exhausted,
+                 "common symbols need " + std::to_string(module.common_size) + " bytes: more than any reservation holds"};
   size_synthetic(module);
   module.run_sizes = {};
   Cursor cursors[runs] = {Cursor(module.run_sizes[0]), Cursor(module.run_sizes[1]), Cursor(module.run_sizes[2]),
@@ -190,13 +192,10 @@ Result<void> lay_out(Module& module) {
   for (bool zero : {false, true}) {
     module.for_each_kept([&](std::uint32_t i) {
       SectionPlace& place = module.places[i];
-      if ((place.content_size == 0) != zero)
-        return;
-      if (place.follows || (i < sections.size() && is_tls(sections[i])))
-        return;
+      if ((place.content_size == 0) != zero) return;
+      if (place.follows || (i < sections.size() && is_tls(sections[i]))) return;
       cursors[std::size_t(place.run)].put(place);
-      if (place.leads)
-        put_followers(module, i, cursors[std::size_t(place.run)]);
+      if (place.leads) put_followers(module, i, cursors[std::size_t(place.run)]);
     });
   }
   for (const RunSize& run : module.run_sizes)
@@ -212,8 +211,7 @@ void set_runs(Module& module, std::span<const std::unique_ptr<Module>> modules, 
     place.local = run.local + place.offset;
   };
   module.for_each_kept([&](std::uint32_t i) {
-    if (!module.places[i].follows)
-      set(module.places[i]);
+    if (!module.places[i].follows) set(module.places[i]);
   });
   for (const NamedRun& named : module.named_runs)
     for (std::size_t i = 1; i < named.parts.size(); ++i) {

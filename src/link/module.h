@@ -19,26 +19,26 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdint>
 #include <memory>
 #include <span>
-#include <cstdint>
 #include <string>
-#include <utility>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace tenon::link {
 
 // What a symbol of a module is bound to.
 enum class TargetKind : std::uint8_t {
-  missing,    // nothing defines it
-  section,    // this module's section `where`; address = place + value once settled
-  module,     // symbol `address` of module `where` of the same change, until settled
-  fixed,      // an address that was known before: the host's, another module's, an absolute symbol's
-  null,       // undefined weak, or the resolver's "weak, null"
-  slot,       // reached only through the slot at `address`: rebindable, or defined later
-  discarded,  // lies in a dropped COMDAT section
-  thunk,      // a host function that must be told the module's __dso_handle: atexit and its kin
+  missing,   // nothing defines it
+  section,   // this module's section `where`; address = place + value once settled
+  module,    // symbol `address` of module `where` of the same change, until settled
+  fixed,     // an address that was known before: the host's, another module's, an absolute symbol's
+  null,      // undefined weak, or the resolver's "weak, null"
+  slot,      // reached only through the slot at `address`: rebindable, or defined later
+  discarded, // lies in a dropped COMDAT section
+  thunk,     // a host function that must be told the module's __dso_handle: atexit and its kin
 };
 
 namespace need {
@@ -46,14 +46,14 @@ inline constexpr std::uint8_t got = 1, stub = 2, tls_pair = 4, tls_descriptor = 
 }
 
 namespace target_flag {
-inline constexpr std::uint8_t near = 1;     // within reach of every byte of the module's memory
-inline constexpr std::uint8_t function = 2; // defined as one
-inline constexpr std::uint8_t tls = 4;      // address is an offset in its TLS block
-inline constexpr std::uint8_t ifunc = 8;    // own IFUNC: address is that of its stub
-inline constexpr std::uint8_t host = 16;    // outside of the engine
+inline constexpr std::uint8_t near = 1;        // within reach of every byte of the module's memory
+inline constexpr std::uint8_t function = 2;    // defined as one
+inline constexpr std::uint8_t tls = 4;         // address is an offset in its TLS block
+inline constexpr std::uint8_t ifunc = 8;       // own IFUNC: address is that of its stub
+inline constexpr std::uint8_t host = 16;       // outside of the engine
 inline constexpr std::uint8_t static_tls = 32; // a host variable with a fixed offset from the thread pointer
-inline constexpr std::uint8_t data = 64;    // known to be a data object
-}
+inline constexpr std::uint8_t data = 64;       // known to be a data object
+} // namespace target_flag
 
 struct Target {
   std::uint64_t address = 0;
@@ -62,7 +62,7 @@ struct Target {
   TargetKind kind = TargetKind::missing;
   std::uint8_t needs = 0;
   std::uint8_t flags = 0;
-  std::uint8_t thunk = 0;  // TargetKind::thunk: which argument register takes __dso_handle
+  std::uint8_t thunk = 0; // TargetKind::thunk: which argument register takes __dso_handle
 };
 
 inline constexpr std::uint32_t none = 0xFFFFFFFF;
@@ -86,8 +86,8 @@ struct Thunk {
   std::uint32_t symbol = 0;
   std::uint64_t offset = 0; // of the relocated field
   std::int64_t addend = 0;
-  std::uint32_t type = 0;   // of the relocation
-  std::uint32_t stub = 0;   // offset in the stub section
+  std::uint32_t type = 0; // of the relocation
+  std::uint32_t stub = 0; // offset in the stub section
 };
 
 // The four contiguous pieces of memory that a module takes, at most.
@@ -96,15 +96,15 @@ inline constexpr std::size_t runs = 4;
 
 struct SectionPlace {
   std::uint64_t address = 0;
-  std::byte* local = nullptr;     // null for zero fill that nobody writes, and before placing
-  std::uint64_t offset = 0;       // in the run; in the TLS image for thread-local sections
+  std::byte* local = nullptr; // null for zero fill that nobody writes, and before placing
+  std::uint64_t offset = 0;   // in the run; in the TLS image for thread-local sections
   std::uint64_t size = 0;
   std::uint64_t content_size = 0;
   std::uint32_t alignment = 1;
-  Run run = Run::none;            // none: does not take part
+  Run run = Run::none; // none: does not take part
   bool kept = false;
-  bool leads = false;             // the first section of a NamedRun of this module's
-  bool follows = false;           // another section of a NamedRun: whose module it is places it
+  bool leads = false;   // the first section of a NamedRun of this module's
+  bool follows = false; // another section of a NamedRun: whose module it is places it
 };
 
 // The linker's own sections follow the object's, in this order.
@@ -114,8 +114,8 @@ inline constexpr std::size_t synthetic_sections = std::size_t(Synthetic::count);
 const char* synthetic_name(Synthetic section) noexcept;
 SectionKind synthetic_kind(Synthetic section) noexcept;
 
-// The sections of one name, of all modules of a change and library, that __start_ and __stop_ symbols bound. They lie next to each
-// other, in the memory of the module that has the first.
+// The sections of one name, of all modules of a change and library, that __start_ and __stop_ symbols bound. They lie next
+// to each other, in the memory of the module that has the first.
 struct NamedRun {
   struct Part {
     std::uint32_t module = 0, section = 0;
@@ -132,7 +132,8 @@ struct SectionBound {
   bool stop = false;
 };
 
-// Target::where of _TLS_MODULE_BASE_: the beginning of the block that the module's key stands for, whose sections it has or not.
+// Target::where of _TLS_MODULE_BASE_: the beginning of the block that the module's key stands for, whose sections it has or
+// not.
 inline constexpr std::uint32_t tls_block = 0xFFFFFFFD;
 
 struct RunSize {
@@ -161,9 +162,9 @@ struct TlsIndex {
 // A relocation's target that only the engine can give a TLS module key for.
 struct TlsBinding {
   std::uint32_t symbol = 0;
-  std::uint64_t key = 0;       // of a fixed target; for section and module targets the module's own
+  std::uint64_t key = 0;          // of a fixed target; for section and module targets the module's own
   std::int64_t static_offset = 0; // from the thread pointer, with target_flag::static_tls
-  std::string_view owner;      // whose variable it is, for messages
+  std::string_view owner;         // whose variable it is, for messages
 };
 
 // A field of data that holds the address of a symbol which is reached through a slot: written as that of its stub.
@@ -184,37 +185,37 @@ struct Module {
   bool debug_sections = false;
   bool unwinding = true;
 
-  std::vector<SectionPlace> places;   // of the object's sections, then the synthetic ones
-  std::vector<std::uint32_t> kept;    // the object's sections that take part, in order
-  std::vector<Target> targets;        // one for each symbol
+  std::vector<SectionPlace> places;     // of the object's sections, then the synthetic ones
+  std::vector<std::uint32_t> kept;      // the object's sections that take part, in order
+  std::vector<Target> targets;          // one for each symbol
   std::vector<TlsBinding> tls_bindings; // sorted by symbol; fixed TLS targets
   std::vector<Entry> entries;
-  std::vector<Thunk> thunks;          // sorted by section, offset, symbol
-  std::vector<std::uint32_t> needy;   // symbols with needs, in the order found
-  std::vector<std::uint32_t> ifuncs;  // symbols that define one
+  std::vector<Thunk> thunks;         // sorted by section, offset, symbol
+  std::vector<std::uint32_t> needy;  // symbols with needs, in the order found
+  std::vector<std::uint32_t> ifuncs; // symbols that define one
   std::vector<SectionBound> bounds;
-  std::vector<NamedRun> named_runs;   // that begin in this module, in the order of their first sections
+  std::vector<NamedRun> named_runs; // that begin in this module, in the order of their first sections
 
   std::array<RunSize, runs> run_sizes;
   std::uint64_t got_size = 0, stub_size = 0, slot_size = 0;
-  std::uint64_t plain_stub_size = 0;  // stubs without the thunks behind them, which run in the frames of others
+  std::uint64_t plain_stub_size = 0; // stubs without the thunks behind them, which run in the frames of others
   std::uint64_t common_size = 0;
   std::uint32_t common_alignment = 1;
-  std::uint32_t frame_count = 0;      // frame descriptions of kept code, stubs included
+  std::uint32_t frame_count = 0; // frame descriptions of kept code, stubs included
   std::uint64_t tls_size = 0, tls_image_size = 0;
   std::uint32_t tls_alignment = 1;
-  std::uint64_t tls_key = 0;          // set by the engine before fixing up
-  std::uint64_t tls_base = 0;         // where the module's variables begin in a block that the modules of a change share
-  bool wants_shared_tls = false;      // local-dynamic accesses to variables of other modules of the change
-  bool needs_tls_ld = false;          // one pair for local-dynamic
+  std::uint64_t tls_key = 0;     // set by the engine before fixing up
+  std::uint64_t tls_base = 0;    // where the module's variables begin in a block that the modules of a change share
+  bool wants_shared_tls = false; // local-dynamic accesses to variables of other modules of the change
+  bool needs_tls_ld = false;     // one pair for local-dynamic
   std::uint32_t tls_ld = none;
   bool wants_dso_handle = false;
   bool wants_got_base = false;
   bool large_model = false;
   std::uint64_t relocation_count = 0;
 
-  std::vector<SlotPointer> slot_pointers; // filled when fixing up
-  std::vector<FrameEntry> frames;     // sorted by pc, filled when fixing up
+  std::vector<SlotPointer> slot_pointers;          // filled when fixing up
+  std::vector<FrameEntry> frames;                  // sorted by pc, filled when fixing up
   std::vector<std::vector<std::byte>> debug_bytes; // of object section i, if kept
 
   explicit Module(Object input) : object(std::move(input)) {}
@@ -223,16 +224,16 @@ struct Module {
   std::span<const Section> sections() const noexcept { return object.file().sections; }
   std::span<const Symbol> symbols() const noexcept { return object.file().symbols; }
   // Of an allocated section; symbol indices are in range.
-  std::span<const Relocation> relocations(std::uint32_t section) const noexcept { return object.file().relocations_in_place(section); }
+  std::span<const Relocation> relocations(std::uint32_t section) const noexcept {
+    return object.file().relocations_in_place(section);
+  }
 
   std::uint32_t object_sections() const noexcept { return std::uint32_t(object.file().sections.size()); }
   // Every section that takes part: the object's, then the linker's own.
   template <class Visit> void for_each_kept(Visit&& visit) const {
-    for (std::uint32_t section : kept)
-      visit(section);
+    for (std::uint32_t section : kept) visit(section);
     for (std::uint32_t i = object_sections(); i < places.size(); ++i)
-      if (places[i].kept)
-        visit(i);
+      if (places[i].kept) visit(i);
   }
 
   bool is_synthetic(std::uint32_t section) const noexcept { return section >= object_sections(); }

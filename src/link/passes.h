@@ -8,8 +8,8 @@
 
 namespace tenon::link {
 
-// Gives every section that takes part a run (none for what is dropped, debug, or not loaded). `dropped[i]`: section i belongs
-// to a COMDAT group that another module provides. Errors: malformed, unsupported.
+// Gives every section that takes part a run (none for what is dropped, debug, or not loaded). `dropped[i]`: section i
+// belongs to a COMDAT group that another module provides. Errors: malformed, unsupported.
 Result<void> select_sections(Module& module, std::span<const std::uint8_t> dropped);
 
 // Counts what the relocations need. May be run again with another reach. Errors: unsupported, malformed, needs_flag.
@@ -27,9 +27,9 @@ void set_runs(Module& module, std::span<const std::unique_ptr<Module>> modules, 
 // For the client's memory: one section at a time.
 void set_section(Module& module, std::uint32_t section, std::uint64_t address, std::byte* local);
 
-// Local-dynamic code takes all variables that it was compiled to own to lie in one block. Where a COMDAT copy of one was dropped for
-// that of another module of the change, all modules of the change share one block: each is given its tls_base in it. Before
-// settling. Errors: exhausted.
+// Local-dynamic code takes all variables that it was compiled to own to lie in one block. Where a COMDAT copy of one was
+// dropped for that of another module of the change, all modules of the change share one block: each is given its tls_base in
+// it. Before settling. Errors: exhausted.
 struct SharedTls {
   bool wanted = false;
   std::uint64_t size = 0, image_size = 0;
@@ -43,8 +43,8 @@ void copy_shared_image(std::span<const std::unique_ptr<Module>> modules, std::sp
 void settle_own(Module& module, std::span<const std::unique_ptr<Module>> modules);
 void settle_references(Module& module, std::span<const std::unique_ptr<Module>> modules);
 
-// Copies and relocates; writes GOT, stubs and their frames; collects frame entries. `low_2gib_hint`: whether to recommend that
-// option where a 32-bit absolute field overflows. Errors: out_of_range, malformed, needs_flag.
+// Copies and relocates; writes GOT, stubs and their frames; collects frame entries. `low_2gib_hint`: whether to recommend
+// that option where a 32-bit absolute field overflows. Errors: out_of_range, malformed, needs_flag.
 struct FixUpOptions {
   bool low_2gib = false;
   std::uint64_t dso_handle_content[2] = {0, 0}; // written at __dso_handle

@@ -16,18 +16,15 @@ Result<SharedTls> share_tls(std::span<const std::unique_ptr<Module>> modules) {
     module->tls_base = 0;
     shared.wanted |= module->wants_shared_tls;
   }
-  if (!shared.wanted)
-    return shared;
+  if (!shared.wanted) return shared;
   // What has no initial content comes last, so that the image is no longer than it must be.
   for (bool zero : {false, true})
     for (const std::unique_ptr<Module>& module : modules) {
-      if (module->tls_size == 0 || (module->tls_image_size == 0) != zero)
-        continue;
+      if (module->tls_size == 0 || (module->tls_image_size == 0) != zero) continue;
       module->tls_base = base::align_up(shared.size, module->tls_alignment);
       shared.size = module->tls_base + module->tls_size;
       shared.alignment = std::max(shared.alignment, module->tls_alignment);
-      if (!zero)
-        shared.image_size = module->tls_base + module->tls_image_size;
+      if (!zero) shared.image_size = module->tls_base + module->tls_image_size;
       // Offsets are signed 32-bit fields, and each module's size was limited before.
       if (shared.size > std::uint64_t(std::numeric_limits<std::int32_t>::max()))
         return Error{ErrorCode::exhausted, "the thread-local variables that the modules of one change share need " +
@@ -39,7 +36,8 @@ Result<SharedTls> share_tls(std::span<const std::unique_ptr<Module>> modules) {
 void copy_shared_image(std::span<const std::unique_ptr<Module>> modules, std::span<std::byte> image) {
   for (const std::unique_ptr<Module>& module : modules)
     for (std::uint32_t i : module->kept)
-      if (const SectionPlace& place = module->places[i]; module->sections()[i].kind == SectionKind::tls_data && place.content_size != 0)
+      if (const SectionPlace& place = module->places[i];
+          module->sections()[i].kind == SectionKind::tls_data && place.content_size != 0)
         std::memcpy(image.data() + module->tls_base + place.offset, place.local, place.content_size);
 }
 
@@ -59,8 +57,7 @@ void settle_own(Module& module, std::span<const std::unique_ptr<Module>> modules
   std::uint64_t stubs = module.place(Synthetic::stubs).address;
   for (std::uint32_t i = 1; i < symbols.size(); ++i) {
     Target& target = module.targets[i];
-    if (target.kind != TargetKind::section)
-      continue;
+    if (target.kind != TargetKind::section) continue;
     if (target.where == bound_section) {
       target.address = bound_address(module.bounds[target.address], modules);
       continue;
@@ -87,8 +84,7 @@ void settle_own(Module& module, std::span<const std::unique_ptr<Module>> modules
 
 void settle_references(Module& module, std::span<const std::unique_ptr<Module>> modules) {
   for (Target& target : module.targets)
-    if (target.kind == TargetKind::module)
-      target.address = modules[target.where]->targets[target.address].address;
+    if (target.kind == TargetKind::module) target.address = modules[target.where]->targets[target.address].address;
 }
 
 } // namespace tenon::link

@@ -1,5 +1,5 @@
-// Counts, before any memory is asked for, what the relocations of a module need: GOT entries, stubs, TLS pairs, thunks, frames.
-// Entries are deduplicated: one for each symbol, in the order in which the relocations first need them.
+// Counts, before any memory is asked for, what the relocations of a module need: GOT entries, stubs, TLS pairs, thunks,
+// frames. Entries are deduplicated: one for each symbol, in the order in which the relocations first need them.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "link/arch/arch.h"
 #include "link/frames.h"
@@ -17,8 +17,7 @@ void reset(Module& module) {
     module.targets[symbol].needs = 0;
     module.targets[symbol].entry = 0;
   }
-  for (std::uint32_t symbol : module.ifuncs)
-    module.targets[symbol].entry = 0;
+  for (std::uint32_t symbol : module.ifuncs) module.targets[symbol].entry = 0;
   module.needy.clear();
   module.entries.clear();
   module.thunks.clear();
@@ -39,18 +38,13 @@ public:
     Entry& entry = entry_of(symbol);
     bool through_slot = target.kind == TargetKind::slot || (target.flags & target_flag::ifunc) != 0;
     bool wants_cell = (target.needs & need::got) != 0 || ((target.needs & need::stub) != 0 && !through_slot);
-    if (wants_cell && target.kind != TargetKind::slot)
-      entry.got = got(8);
-    if (target.kind == TargetKind::thunk && (target.needs & need::got) != 0)
-      entry.address_cell = got(8);
+    if (wants_cell && target.kind != TargetKind::slot) entry.got = got(8);
+    if (target.kind == TargetKind::thunk && (target.needs & need::got) != 0) entry.address_cell = got(8);
     if ((target.needs & need::stub) != 0 && entry.stub == none)
       entry.stub = stub(target.kind == TargetKind::thunk ? arch::dso_stub_bytes : arch::stub_bytes);
-    if (target.needs & (need::tls_pair | need::tls_descriptor))
-      entry.tls_pair = got(16);
-    if (target.needs & need::tls_descriptor)
-      entry.tls_descriptor = got(16);
-    if (target.needs & need::tls_offset)
-      entry.tls_offset = got(8);
+    if (target.needs & (need::tls_pair | need::tls_descriptor)) entry.tls_pair = got(16);
+    if (target.needs & need::tls_descriptor) entry.tls_descriptor = got(16);
+    if (target.needs & need::tls_offset) entry.tls_offset = got(8);
   }
 
   // Every IFUNC that the module defines has a slot and a stub, which is its address.
@@ -102,31 +96,24 @@ Result<void> survey(Module& module, const Reach& reach) {
       });
       if (walked && astray)
         walked = Error{ErrorCode::malformed, "describes frames of a function that would lie outside of its section"};
-      if (!walked)
-        return std::move(walked).error().within(sections[i].name);
+      if (!walked) return std::move(walked).error().within(sections[i].name);
     }
   }
   Allocator allocator(module);
   // One that a stronger definition beats is not chosen.
   for (std::uint32_t symbol : module.ifuncs)
-    if (module.targets[symbol].kind == TargetKind::section)
-      allocator.add_ifunc(symbol);
-  for (std::uint32_t symbol : module.needy)
-    allocator.add(symbol);
-  if (module.needs_tls_ld)
-    module.tls_ld = allocator.got(16);
+    if (module.targets[symbol].kind == TargetKind::section) allocator.add_ifunc(symbol);
+  for (std::uint32_t symbol : module.needy) allocator.add(symbol);
+  if (module.needs_tls_ld) module.tls_ld = allocator.got(16);
   auto thunk_order = [](const Thunk& a, const Thunk& b) {
     return std::tie(a.section, a.offset, a.symbol, a.addend) < std::tie(b.section, b.offset, b.symbol, b.addend);
   };
   if (!std::is_sorted(module.thunks.begin(), module.thunks.end(), thunk_order))
     std::sort(module.thunks.begin(), module.thunks.end(), thunk_order);
   module.plain_stub_size = module.stub_size;
-  for (Thunk& thunk : module.thunks)
-    thunk.stub = allocator.stub(arch::thunk_bytes);
-  if (module.got_size == 0 && module.wants_got_base)
-    module.got_size = 8; // _GLOBAL_OFFSET_TABLE_ must lie somewhere
-  if (module.plain_stub_size != 0 && module.unwinding)
-    ++module.frame_count;
+  for (Thunk& thunk : module.thunks) thunk.stub = allocator.stub(arch::thunk_bytes);
+  if (module.got_size == 0 && module.wants_got_base) module.got_size = 8; // _GLOBAL_OFFSET_TABLE_ must lie somewhere
+  if (module.plain_stub_size != 0 && module.unwinding) ++module.frame_count;
   return {};
 }
 

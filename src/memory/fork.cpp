@@ -3,8 +3,8 @@
 // Why a writer and fork() never pass each other: a writer adds to its cell, then reads the flag; fork() sets the flag, then
 // reads the cells; all four sequentially consistent, so at least one of the two sees the other. A writer that sees the flag
 // takes its count back and waits on the mutex that fork() holds. A thread that is already inside skips the flag: its count
-// is in its cell since it entered first, so fork() waits for its last leave. SPDX-License-Identifier: Apache-2.0 WITH
-// LLVM-exception
+// is in its cell since it entered first, so fork() waits for its last leave.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "memory/fork.h"
 
 #include "base/check.h"

@@ -1,20 +1,21 @@
 // One engine's memory: one reservation of address space, areas per kind of content, byte-granular blocks.
 //
-// Code, read-only data, slots and the unwinder's table are backed by a memfd that is mapped twice for good: the view that the
-// program sees (execute or read only) and a writable alias that only the linker uses. Writable data of modules is ordinary
-// private memory, committed as it grows. The number of kernel mappings is constant however many blocks there are, and no
-// published page ever changes its permissions.
+// Code, read-only data, slots and the unwinder's table are backed by a memfd that is mapped twice for good: the view that
+// the program sees (execute or read only) and a writable alias that only the linker uses. Writable data of modules is
+// ordinary private memory, committed as it grows. The number of kernel mappings is constant however many blocks there are,
+// and no published page ever changes its permissions.
 //
 // Layout of a reservation, from low to high addresses:
 //
 //     data | rodata | frames | slots | code
 //
-// Code lies highest because the kernel hands out addresses downwards: the host's libraries lie above, and what code refers to
-// PC-relatively there must be within 2 GiB. Any two bytes of one reservation are within reach of each other.
+// Code lies highest because the kernel hands out addresses downwards: the host's libraries lie above, and what code refers
+// to PC-relatively there must be within 2 GiB. Any two bytes of one reservation are within reach of each other.
 //
-// Single-mapping mode (`Mapping::single`) has no alias: emulators and Valgrind do not see writes through one, and some kernels
-// forbid executable shared memory. There every block of code and read-only data takes whole pages, which are writable until
-// `publish` and never after; slots and frames are plain data. The number of mappings then grows with the blocks.
+// Single-mapping mode (`Mapping::single`) has no alias: emulators and Valgrind do not see writes through one, and some
+// kernels forbid executable shared memory. There every block of code and read-only data takes whole pages, which are
+// writable until `publish` and never after; slots and frames are plain data. The number of mappings then grows with the
+// blocks.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
@@ -29,11 +30,11 @@
 namespace tenon::memory {
 
 enum class AreaKind : std::uint8_t {
-  code,    // read + execute
-  rodata,  // read; GOTs and unwind information of modules live here too
-  slots,   // read; pointer-sized cells that the engine stores to while the program runs
-  frames,  // read; the unwinder's sorted table, one per reservation, never allocated from in blocks
-  data,    // read + write
+  code,   // read + execute
+  rodata, // read; GOTs and unwind information of modules live here too
+  slots,  // read; pointer-sized cells that the engine stores to while the program runs
+  frames, // read; the unwinder's sorted table, one per reservation, never allocated from in blocks
+  data,   // read + write
 };
 inline constexpr std::size_t area_kinds = 5;
 
@@ -42,9 +43,9 @@ enum class Mapping : std::uint8_t { dual, single };
 // A piece of one area. A plain value: who holds it frees it. Any part of a block may be freed on its own, see free().
 struct Block {
   Addr begin;
-  std::uint64_t size = 0;         // bytes, a multiple of the granule (16)
+  std::uint64_t size = 0; // bytes, a multiple of the granule (16)
   AreaKind area = AreaKind::code;
-  std::uint32_t first_slot = 0;   // code only: this block's entries of the unwinder's table
+  std::uint32_t first_slot = 0; // code only: this block's entries of the unwinder's table
   std::uint32_t slots = 0;
 
   Addr end() const noexcept { return begin + size; }
@@ -65,22 +66,24 @@ struct SpaceOptions {
   Mapping mapping = Mapping::dual;
 };
 
-// A place for a reservation of `size` bytes: near, and below, the host's libraries, or in the low 2 GiB. A hint: the range is
-// free now. Zero if there is none.
+// A place for a reservation of `size` bytes: near, and below, the host's libraries, or in the low 2 GiB. A hint: the range
+// is free now. Zero if there is none.
 Addr find_place(const SpaceOptions& options) noexcept;
 
 // Reserves plain address space at the hint or anywhere. Errors: exhausted (low_2gib and no room), system.
 Result<AddressRange> reserve(const SpaceOptions& options);
 
-// Where the areas of a reservation of `size` bytes lie, as offsets from its begin: fixed by the size alone, so that the maker
-// of an anchor can name the place of the unwinder's table before there is a Space.
-struct AreaBounds { std::uint64_t begin = 0, end = 0; };
+// Where the areas of a reservation of `size` bytes lie, as offsets from its begin: fixed by the size alone, so that the
+// maker of an anchor can name the place of the unwinder's table before there is a Space.
+struct AreaBounds {
+  std::uint64_t begin = 0, end = 0;
+};
 std::array<AreaBounds, area_kinds> area_layout(std::uint64_t size, std::uint64_t reserved_prefix) noexcept;
 
 struct AreaUsage {
-  std::uint64_t reserved = 0;   // address space
-  std::uint64_t committed = 0;  // bytes ever handed out and backed (the high-water mark, rounded to what was committed)
-  std::uint64_t live = 0;       // bytes in live blocks
+  std::uint64_t reserved = 0;  // address space
+  std::uint64_t committed = 0; // bytes ever handed out and backed (the high-water mark, rounded to what was committed)
+  std::uint64_t live = 0;      // bytes in live blocks
 };
 
 class Space {
@@ -122,22 +125,25 @@ public:
   // Entries of the unwinder's table handed out so far, live or not: the table's length.
   std::uint32_t slot_count() const noexcept;
 
-  // Makes sure that the first `bytes` of the frames area are backed (they are used from the front). Errors: system, exhausted.
+  // Makes sure that the first `bytes` of the frames area are backed (they are used from the front). Errors: system,
+  // exhausted.
   Result<void> commit_frames(std::uint64_t bytes);
 
-  // Held, shared, by whoever writes through `writable`: fork() waits for all of them, and the parent's writers wait until the
-  // child has its own copy.
+  // Held, shared, by whoever writes through `writable`: fork() waits for all of them, and the parent's writers wait until
+  // the child has its own copy.
   void enter_write() noexcept;
   void leave_write() noexcept;
 
 private:
   struct State;
-  struct Bounds { Addr begin, end; };
+  struct Bounds {
+    Addr begin, end;
+  };
 
   Space() = default;
 
-  std::uint64_t dual_begin_ = 0;                    // data lies below, everything that has an alias above
-  std::array<std::ptrdiff_t, 2> alias_distance_{};  // [0] for data: 0; [1] for the rest
+  std::uint64_t dual_begin_ = 0;                   // data lies below, everything that has an alias above
+  std::array<std::ptrdiff_t, 2> alias_distance_{}; // [0] for data: 0; [1] for the rest
   Mapping mapping_ = Mapping::dual;
   std::array<Bounds, area_kinds> bounds_{};
   std::unique_ptr<State> state_;

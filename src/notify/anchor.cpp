@@ -1,15 +1,18 @@
 // The anchor: a generated shared object of one page that makes the dynamic linker reserve the engine's address space.
 //
-// Why: glibc and libgcc find unwind information by the loaded object that a PC lies in. An object whose one PT_LOAD spans the
-// whole reservation, and whose PT_GNU_EH_FRAME names a table inside it, is the only door to the unwinder that costs nothing per
-// module: no registration, no lock, no search that grows. dlclose gives the whole range back, whatever was mapped over it since.
+// Why: glibc and libgcc find unwind information by the loaded object that a PC lies in. An object whose one PT_LOAD spans
+// the whole reservation, and whose PT_GNU_EH_FRAME names a table inside it, is the only door to the unwinder that costs
+// nothing per module: no registration, no lock, no search that grows. dlclose gives the whole range back, whatever was
+// mapped over it since.
 //
 // Things that matter in the file (System V gABI, "Program Loading"; checked against glibc 2.36):
-//   - p_vaddr is the place that is wanted: since 2.36 glibc passes it to mmap as a hint, so the load bias is zero there. Older
+//   - p_vaddr is the place that is wanted: since 2.36 glibc passes it to mmap as a hint, so the load bias is zero there.
+//   Older
 //     ones map a PIE's objects anywhere, and one before 2.35 would write to PT_DYNAMIC: such a glibc is not served.
 //   - PF_R only: private and never writable, so 2 GiB of it charge nothing against the commit limit.
 //   - PT_GNU_STACK without PF_X: an object without that header makes glibc turn every stack of the process executable.
-//   - PT_DYNAMIC without PF_W: glibc then adds the bias itself instead of relocating the entries in place. String, symbol and
+//   - PT_DYNAMIC without PF_W: glibc then adds the bias itself instead of relocating the entries in place. String, symbol
+//   and
 //     hash table are there because the dynamic linker and dladdr read them unasked; there is one symbol, the null one.
 //   - no DT_SONAME: all anchors would share it, and a second dlopen is answered by name.
 // The descriptor stays open as long as the anchor lives: the object's name is its /proc/self/fd path, and glibc would answer
@@ -22,8 +25,8 @@
 #include "notify/frame_table.h"
 #include "notify/frames.h"
 
-#include <cerrno>
 #include <bit>
+#include <cerrno>
 #include <cstring>
 #include <memory>
 #include <string>
@@ -112,7 +115,8 @@ AnchorFile anchor_file(std::uint64_t place, std::uint64_t size, std::uint64_t pa
 }
 
 Error system_error(const char* call, int reason) {
-  return {ErrorCode::system, "reserving address space: " + std::string(call) + ": " + std::generic_category().message(reason)};
+  return {ErrorCode::system,
+          "reserving address space: " + std::string(call) + ": " + std::generic_category().message(reason)};
 }
 
 // What a live range holds. Closes what it has on every way out.
@@ -125,43 +129,36 @@ struct Anchor {
   Anchor& operator=(const Anchor&) = delete;
   ~Anchor() {
     // An object that the dynamic linker keeps also keeps its name, so the number must not be used again.
-    if (handle != nullptr && dlclose(handle) != 0)
-      return;
-    if (descriptor >= 0)
-      close(descriptor);
+    if (handle != nullptr && dlclose(handle) != 0) return;
+    if (descriptor >= 0) close(descriptor);
   }
 };
 
 Result<void> write_file(Anchor& anchor, const AnchorFile& file, std::uint64_t page) {
   anchor.descriptor = base::fault::injected() ? -1 : memfd_create("tenon-anchor", MFD_CLOEXEC);
-  if (anchor.descriptor < 0)
-    return system_error("memfd_create", errno);
+  if (anchor.descriptor < 0) return system_error("memfd_create", errno);
   if (base::fault::injected() || ftruncate(anchor.descriptor, static_cast<off_t>(page)) != 0)
     return system_error("ftruncate", errno);
   ssize_t written = 0;
   do {
     written = base::fault::injected() ? -1 : pwrite(anchor.descriptor, &file, sizeof file, 0);
   } while (written < 0 && errno == EINTR);
-  if (written < 0)
-    return system_error("pwrite", errno);
-  if (written != static_cast<ssize_t>(sizeof file))
-    return system_error("pwrite", ENOSPC);
+  if (written < 0) return system_error("pwrite", errno);
+  if (written != static_cast<ssize_t>(sizeof file)) return system_error("pwrite", ENOSPC);
   return {};
 }
 
 // Where the object begins in memory.
 Result<std::byte*> load(Anchor& anchor, std::uint64_t place) {
   const std::string path = "/proc/self/fd/" + std::to_string(anchor.descriptor);
-  if (base::fault::injected())
-    return system_error("dlopen", errno);
+  if (base::fault::injected()) return system_error("dlopen", errno);
   anchor.handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (anchor.handle == nullptr) {
     const char* text = dlerror();
     return Error{ErrorCode::system, "reserving address space: dlopen: " + std::string(text != nullptr ? text : path)};
   }
   link_map* map = nullptr;
-  if (base::fault::injected())
-    return system_error("dlinfo", errno);
+  if (base::fault::injected()) return system_error("dlinfo", errno);
   if (dlinfo(anchor.handle, RTLD_DI_LINKMAP, &map) != 0) {
     const char* text = dlerror();
     return Error{ErrorCode::system, "reserving address space: dlinfo: " + std::string(text != nullptr ? text : path)};
@@ -184,8 +181,7 @@ Result<memory::AddressRange> reserve_exactly(const memory::SpaceOptions& options
   if (auto written = write_file(*anchor, anchor_file(place.value, size, page, frames), page); !written)
     return std::move(written).error();
   auto loaded = load(*anchor, place.value);
-  if (!loaded)
-    return std::move(loaded).error();
+  if (!loaded) return std::move(loaded).error();
   // Another thread may have taken the place meanwhile; elsewhere will do unless the low addresses were asked for.
   if (options.low_2gib && Addr::of(*loaded).value + size > low_end)
     return Error{ErrorCode::exhausted, "reserving address space: the place found in the low 2 GiB was taken meanwhile"};

@@ -1,5 +1,5 @@
-// Where the unwinder's table lies inside the frames area, and its format: agreed on between the anchor, which names the place
-// in its program header before there is memory, and Frames, which fills it.
+// Where the unwinder's table lies inside the frames area, and its format: agreed on between the anchor, which names the
+// place in its program header before there is memory, and Frames, which fills it.
 //
 //     offset  0  one CIE and one FDE of no bytes, then the zero length that ends an .eh_frame
 //            52  the header: version, three encodings, pointer to the .eh_frame, number of entries

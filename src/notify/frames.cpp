@@ -4,9 +4,9 @@
 //     entries before R hold locations <= B.begin, entries of R ascend within [B.begin, B.end), entries after R hold
 //     locations >= B.end.
 // Space numbers runs in address order, so it can hold for all live blocks at once. It suffices: libgcc's search (and LLVM
-// libunwind's) for a PC in B compares the PC with entries only, and finds the last one that is <= PC, which is one of R, even
-// if entries that belong to no live block are not sorted among themselves. And because every store below keeps each entry on
-// its side of every live block, two reads of one entry during one search compare alike: libgcc asserts just that.
+// libunwind's) for a PC in B compares the PC with entries only, and finds the last one that is <= PC, which is one of R,
+// even if entries that belong to no live block are not sorted among themselves. And because every store below keeps each
+// entry on its side of every live block, two reads of one entry during one search compare alike: libgcc asserts just that.
 //
 // What moves entries:
 //   - add and remove write only entries of the block itself, whose code nobody runs at that time. Each entry is one aligned
@@ -22,13 +22,14 @@
 //
 // Within a run unused entries come first, not last: the search takes the last entry that is <= PC, so the first byte of the
 // block, and everything up to its end, finds the entry of its function. An unused entry repeats the first function's if that
-// begins the block (a search that stops at the first equal location then finds it too), and is empty otherwise. A block without
-// unused entries whose first function begins later would leave its first bytes to the block below: add refuses it (slots_for
-// says how many to ask for).
+// begins the block (a search that stops at the first equal location then finds it too), and is empty otherwise. A block
+// without unused entries whose first function begins later would leave its first bytes to the block below: add refuses it
+// (slots_for says how many to ask for).
 //
 // Memory order: the unwinder reads without barriers, and on x86-64 (TSO) sees stores in program order. Entries are written
-// before the count that covers them (release). A thread that runs code of a block got to know it by a synchronized publication
-// after add, so it sees the block's entries; about other blocks' entries it needs the invariant only, old or new.
+// before the count that covers them (release). A thread that runs code of a block got to know it by a synchronized
+// publication after add, so it sees the block's entries; about other blocks' entries it needs the invariant only, old or
+// new.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "notify/frames.h"
 
@@ -50,11 +51,11 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "an entry is stored as one little-endian word");
 static_assert(std::atomic_ref<std::uint64_t>::is_always_lock_free);
 
-// The table's empty frame description: a CIE as the LSB wants it and an FDE that covers no byte. No PC is ever unwound by it,
-// so it has no instructions, and the return address column does not matter.
+// The table's empty frame description: a CIE as the LSB wants it and an FDE that covers no byte. No PC is ever unwound by
+// it, so it has no instructions, and the return address column does not matter.
 constexpr unsigned char empty_eh_frame[] = {
-    16, 0, 0, 0, 0, 0, 0, 0, 1, 'z', 'R', 0, 1, 0x78, 16, 1, 0x1B, 0, 0, 0, // CIE; 0x1B: pcrel, sdata4
-    16, 0, 0, 0, 24, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,           // FDE: pc_begin 0, range 0
+    16, 0, 0, 0, 0,  0, 0, 0, 1, 'z', 'R', 0, 1, 0x78, 16, 1, 0x1B, 0, 0, 0, // CIE; 0x1B: pcrel, sdata4
+    16, 0, 0, 0, 24, 0, 0, 0, 0, 0,   0,   0, 0, 0,    0,  0, 0,    0, 0, 0, // FDE: pc_begin 0, range 0
     0,  0, 0, 0,
 };
 static_assert(sizeof empty_eh_frame <= header_offset);
@@ -81,7 +82,9 @@ struct Table {
   }
   std::uint64_t get(std::uint64_t index) const noexcept { return (*this)[index].load(std::memory_order_relaxed); }
   // Release costs nothing here and keeps entries in order for those who read with a dependency.
-  void set(std::uint64_t index, std::uint64_t entry) const noexcept { (*this)[index].store(entry, std::memory_order_release); }
+  void set(std::uint64_t index, std::uint64_t entry) const noexcept {
+    (*this)[index].store(entry, std::memory_order_release);
+  }
 
   // A reservation has at most 2 GiB, so every distance inside it fits.
   std::int32_t relative(Addr address) const noexcept { return static_cast<std::int32_t>(address.value - header); }
@@ -98,8 +101,7 @@ void push_aside(const Table& table, std::uint64_t count, const memory::Block& co
     table.set(index, make_entry(border, empty));
   };
   const std::int32_t begin = table.relative(code.begin), end = table.relative(code.end());
-  for (std::uint64_t i = code.first_slot; i > 0 && location_of(table.get(i - 1)) > begin; --i)
-    push(i - 1, begin);
+  for (std::uint64_t i = code.first_slot; i > 0 && location_of(table.get(i - 1)) > begin; --i) push(i - 1, begin);
   for (std::uint64_t i = std::uint64_t(code.first_slot) + code.slots; i < count && location_of(table.get(i)) < end; ++i)
     push(i, end);
 }
@@ -107,8 +109,7 @@ void push_aside(const Table& table, std::uint64_t count, const memory::Block& co
 } // namespace
 
 Result<Frames> Frames::create(memory::Space& space) {
-  if (auto committed = space.commit_frames(table_offset); !committed)
-    return std::move(committed).error();
+  if (auto committed = space.commit_frames(table_offset); !committed) return std::move(committed).error();
 
   Frames frames;
   frames.space_ = &space;
@@ -129,8 +130,7 @@ Result<Frames> Frames::create(memory::Space& space) {
 Result<void> Frames::prepare(const memory::Block& code) {
   TENON_CHECK(code.area == memory::AreaKind::code && code.slots != 0, "every block of code has slots");
   const std::uint64_t end = std::uint64_t(code.first_slot) + code.slots;
-  if (auto committed = space_->commit_frames(table_offset + end * table_entry_size); !committed)
-    return committed;
+  if (auto committed = space_->commit_frames(table_offset + end * table_entry_size); !committed) return committed;
 
   // The guard comes first: fork() waits for guards, so in the child nobody holds the lock.
   const memory::WriteGuard guard(*space_);
@@ -139,11 +139,9 @@ Result<void> Frames::prepare(const memory::Block& code) {
   const std::uint64_t count = table.count().load(std::memory_order_relaxed);
   const std::int32_t empty = table.relative(empty_fde_);
   const std::uint64_t at_begin = make_entry(table.relative(code.begin), empty);
-  for (std::uint64_t i = std::min<std::uint64_t>(count, code.first_slot); i < end; ++i)
-    table.set(i, at_begin);
+  for (std::uint64_t i = std::min<std::uint64_t>(count, code.first_slot); i < end; ++i) table.set(i, at_begin);
   push_aside(table, count, code, empty);
-  if (end > count)
-    table.count().store(static_cast<std::uint32_t>(end), std::memory_order_release);
+  if (end > count) table.count().store(static_cast<std::uint32_t>(end), std::memory_order_release);
   return {};
 }
 
@@ -156,8 +154,7 @@ void Frames::add(const memory::Block& code, std::span<const Frame> frames) noexc
   const Table table = Table::of(*space_, header_);
   const Addr first_fde = starts_block ? frames.front().fde : empty_fde_;
   const std::uint64_t filler = make_entry(table.relative(code.begin), table.relative(first_fde));
-  for (std::uint64_t i = 0; i < unused; ++i)
-    table.set(code.first_slot + i, filler);
+  for (std::uint64_t i = 0; i < unused; ++i) table.set(code.first_slot + i, filler);
   Addr last = code.begin;
   for (std::uint64_t i = 0; i < frames.size(); ++i) {
     TENON_CHECK(frames[i].pc >= last && frames[i].pc < code.end(), "frames are sorted and lie inside their block");
@@ -173,18 +170,18 @@ void Frames::remove(const memory::Block& code) noexcept {
     table.set(i, make_entry(location_of(table.get(i)), empty));
 }
 
-std::pair<std::uint32_t, std::uint32_t> Frames::slots_within(const memory::Block& code, Addr begin, Addr end) const noexcept {
+std::pair<std::uint32_t, std::uint32_t> Frames::slots_within(const memory::Block& code, Addr begin,
+                                                             Addr end) const noexcept {
   TENON_CHECK(begin >= code.begin && begin <= end && end <= code.end(), "a part lies inside its block");
   // Only read: through the program's own view, so that no guard is needed.
   const Table table{header_.as<std::byte*>() + (table_offset - header_offset), header_.value};
-  // A part that was freed earlier keeps its entries inside itself, whoever lives there now: what push_aside leaves at a border
-  // belongs to a free range that begins there, and Space gives the last block of a free range all entries that are left.
+  // A part that was freed earlier keeps its entries inside itself, whoever lives there now: what push_aside leaves at a
+  // border belongs to a free range that begins there, and Space gives the last block of a free range all entries that are
+  // left.
   const auto border = [&](Addr address) {
     std::uint32_t low = code.first_slot, high = code.first_slot + code.slots;
-    if (address == code.begin)
-      return low;
-    if (address == code.end())
-      return high;
+    if (address == code.begin) return low;
+    if (address == code.end()) return high;
     const std::int32_t location = table.relative(address);
     while (low < high) {
       const std::uint32_t middle = low + (high - low) / 2;
@@ -200,13 +197,11 @@ std::pair<std::uint32_t, std::uint32_t> Frames::slots_within(const memory::Block
 }
 
 ForeignFrames::ForeignFrames(const std::byte* eh_frame) : eh_frame_(eh_frame) {
-  if (eh_frame_ != nullptr)
-    __register_frame(const_cast<std::byte*>(eh_frame_));
+  if (eh_frame_ != nullptr) __register_frame(const_cast<std::byte*>(eh_frame_));
 }
 
 ForeignFrames::~ForeignFrames() {
-  if (eh_frame_ != nullptr)
-    __deregister_frame(const_cast<std::byte*>(eh_frame_));
+  if (eh_frame_ != nullptr) __deregister_frame(const_cast<std::byte*>(eh_frame_));
 }
 
 } // namespace tenon::notify

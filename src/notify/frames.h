@@ -1,12 +1,13 @@
 // The unwinder is told of published code: through one dlopen'ed "anchor" per engine, whose sorted table the engine owns.
 //
-// glibc's _dl_find_object and libgcc's dl_iterate_phdr walk find, for any PC in the reservation, the anchor's PT_GNU_EH_FRAME:
-// a binary search table in the format of the LSB's .eh_frame_hdr (version 1, datarel|sdata4). Adding or removing a module's
-// frames is a few stores, whatever the number of modules, with no call into libgcc and no lock of its own.
+// glibc's _dl_find_object and libgcc's dl_iterate_phdr walk find, for any PC in the reservation, the anchor's
+// PT_GNU_EH_FRAME: a binary search table in the format of the LSB's .eh_frame_hdr (version 1, datarel|sdata4). Adding or
+// removing a module's frames is a few stores, whatever the number of modules, with no call into libgcc and no lock of its
+// own.
 //
-// Why a concurrent throw is safe: every block of code owns a contiguous run of entries (memory::Block::first_slot, slots), in
-// address order, for as long as the address range exists, live or free. Entries of a run only ever hold locations inside the
-// run's own address range. A search for a PC outside the range compares the same way whatever the run holds, and nobody
+// Why a concurrent throw is safe: every block of code owns a contiguous run of entries (memory::Block::first_slot, slots),
+// in address order, for as long as the address range exists, live or free. Entries of a run only ever hold locations inside
+// the run's own address range. A search for a PC outside the range compares the same way whatever the run holds, and nobody
 // executes inside the range while its entries are rewritten. So no entry ever moves under a search. Unused entries hold a
 // location in the range and a frame description of no bytes. frames.cpp has the argument in full.
 //
@@ -26,13 +27,14 @@
 namespace tenon::notify {
 
 struct Frame {
-  Addr pc;   // start of a function, in the code area
-  Addr fde;  // its frame description entry, in the rodata area
+  Addr pc;  // start of a function, in the code area
+  Addr fde; // its frame description entry, in the rodata area
 };
 
 // Reserves address space by dlopen of a generated ELF file whose one PT_LOAD spans `options.size` bytes at the hint of
 // memory::find_place (0: anywhere). The unwinder's table is where Space will have its frames area (the layout is fixed by
-// Space, see frame_table.h). Errors: system (dlopen's text, memfd), exhausted (low_2gib and no room), invalid_argument (size).
+// Space, see frame_table.h). Errors: system (dlopen's text, memfd), exhausted (low_2gib and no room), invalid_argument
+// (size).
 Result<memory::AddressRange> reserve_anchor(const memory::SpaceOptions& options);
 
 class Frames {
@@ -41,22 +43,22 @@ public:
   // as long as the Frames.
   static Result<Frames> create(memory::Space& space);
 
-  // How many slots a block with so many frames asks for: one more, for what lies before its first function. A search for a PC
-  // of the block then always ends at one of the block's own entries.
+  // How many slots a block with so many frames asks for: one more, for what lies before its first function. A search for a
+  // PC of the block then always ends at one of the block's own entries.
   static constexpr std::uint32_t slots_for(std::size_t frames) noexcept { return static_cast<std::uint32_t>(frames) + 1; }
 
-  // Once for every block of code, after it is allocated and before anything runs in it, frames or none: makes sure that there
-  // is memory for its entries and takes them over from whoever had the addresses before. The only step that fails (system,
-  // exhausted: then nothing has changed and the block may be freed). Any thread; takes a WriteGuard itself, so the caller
-  // holds none. Costs the block's slots, and those that the free range around it has left over.
+  // Once for every block of code, after it is allocated and before anything runs in it, frames or none: makes sure that
+  // there is memory for its entries and takes them over from whoever had the addresses before. The only step that fails
+  // (system, exhausted: then nothing has changed and the block may be freed). Any thread; takes a WriteGuard itself, so the
+  // caller holds none. Costs the block's slots, and those that the free range around it has left over.
   Result<void> prepare(const memory::Block& code);
-  // `frames` sorted by pc, at most code.slots of them, each inside `code`; fewer than code.slots unless the first one starts at
-  // code.begin. The caller holds a WriteGuard. Lock-free.
+  // `frames` sorted by pc, at most code.slots of them, each inside `code`; fewer than code.slots unless the first one starts
+  // at code.begin. The caller holds a WriteGuard. Lock-free.
   void add(const memory::Block& code, std::span<const Frame> frames) noexcept;
   // After this no search finds a frame of `code`, which may be a part of a prepared block. The caller holds a WriteGuard.
   void remove(const memory::Block& code) noexcept;
-  // {first, number} of the slots of the part [begin, end) of a prepared block: what to put into a Block that removes and frees
-  // just that part. Other parts may have been freed before, and be in use by other blocks.
+  // {first, number} of the slots of the part [begin, end) of a prepared block: what to put into a Block that removes and
+  // frees just that part. Other parts may have been freed before, and be in use by other blocks.
   std::pair<std::uint32_t, std::uint32_t> slots_within(const memory::Block& code, Addr begin, Addr end) const noexcept;
 
 private:
@@ -68,9 +70,9 @@ private:
   std::unique_ptr<std::mutex> preparing_; // in the heap so that Frames can move
 };
 
-// Unwind information of code that lies in the client's own memory, registered with libgcc the classic way. Its cost grows with
-// the number of registrations alive: the unwinder has no other door for memory that somebody else mapped.
-// `eh_frame` is a local pointer to relocated .eh_frame content that ends in a zero length.
+// Unwind information of code that lies in the client's own memory, registered with libgcc the classic way. Its cost grows
+// with the number of registrations alive: the unwinder has no other door for memory that somebody else mapped. `eh_frame` is
+// a local pointer to relocated .eh_frame content that ends in a zero length.
 class ForeignFrames {
 public:
   ForeignFrames() = default;

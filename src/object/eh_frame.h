@@ -1,9 +1,9 @@
 // Walks the records of an .eh_frame section as it stands in an object file, before relocation.
 //
 // Only what holds before relocation is looked at: lengths, and the distance from an FDE to its CIE, which assemblers resolve
-// themselves because it never leaves the section. Everything else in a record may still be zeros that a relocation will fill.
-// Format: Linux Standard Base 5.0, Core, 10.6.1. With an extended (64-bit) length the CIE pointer still has 4 bytes, so that
-// such an FDE's pc_begin lies at 16; no known tool writes those, and libgcc does not read them.
+// themselves because it never leaves the section. Everything else in a record may still be zeros that a relocation will
+// fill. Format: Linux Standard Base 5.0, Core, 10.6.1. With an extended (64-bit) length the CIE pointer still has 4 bytes,
+// so that such an FDE's pc_begin lies at 16; no known tool writes those, and libgcc does not read them.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
@@ -25,8 +25,8 @@
 namespace tenon::object {
 
 struct EhRecord {
-  std::uint32_t offset = 0;          // in the section, of the length field
-  std::uint32_t size = 0;            // with the length field
+  std::uint32_t offset = 0; // in the section, of the length field
+  std::uint32_t size = 0;   // with the length field
   bool is_cie = false;
   std::uint32_t pc_begin_offset = 0; // FDE: in the section, of its pc_begin field; at least 4 bytes of the record follow
   std::uint32_t cie_offset = 0;      // FDE: in the section, of its CIE; a CIE: its own offset
@@ -58,8 +58,8 @@ private:
 Error eh_frame_error(const char* what, std::uint64_t offset);
 
 // Calls visit(const EhRecord&) for each record in order, up to the end or to a zero length; what stands behind that is not
-// looked at. `visit` returns nothing, or a Result<void> whose error ends the walk. Errors: malformed, naming the offset of the
-// record; those visited before were in order. FDEs come after their CIE.
+// looked at. `visit` returns nothing, or a Result<void> whose error ends the walk. Errors: malformed, naming the offset of
+// the record; those visited before were in order. FDEs come after their CIE.
 template <class F> Result<void> walk_eh_frame(Bytes content, F&& visit) {
   if (content.size() > std::numeric_limits<std::uint32_t>::max())
     return eh_frame_error("a section of 4 GiB or more, and a record", 0);
@@ -70,22 +70,17 @@ template <class F> Result<void> walk_eh_frame(Bytes content, F&& visit) {
   for (std::uint32_t at = 0; at != total; at += record.size) {
     // Lengths are compared with what is left, never added to a position first: they come from the file.
     const std::uint32_t left = total - at;
-    if (left < 4)
-      return eh_frame_error("truncated length", at);
+    if (left < 4) return eh_frame_error("truncated length", at);
     std::uint64_t length = base::load_le<std::uint32_t>(data + at);
     std::uint32_t length_size = 4;
-    if (length == 0)
-      return {};
+    if (length == 0) return {};
     if (length == 0xFFFFFFFF) {
-      if (left < 12)
-        return eh_frame_error("truncated extended length", at);
+      if (left < 12) return eh_frame_error("truncated extended length", at);
       length = base::load_le<std::uint64_t>(data + at + 4);
       length_size = 12;
     }
-    if (length > left - length_size)
-      return eh_frame_error("a record that is longer than the section", at);
-    if (length < 8)
-      return eh_frame_error("a record that is too short", at);
+    if (length > left - length_size) return eh_frame_error("a record that is longer than the section", at);
+    if (length < 8) return eh_frame_error("a record that is too short", at);
 
     const std::uint32_t id_at = at + length_size;
     const auto id = base::load_le<std::uint32_t>(data + id_at);
@@ -105,8 +100,7 @@ template <class F> Result<void> walk_eh_frame(Bytes content, F&& visit) {
     if constexpr (std::is_void_v<std::invoke_result_t<F&, const EhRecord&>>) {
       visit(std::as_const(record));
     } else {
-      if (Result<void> visited = visit(std::as_const(record)); !visited)
-        return visited;
+      if (Result<void> visited = visit(std::as_const(record)); !visited) return visited;
     }
   }
   return {};

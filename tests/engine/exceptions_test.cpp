@@ -56,7 +56,8 @@ void throw_int(int value) { Count count; throw value; }
 void throw_own(int value) { Count count; throw Own{value}; }
 void throw_standard(int value) { Count count; throw std::runtime_error(std::to_string(value)); }
 void call_host(int value) { Count count; exceptions_host_throw(value); }
-int catch_host(int value) { try { exceptions_host_throw(value); } catch (const std::exception &e) { return std::stoi(e.what()); } return -1; }
+int catch_host(int value) { try { exceptions_host_throw(value); } catch (const std::exception &e) {
+  return std::stoi(e.what()); } return -1; }
 int catch_own(int value) { try { throw_own(value); } catch (Own &own) { return own.value; } return -1; }
 int through_host(int value) { return exceptions_host_catch(throw_int, value); }
 int trace() { Count count; return exceptions_backtrace() + 0 * destroyed; }
@@ -69,11 +70,13 @@ constexpr const char* catcher = R"(
 struct Own { int value; };
 extern "C" { void throw_own(int); void throw_int(int); int trace(); }
 extern "C" int catch_other(int value) {
-  try { throw_own(value); } catch (Own &own) { try { throw_int(own.value + 1); } catch (int thrown) { return thrown * 10 + own.value; } }
+  try { throw_own(value); } catch (Own &own) { try { throw_int(own.value + 1); } catch (int thrown) {
+    return thrown * 10 + own.value; } }
   return -1;
 }
 extern "C" int rethrow(int value) {
-  try { try { throw_int(value); } catch (...) { std::exception_ptr kept = std::current_exception(); std::rethrow_exception(kept); } }
+  try { try { throw_int(value); } catch (...) { std::exception_ptr kept = std::current_exception();
+    std::rethrow_exception(kept); } }
   catch (int thrown) { return thrown; }
   return -1;
 }

@@ -173,7 +173,8 @@ constexpr const char* released = R"(
 extern "C" { void lifetime_note(int); int base(); }
 namespace { struct Object { ~Object() { lifetime_note('r'); } } object; }
 thread_local int mine = 1;
-extern "C" int run() { try { throw std::runtime_error("12"); } catch (const std::exception &e) { return std::stoi(e.what()) + base() + mine++; } }
+extern "C" int run() { try { throw std::runtime_error("12"); } catch (const std::exception &e) {
+  return std::stoi(e.what()) + base() + mine++; } }
 )";
 
 TEST_F(Lifetime, ReleasedCodeOutlivesTheEngine) {

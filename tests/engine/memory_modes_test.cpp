@@ -32,7 +32,8 @@ int data = 7;
 const char *const texts[] = {"none", "one", "two"};
 int get() { return data + started + table[1999]; }
 int bump(int by) { mine_zero[9] += by; return mine += by; }
-int thrown(int value) { try { throw std::runtime_error(std::to_string(value)); } catch (const std::exception &e) { return std::stoi(e.what()); } }
+int thrown(int value) { try { throw std::runtime_error(std::to_string(value)); }
+  catch (const std::exception &e) { return std::stoi(e.what()); } }
 const char *text(int which) { return texts[which]; }
 int call_chosen() { return chosen(); }
 }

@@ -36,8 +36,7 @@ class Review : public testing::Test {
 protected:
   Draft drafted(std::initializer_list<Object> objects, const ModuleOptions& options = {}) {
     Change change = engine().change();
-    for (const Object& object : objects)
-      change.add(library(), object, options);
+    for (const Object& object : objects) change.add(library(), object, options);
     return expect(std::move(change).draft());
   }
   Linked linked(std::initializer_list<Object> objects) { return expect(expect(drafted(objects).place()).link()); }
@@ -52,7 +51,9 @@ protected:
   std::optional<Library> library_ = expect(engine_->library("main"));
 };
 
-Object level(int value) { return compile_c("int level(void) { return " + std::to_string(value) + "; }", "-O1 -fPIC", "level.o"); }
+Object level(int value) {
+  return compile_c("int level(void) { return " + std::to_string(value) + "; }", "-O1 -fPIC", "level.o");
+}
 Object level_user() { return compile_c("int level(void); int use(void) { return level(); }", "-O1 -fPIC", "use.o"); }
 
 } // namespace
@@ -83,7 +84,8 @@ TEST_F(Review, ReleasedCodeEndsWhatItNeedsAsOneProgram) {
   take_notes();
   Object b = compile_c("int b(void) { return 1; }", "-O1 -fPIC", "b.o");
   Object c = compile_c(R"(int b(void); int c(void) { return 2; } void tenon_test_note(const char*);
-    __attribute__((destructor)) static void end(void) { tenon_test_note(b() == 1 ? "right" : "wrong"); })", "-O1 -fPIC", "c.o");
+    __attribute__((destructor)) static void end(void) { tenon_test_note(b() == 1 ? "right" : "wrong"); })",
+                       "-O1 -fPIC", "c.o");
   Object r = compile_c("int b(void); int c(void); int r(void) { return b() + c(); }", "-O1 -fPIC", "r.o");
   for (bool together : {true, false}) {
     if (together)
@@ -105,7 +107,8 @@ TEST_F(Review, ReleasedCodeEndsWhatItNeedsAsOneProgram) {
 }
 
 TEST_F(Review, AFinalizerMayBeTheFirstToTouchAThreadLocalObject) {
-  Object d = compile_cpp(R"(extern "C" void tenon_test_note(const char*); struct T { int x = 1; ~T() { tenon_test_note("gone"); } };
+  Object d =
+      compile_cpp(R"(extern "C" void tenon_test_note(const char*); struct T { int x = 1; ~T() { tenon_test_note("gone"); } };
     thread_local T t; extern "C" int d() { return 3; }
     __attribute__((destructor)) static void end() { tenon_test_note(t.x++ == 1 ? "end" : "wrong"); })");
   Object r = compile_c("int d(void); int r(void) { return d(); }");
@@ -114,8 +117,7 @@ TEST_F(Review, AFinalizerMayBeTheFirstToTouchAThreadLocalObject) {
     std::thread([&] {
       commit(engine(), library(), d);
       std::optional<Code> code;
-      if (released)
-        code = expect(linked({r}).release());
+      if (released) code = expect(linked({r}).release());
       drop_engine();
       code.reset();
       EXPECT_EQ(take_notes(), "end") << released;
@@ -144,8 +146,7 @@ TEST_F(Review, TheEngineAndTheLastCodeMayEndAtOnce) {
 }
 
 TEST_F(Review, ADraftWhoseEditFailsIsAsBefore) {
-  if (!counts_allocations)
-    GTEST_SKIP() << "ThreadSanitizer owns operator new";
+  if (!counts_allocations) GTEST_SKIP() << "ThreadSanitizer owns operator new";
   bool done = false;
   for (long n = 1; !done && n < 2000; ++n) {
     Draft draft = drafted({level(1), level_user()});
@@ -155,8 +156,7 @@ TEST_F(Review, ADraftWhoseEditFailsIsAsBefore) {
     fail_allocation(0);
     done = edited.ok();
     ASSERT_EQ(draft.layouts().size(), 2U) << n;
-    if (done)
-      break;
+    if (done) break;
     EXPECT_EQ(edited.error().code, ErrorCode::out_of_memory);
     expect(expect(expect(std::move(draft).place()).link()).commit());
     ASSERT_TRUE(library().find("use")) << n;
@@ -167,9 +167,10 @@ TEST_F(Review, ADraftWhoseEditFailsIsAsBefore) {
 }
 
 TEST_F(Review, EditsOfWhatIsNotThereAreErrors) {
-  Draft draft = drafted({compile_c("static int hidden_away(void) { return 1; } int f(void) { return hidden_away(); } int g;", "-O0 -fPIC")});
-  for (Edit edit : {Edit::rename({0}, "no_such_symbol", "y"), Edit::localize({0}, "hidden_away"), Edit::bind({0}, "nothing", {1}),
-                    Edit::rename({1}, "f", "y")}) {
+  Draft draft = drafted(
+      {compile_c("static int hidden_away(void) { return 1; } int f(void) { return hidden_away(); } int g;", "-O0 -fPIC")});
+  for (Edit edit : {Edit::rename({0}, "no_such_symbol", "y"), Edit::localize({0}, "hidden_away"),
+                    Edit::bind({0}, "nothing", {1}), Edit::rename({1}, "f", "y")}) {
     Result<void> failed = draft.edit({edit});
     ASSERT_FALSE(failed.ok()) << edit.symbol;
     EXPECT_EQ(failed.error().code, ErrorCode::invalid_argument);
@@ -196,17 +197,22 @@ TEST_F(Review, AnEditOfAnArchiveMemberThatGoesAwayIsAnError) {
   EXPECT_EQ(lost.error().code, ErrorCode::invalid_argument);
   EXPECT_THAT(lost.error().message, HasSubstr("m2.o"));
   // An edit of the first member would hit the second one.
-  EXPECT_EQ(draft.edit({Edit::rename({0}, "a1", "other_a"), Edit::localize({1}, "a1")}).error().code, ErrorCode::invalid_argument);
+  EXPECT_EQ(draft.edit({Edit::rename({0}, "a1", "other_a"), Edit::localize({1}, "a1")}).error().code,
+            ErrorCode::invalid_argument);
   ASSERT_EQ(draft.layouts().size(), 3U) << "as before";
   expect(draft.edit({Edit::rename({0}, "a1", "other_a")}));
   EXPECT_EQ(draft.layouts().size(), 2U);
 }
 
 TEST_F(Review, BindMovesReferencesNotDefinitions) {
-  Object object = compile_c("int ext(void) { return 1; } int data = 7; int asks(void) { return ext(); } int* where(void) { return &data; }\n"
-                            "int common_one; int* common(void) { return &common_one; }", "-O0 -fPIC -fcommon");
-  Object other = compile_c("int ext(void); extern int data; extern int common_one; int other(void) { return ext() + data; }\n"
-                           "int* other_common(void) { return &common_one; }", "-O0 -fPIC");
+  Object object = compile_c(
+      "int ext(void) { return 1; } int data = 7; int asks(void) { return ext(); } int* where(void) { return &data; }\n"
+      "int common_one; int* common(void) { return &common_one; }",
+      "-O0 -fPIC -fcommon");
+  Object other =
+      compile_c("int ext(void); extern int data; extern int common_one; int other(void) { return ext() + data; }\n"
+                "int* other_common(void) { return &common_one; }",
+                "-O0 -fPIC");
   static int elsewhere = 9;
   static const auto twenty = +[] { return 20; };
   Draft draft = drafted({other, object});
@@ -243,7 +249,8 @@ TEST_F(Review, BytesThatTheClientHasSeenAreNeverExchanged) {
   Placed placed = expect(drafted({compile_c("int level(void); int use2(void) { return level(); }")}).place());
   EXPECT_FALSE(placed.sections().empty());
   Linked placed_seen = expect(std::move(placed).link());
-  Linked unseen = expect(expect(drafted({compile_c("int level(void); int use3(void) { return level(); }")}).place()).link(inspector));
+  Linked unseen =
+      expect(expect(drafted({compile_c("int level(void); int use3(void) { return level(); }")}).place()).link(inspector));
   Change exchange = engine().change();
   exchange.remove(old);
   exchange.add(library(), level(2));
@@ -256,15 +263,16 @@ TEST_F(Review, BytesThatTheClientHasSeenAreNeverExchanged) {
 }
 
 TEST_F(Review, AnEngineEndsWithoutMemory) {
-  if (!counts_allocations)
-    GTEST_SKIP() << "ThreadSanitizer owns operator new";
+  if (!counts_allocations) GTEST_SKIP() << "ThreadSanitizer owns operator new";
   for (long n = 1; n < 6; ++n) {
     commit(engine(), library(), level(1));
     commit(engine(), library(), level_user());
     Library named = expect(engine().library("another"));
     commit(engine(), named, level(2));
     library_.reset();
-    { Library gone = std::move(named); }
+    {
+      Library gone = std::move(named);
+    }
     fail_allocation(n);
     engine_.reset();
     fail_allocation(0);
@@ -280,8 +288,7 @@ namespace {
 // own, where nothing has been made yet.
 bool fail_what_is_made_once() {
   pid_t child = fork();
-  if (child == 0)
-    std::_Exit(Engine::create().ok() ? int(base::fault::asked) : 0);
+  if (child == 0) std::_Exit(Engine::create().ok() ? int(base::fault::asked) : 0);
   int status = 0;
   waitpid(child, &status, 0);
   long asked = WEXITSTATUS(status);
@@ -292,7 +299,8 @@ bool fail_what_is_made_once() {
       Result<Engine> engine = Engine::create();
       base::fault::countdown = 0;
       std::fprintf(stderr, "%s\n", engine ? "no error" : engine.error().message.c_str());
-      bool right = !engine && engine.error().code == ErrorCode::system && engine.error().message.find(call) != std::string::npos;
+      bool right =
+          !engine && engine.error().code == ErrorCode::system && engine.error().message.find(call) != std::string::npos;
       std::_Exit(right && Engine::create().ok() ? 0 : 1);
     }
     int code = 1;
@@ -304,8 +312,7 @@ bool fail_what_is_made_once() {
 
 bool create_without_keys() {
   std::vector<pthread_key_t> keys(1);
-  while (pthread_key_create(&keys.back(), nullptr) == 0)
-    keys.emplace_back();
+  while (pthread_key_create(&keys.back(), nullptr) == 0) keys.emplace_back();
   Result<Engine> engine = Engine::create();
   bool refused = !engine && engine.error().code == ErrorCode::system;
   pthread_key_delete(keys.front());
@@ -323,8 +330,8 @@ TEST(ReviewDeathTest, WhatAProcessNeedsOnceMayFail) {
 
 TEST_F(Review, AThrowingInitializerIsReportedWithoutMemory) {
   Object object = compile_cpp(R"(extern "C" void tenon_test_starve();
-    struct S { S() { tenon_test_starve(); throw 1; } }; S s; extern "C" int there() { return 1; })", "-O1 -fPIC",
-                              "a_name_that_is_long_enough_to_need_memory.o");
+    struct S { S() { tenon_test_starve(); throw 1; } }; S s; extern "C" int there() { return 1; })",
+                              "-O1 -fPIC", "a_name_that_is_long_enough_to_need_memory.o");
   Linked ready = linked({object});
   Result<Committed> committed = std::move(ready).commit();
   fail_allocation(0);
@@ -337,12 +344,13 @@ TEST_F(Review, DefiningAForwardReferenceSatisfiesIt) {
   ModuleOptions options;
   options.forward = {"fwd", "fwd_data", "fwd_again"};
   Module user = commit(engine(), library(), compile_c(R"(int fwd(void); extern int fwd_data; int fwd_again(void);
-    int call(void) { return fwd(); } int (*pointer)(void) = fwd; int* data = &fwd_data; int again(void) { return fwd_again(); })"), options);
+    int call(void) { return fwd(); } int (*pointer)(void) = fwd; int* data = &fwd_data; int again(void) { return fwd_again(); })"),
+                       options);
   static int value = 17;
   static const auto five = +[] { return 5; };
   static const auto six = +[] { return 6; };
-  expect(library().define(std::vector<Absolute>{{"fwd", Addr::of(five), false}, {"fwd_data", Addr::of(&value), false},
-                                                {"fwd_again", Addr::of(five), true}}));
+  expect(library().define(std::vector<Absolute>{
+      {"fwd", Addr::of(five), false}, {"fwd_data", Addr::of(&value), false}, {"fwd_again", Addr::of(five), true}}));
   EXPECT_EQ(function<int()>(library(), "call")(), 5);
   EXPECT_EQ((*address_of(library(), "pointer").as<int (**)()>()), five);
   EXPECT_EQ(*address_of(library(), "data").as<int**>(), &value);
@@ -391,7 +399,8 @@ TEST(Review_, ALibraryOfAnEngineThatIsGoneIsForeign) {
 }
 
 TEST_F(Review, ASecondThreadThatCanNotBeMadeIsASystemError) {
-  Object object = compile_c("extern __thread int tenon_test_host_variable; int* at(void) { return &tenon_test_host_variable; }");
+  Object object =
+      compile_c("extern __thread int tenon_test_host_variable; int* at(void) { return &tenon_test_host_variable; }");
   base::fault::countdown = 1;
   Change change = engine().change();
   change.add(library(), object);
@@ -417,7 +426,8 @@ TEST_F(Review, BlocksAreOfAllModulesOrAnError) {
   for (Granularity granularity : {Granularity::whole, Granularity::section, Granularity::function}) {
     std::vector<BlockRequest> blocks = expect(draft.blocks(granularity));
     for (std::uint32_t m : {0U, 1U})
-      EXPECT_TRUE(std::any_of(blocks.begin(), blocks.end(), [&](const BlockRequest& b) { return b.module.index == m; })) << m;
+      EXPECT_TRUE(std::any_of(blocks.begin(), blocks.end(), [&](const BlockRequest& b) { return b.module.index == m; }))
+          << m;
   }
 }
 
@@ -431,7 +441,8 @@ void check_kept(const engine::ModuleState& state, const Object& object, std::siz
     next = s == section ? next : 0;
     section = s;
     const Relocation& own = object.relocations(s)[next++];
-    EXPECT_EQ(std::tuple(kept.offset, kept.type, kept.symbol, kept.addend), std::tuple(own.offset, own.type, own.symbol, own.addend));
+    EXPECT_EQ(std::tuple(kept.offset, kept.type, kept.symbol, kept.addend),
+              std::tuple(own.offset, own.type, own.symbol, own.addend));
     wide += own.addend != std::int16_t(own.addend) || own.offset > 0xFFFFFF ? 1 : 0;
     ++allocated;
     const link::Target& target = state.bindings[kept.symbol];
@@ -464,15 +475,15 @@ TEST_F(Review, KeptRelocationsAreTheObjectsAndSufficeForRelinking) {
     local: .quad rich_common, rich_entry-0x7fffffff, outside, 0
     .section .data.far,"aw",@progbits
     .skip 0x1000008
-    .quad outside, other_side + 3)", "wide.o"));
-  objects.push_back(compile_c("int outside[70000]; void* at[] = {outside + 3, &at, &outside[60000]};", "-O1 -fPIC", "outside.o"));
+    .quad outside, other_side + 3)",
+                             "wide.o"));
+  objects.push_back(
+      compile_c("int outside[70000]; void* at[] = {outside + 3, &at, &outside[60000]};", "-O1 -fPIC", "outside.o"));
   Change change = engine().change();
-  for (const Object& object : objects)
-    change.add(library(), object, rich_options());
+  for (const Object& object : objects) change.add(library(), object, rich_options());
   Committed committed = expect(try_commit(std::move(change), Initialize::skip));
   std::size_t checked = 0, wide = 0;
-  for (std::size_t i = 0; i < objects.size(); ++i)
-    check_kept(*committed.modules()[i].state(), objects[i], checked, wide);
+  for (std::size_t i = 0; i < objects.size(); ++i) check_kept(*committed.modules()[i].state(), objects[i], checked, wide);
   EXPECT_GE(checked, 15U);
   EXPECT_GE(wide, 6U);
 }

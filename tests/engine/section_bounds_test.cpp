@@ -66,8 +66,8 @@ TEST_F(SectionBounds, TieModulesTogether) {
                                {compile_c(registers_and_walks, "-O1 -fPIC", "a.o"), compile_c(registers, "-O1 -fPIC", "b.o"),
                                 compile_c(registers, "-O1 -fPIC", "c.o")});
   std::vector<Module> modules(committed.modules().begin(), committed.modules().end());
-  for (const std::vector<Module>& some : {std::vector{modules[0]}, std::vector{modules[1]}, std::vector{modules[0], modules[1]},
-                                          std::vector{modules[1], modules[2]}}) {
+  for (const std::vector<Module>& some : {std::vector{modules[0]}, std::vector{modules[1]},
+                                          std::vector{modules[0], modules[1]}, std::vector{modules[1], modules[2]}}) {
     Result<void> refused = try_remove(engine, some);
     ASSERT_FALSE(refused);
     EXPECT_EQ(refused.error().code, ErrorCode::still_used);
@@ -108,7 +108,8 @@ TEST_F(SectionBounds, OfTwoKindsOfMemoryAreRefused) {
                   assemble(".section hooks,\"a\",@progbits\n.quad 1\n.section .note.GNU-stack\n", "flat.o")});
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code, ErrorCode::unsupported);
-  EXPECT_THAT(refused.error().message, testing::AllOf(HasSubstr("a.o"), HasSubstr("flat.o"), HasSubstr("one kind of memory")));
+  EXPECT_THAT(refused.error().message,
+              testing::AllOf(HasSubstr("a.o"), HasSubstr("flat.o"), HasSubstr("one kind of memory")));
 }
 
 constexpr const char* asks_for_size = R"(

@@ -565,7 +565,8 @@ TEST_F(Symbols, ExitHandlersRunWhenTheModuleGoes) {
   Absolute add[] = {{"add", Addr::of(&Log::add), false}};
   expect(library.define(add));
   Module module = commit(engine, library, compile_cpp(R"(
-extern "C" { void add(char); int atexit(void (*)()); int at_quick_exit(void (*)()); int pthread_atfork(void (*)(), void (*)(), void (*)()); }
+extern "C" { void add(char); int atexit(void (*)()); int at_quick_exit(void (*)());
+  int pthread_atfork(void (*)(), void (*)(), void (*)()); }
 struct Object { Object() { add('c'); } ~Object() { add('d'); } } object;
 extern "C" int set_up() {
   return atexit([] { add('1'); }) + atexit([] { add('2'); }) + at_quick_exit([] { add('q'); }) +
@@ -612,8 +613,10 @@ thread_local int mine = 4;
 #endif
 extern "C" int use(int x) {
   mine += 1;
-  switch (x) { case 0: return 10; case 1: return 21; case 2: return 32; case 3: return 43; case 4: return 54; case 5: break; default: return 0; }
-  try { if (x == 5) throw 7; } catch (int i) { return i + symbols_host_function() + symbols_host_data + pointer(3) + table[2] + mine; }
+  switch (x) { case 0: return 10; case 1: return 21; case 2: return 32; case 3: return 43; case 4: return 54;
+    case 5: break; default: return 0; }
+  try { if (x == 5) throw 7; } catch (int i) {
+    return i + symbols_host_function() + symbols_host_data + pointer(3) + table[2] + mine; }
   return -1;
 }
 )";
@@ -698,7 +701,8 @@ static int bump(int by) { return table[0] += by; }
 int (*volatile pointer)(int) = bump;
 int (*volatile host_pointer)() = symbols_host_function;
 extern "C" int use(int x) {
-  try { if (x == 5) throw Thrown{7}; } catch (Thrown &t) { return t.value + symbols_host_function() + pointer(3) + table[x - 3] + host_pointer(); }
+  try { if (x == 5) throw Thrown{7}; } catch (Thrown &t) {
+    return t.value + symbols_host_function() + pointer(3) + table[x - 3] + host_pointer(); }
   return -1;
 }
 )";

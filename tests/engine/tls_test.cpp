@@ -143,7 +143,8 @@ inline thread_local int counter __attribute__((visibility("hidden"))) = 7;
 inline thread_local int *self __attribute__((visibility("hidden")));
 thread_local long other_pad[9] __attribute__((visibility("hidden"))) = {5, 5, 5, 5, 5, 5, 5, 5, 5};
 static thread_local int own = 50;
-extern "C" int second(int by) { own += by; other_pad[8] += by; counter += by; return counter * 1000 + own + int(other_pad[8]) + (self == &counter ? 0 : 500); }
+extern "C" int second(int by) { own += by; other_pad[8] += by; counter += by;
+  return counter * 1000 + own + int(other_pad[8]) + (self == &counter ? 0 : 500); }
 )";
 
 void use_shared_block(int (*first)(int), int (*second)(int)) {
@@ -159,7 +160,8 @@ TEST_P(Tls, AHiddenInlineVariableIsOneInAChange) {
   use_shared_block(first, second);
   std::thread(use_shared_block, first, second).join();
   // A later change reaches the block's variables by their names.
-  Module user = commit(engine, library, compile("extern thread_local int pad[4]; extern \"C\" int look() { return pad[0] * 10 + pad[3]; }"));
+  Module user = commit(engine, library,
+                       compile("extern thread_local int pad[4]; extern \"C\" int look() { return pad[0] * 10 + pad[3]; }"));
   EXPECT_EQ(function<int()>(library, "look")(), 34);
   expect(try_remove(engine, {user}));
   // The one that dropped its copy can stay alone: the block is its own as well.

@@ -1,5 +1,5 @@
-// Objects that the reader takes and the linker must not trust: each gets a named error or links harmlessly, and the engine goes
-// on. Most were found by fuzzing (fuzz/fuzz_link.cpp) or by reading the linker as an attacker would.
+// Objects that the reader takes and the linker must not trust: each gets a named error or links harmlessly, and the engine
+// goes on. Most were found by fuzzing (fuzz/fuzz_link.cpp) or by reading the linker as an attacker would.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "tests/object/elf_builder.h"
 
@@ -14,8 +14,8 @@ namespace {
 using testing::HasSubstr;
 
 constexpr std::uint32_t r_64 = 1, r_pc32 = 2, r_plt32 = 4, r_tlsgd = 19, r_rex_gotpcrelx = 42;
-constexpr std::uint64_t alloc = elf::shf_alloc, code = elf::shf_alloc | elf::shf_execinstr, data = elf::shf_alloc | elf::shf_write,
-                        tls = elf::shf_alloc | elf::shf_write | elf::shf_tls;
+constexpr std::uint64_t alloc = elf::shf_alloc, code = elf::shf_alloc | elf::shf_execinstr,
+                        data = elf::shf_alloc | elf::shf_write, tls = elf::shf_alloc | elf::shf_write | elf::shf_tls;
 constexpr unsigned local = elf::stb_local, global = elf::stb_global;
 
 std::vector<std::byte> hex(std::initializer_list<unsigned> bytes) {
@@ -129,7 +129,8 @@ TEST_F(MalformedLink, RelaxedLoadOfValueBeyondItsSection) {
 }
 
 TEST_F(MalformedLink, RelaxedLoadWithAnotherAddend) {
-  for (const std::int64_t addend : {std::int64_t(0), std::numeric_limits<std::int64_t>::max(), std::numeric_limits<std::int64_t>::min()}) {
+  for (const std::int64_t addend :
+       {std::int64_t(0), std::numeric_limits<std::int64_t>::max(), std::numeric_limits<std::int64_t>::min()}) {
     ElfBuilder builder;
     std::uint32_t text = builder.section(".text", elf::sht_progbits, code, hex({0x48, 0x8B, 0x05, 0, 0, 0, 0, 0xC3}));
     std::uint32_t f = builder.symbol("f", global, elf::stt_func, text);
@@ -140,7 +141,8 @@ TEST_F(MalformedLink, RelaxedLoadWithAnotherAddend) {
       continue;
     }
     ASSERT_TRUE(linked) << linked.error().message;
-    EXPECT_EQ(linked->bytes({{0}, text})[1], std::byte(0x8B)) << "a load beside the cell is no load of the cell: not relaxed";
+    EXPECT_EQ(linked->bytes({{0}, text})[1], std::byte(0x8B))
+        << "a load beside the cell is no load of the cell: not relaxed";
   }
 }
 
@@ -156,7 +158,8 @@ TEST_F(MalformedLink, RelaxedLoadUnderAnotherRelocation) {
 TEST_F(MalformedLink, RelaxableBytesAtTheEdgesOfASection) {
   for (const std::uint64_t offset : {0, 1, 2}) {
     ElfBuilder builder;
-    std::uint32_t text = builder.section(".text", elf::sht_progbits, code, std::vector<std::byte>(offset + 4, std::byte(0xFF)));
+    std::uint32_t text =
+        builder.section(".text", elf::sht_progbits, code, std::vector<std::byte>(offset + 4, std::byte(0xFF)));
     builder.sections[text].content[offset == 0 ? 0 : offset - 1] = std::byte(0x25); // jmp *f@GOTPCREL(%rip), at most
     std::uint32_t f = builder.symbol("f", global, elf::stt_func, text);
     builder.relocations(text, {{offset, r_rex_gotpcrelx, f, -4}});
@@ -167,7 +170,8 @@ TEST_F(MalformedLink, RelaxableBytesAtTheEdgesOfASection) {
 
 TEST_F(MalformedLink, SymbolOfAnEmptySectionIsNear) {
   ElfBuilder builder;
-  std::uint32_t text = builder.section(".text", elf::sht_progbits, code, hex({0x48, 0x8B, 0x05, 0, 0, 0, 0, 0xE8, 0, 0, 0, 0}));
+  std::uint32_t text =
+      builder.section(".text", elf::sht_progbits, code, hex({0x48, 0x8B, 0x05, 0, 0, 0, 0, 0xE8, 0, 0, 0, 0}));
   std::uint32_t empty = builder.section("empty", elf::sht_progbits, data);
   builder.symbol("e", global, elf::stt_object, empty);
   builder.symbol("__start_empty", global, elf::stt_notype, 0);
@@ -180,7 +184,8 @@ TEST_F(MalformedLink, StubsFarFromTheirCells) {
   ElfBuilder builder;
   std::uint32_t text = builder.section(".text", elf::sht_progbits, code, hex({0xE8, 0, 0, 0, 0}));
   builder.relocations(text, {{1, r_plt32, builder.symbol("far", global, elf::stt_func, 0), -4}});
-  expect_error(link_at(builder.build(), Granularity::function, std::uint64_t(1) << 33), ErrorCode::out_of_range, "the stub of 'far'");
+  expect_error(link_at(builder.build(), Granularity::function, std::uint64_t(1) << 33), ErrorCode::out_of_range,
+               "the stub of 'far'");
 }
 
 TEST_F(MalformedLink, BoundedSectionsOfDifferentKinds) {
@@ -210,7 +215,8 @@ TEST_F(MalformedLink, ThreadLocalReferenceToAnOrdinarySymbol) {
 }
 
 TEST_F(MalformedLink, FrameOutsideOfItsSection) {
-  for (const std::int64_t addend : {std::int64_t(15), std::int64_t(16), std::int64_t(17), std::int64_t(-1), std::numeric_limits<std::int64_t>::min()}) {
+  for (const std::int64_t addend :
+       {std::int64_t(15), std::int64_t(16), std::int64_t(17), std::int64_t(-1), std::numeric_limits<std::int64_t>::min()}) {
     ElfBuilder builder;
     std::uint32_t text = builder.text(16);
     std::vector<std::byte> frames = hex({16, 0, 0, 0, 0, 0, 0, 0, 1, 'z', 'R', 0, 1, 0x78, 16, 1, 0x1B, 0, 0, 0});
@@ -271,7 +277,8 @@ TEST_F(MalformedLink, GiantThreadLocalBlock) {
 TEST_F(MalformedLink, GiantCommonSymbols) {
   ElfBuilder builder;
   for (int i = 0; i < 3; ++i)
-    builder.symbol("c" + std::to_string(i), global, elf::stt_object, elf::shn_common, std::uint64_t(1) << 31, std::uint64_t(1) << 47);
+    builder.symbol("c" + std::to_string(i), global, elf::stt_object, elf::shn_common, std::uint64_t(1) << 31,
+                   std::uint64_t(1) << 47);
   expect_error(link(builder.build()), ErrorCode::exhausted, "common symbols");
 }
 
@@ -370,7 +377,8 @@ TEST_F(MalformedLink, ManyMissingSymbolsInASectionWithALongName) {
   ElfBuilder builder;
   std::uint32_t words = builder.section(std::string(1 << 16, 'n'), elf::sht_progbits, data, std::vector<std::byte>(8));
   std::vector<ElfBuilder::Rela> relocations;
-  for (int i = 0; i < 10'000; ++i) relocations.push_back({0, r_64, builder.symbol("m" + std::to_string(i), global, elf::stt_notype, 0), 0});
+  for (int i = 0; i < 10'000; ++i)
+    relocations.push_back({0, r_64, builder.symbol("m" + std::to_string(i), global, elf::stt_notype, 0), 0});
   builder.relocations(words, relocations);
   const Result<Linked> linked = link(builder.build());
   expect_error(linked, ErrorCode::undefined, "10000 symbols");

@@ -1,8 +1,8 @@
 // The allocator against an oracle: a map of all address ranges, live and free, with the table entries that each one owns.
 //
 // The oracle knows what the allocator must never break: ranges do not overlap, entries of ranges in address order are in
-// entry order and gapless where both ranges were handed out, and what comes back is found again. SPDX-License-Identifier:
-// Apache-2.0 WITH LLVM-exception
+// entry order and gapless where both ranges were handed out, and what comes back is found again.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "memory/free_space.h"
 
 #include <gtest/gtest.h>

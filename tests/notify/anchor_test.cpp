@@ -23,16 +23,14 @@ namespace {
 std::size_t count_lines(const char* path) {
   std::ifstream file(path);
   std::size_t lines = 0;
-  for (std::string line; std::getline(file, line);)
-    ++lines;
+  for (std::string line; std::getline(file, line);) ++lines;
   return lines;
 }
 
 std::size_t count_descriptors() {
   DIR* directory = opendir("/proc/self/fd");
   std::size_t entries = 0;
-  while (readdir(directory) != nullptr)
-    ++entries;
+  while (readdir(directory) != nullptr) ++entries;
   closedir(directory);
   return entries;
 }
@@ -53,8 +51,7 @@ std::vector<std::string> mapping_of(const std::byte* at) {
     unsigned long begin = 0, end = 0;
     if (std::sscanf(line.c_str(), "%lx-%lx ", &begin, &end) == 2)
       inside = Addr::of(at).value >= begin && Addr::of(at).value < end;
-    if (inside)
-      lines.push_back(line);
+    if (inside) lines.push_back(line);
   }
   return lines;
 }
@@ -152,8 +149,7 @@ TEST(Anchor, IsExhaustedWhenTheLowAddressesAre) {
       EXPECT_EQ(range.error().code, ErrorCode::exhausted) << range.error().message;
   }
   EXPECT_TRUE(exhausted);
-  for (const auto& range : ranges)
-    release(range);
+  for (const auto& range : ranges) release(range);
   EXPECT_EQ(count_descriptors(), descriptors);
 }
 
@@ -179,15 +175,13 @@ TEST(Anchor, ManyAtATime) {
     ranges.push_back(*range);
   }
   // Not in the order of making, so that descriptors are reused in between.
-  for (std::size_t i = 0; i < ranges.size(); i += 2)
-    release(ranges[i]);
+  for (std::size_t i = 0; i < ranges.size(); i += 2) release(ranges[i]);
   for (std::size_t i = 0; i < ranges.size(); i += 2) {
     auto range = notify::reserve_anchor(options);
     ASSERT_TRUE(range) << i << ": " << range.error().message;
     ranges[i] = *range;
   }
-  for (const auto& range : ranges)
-    release(range);
+  for (const auto& range : ranges) release(range);
 }
 
 TEST(Anchor, ComesAndGoesWithoutATrace) {
@@ -197,11 +191,9 @@ TEST(Anchor, ComesAndGoesWithoutATrace) {
     ASSERT_TRUE(range) << range.error().message;
     release(*range);
   };
-  for (int i = 0; i < 20; ++i)
-    once();
+  for (int i = 0; i < 20; ++i) once();
   const std::size_t descriptors = count_descriptors(), maps = count_lines("/proc/self/maps");
-  for (int i = 0; i < 1000; ++i)
-    once();
+  for (int i = 0; i < 1000; ++i) once();
   EXPECT_EQ(count_descriptors(), descriptors);
   EXPECT_LE(count_lines("/proc/self/maps"), maps + 1) << "the heap may have grown, nothing else";
 }

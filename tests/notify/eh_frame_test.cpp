@@ -41,8 +41,7 @@ struct Builder {
 
 Result<void> walk(Bytes bytes, std::vector<EhRecord>* out = nullptr) {
   return object::walk_eh_frame(bytes, [&](const EhRecord& record) {
-    if (out != nullptr)
-      out->push_back(record);
+    if (out != nullptr) out->push_back(record);
   });
 }
 
@@ -120,10 +119,12 @@ TEST(EhFrame, RefusesAPointerThatNamesNoCie) {
   const auto cie = good.cie();
   const auto fde = good.fde(cie);
   const auto at = good.fde(cie);
-  const std::uint32_t bad[] = {at + 4 - fde,         // at an FDE
-                               at + 4 - (cie + 4),   // inside the CIE
-                               at + 5,               // before the section
-                               0xFFFFFFFF, 0x80000000, 4 /* at itself */};
+  const std::uint32_t bad[] = {at + 4 - fde,       // at an FDE
+                               at + 4 - (cie + 4), // inside the CIE
+                               at + 5,             // before the section
+                               0xFFFFFFFF,
+                               0x80000000,
+                               4 /* at itself */};
   for (std::uint32_t pointer : bad) {
     Builder builder = good;
     std::memcpy(builder.bytes.data() + at + 4, &pointer, 4);
@@ -152,8 +153,7 @@ TEST(EhFrame, ManyCies) {
     cies.push_back(builder.cie());
     builder.fde(cies.back());
   }
-  for (std::uint32_t cie : cies)
-    builder.fde(cie);
+  for (std::uint32_t cie : cies) builder.fde(cie);
   std::size_t records = 0;
   ASSERT_TRUE(object::walk_eh_frame(builder.bytes, [&](const EhRecord&) { ++records; }));
   EXPECT_EQ(records, 15000u);
@@ -193,8 +193,7 @@ TEST(EhFrame, RandomDamageNeverLeavesTheSection) {
   std::mt19937 random(seed);
   Builder good;
   const auto cie = good.cie();
-  for (int i = 0; i < 8; ++i)
-    good.fde(cie);
+  for (int i = 0; i < 8; ++i) good.fde(cie);
   for (int round = 0; round < 20000; ++round) {
     const std::size_t size = random() % (good.bytes.size() + 1);
     const auto copy = std::make_unique<std::byte[]>(size);
@@ -225,8 +224,7 @@ TEST(EhFrame, AVisitorsErrorEndsTheWalk) {
   int visited = 0;
   const auto result = object::walk_eh_frame(builder.bytes, [&](const EhRecord& record) -> Result<void> {
     ++visited;
-    if (!record.is_cie)
-      return Error{ErrorCode::unsupported, "enough"};
+    if (!record.is_cie) return Error{ErrorCode::unsupported, "enough"};
     return {};
   });
   ASSERT_FALSE(result);
@@ -239,28 +237,23 @@ TEST(EhFrame, AVisitorsErrorEndsTheWalk) {
 TEST(EhFrame, AgreesWithTheLinkersTables) {
   int compared = 0;
   const auto visit_object = [](dl_phdr_info* info, std::size_t, void* out) {
-    const ElfW(Phdr) *header = nullptr, *load = nullptr;
+    const ElfW(Phdr)* header = nullptr, *load = nullptr;
     for (int i = 0; i < info->dlpi_phnum; ++i)
-      if (info->dlpi_phdr[i].p_type == PT_GNU_EH_FRAME)
-        header = &info->dlpi_phdr[i];
+      if (info->dlpi_phdr[i].p_type == PT_GNU_EH_FRAME) header = &info->dlpi_phdr[i];
     for (int i = 0; header != nullptr && i < info->dlpi_phnum; ++i) {
       const auto& phdr = info->dlpi_phdr[i];
       if (phdr.p_type == PT_LOAD && header->p_vaddr >= phdr.p_vaddr && header->p_vaddr < phdr.p_vaddr + phdr.p_memsz)
         load = &phdr;
     }
-    if (load == nullptr)
-      return 0;
+    if (load == nullptr) return 0;
     const auto* table = reinterpret_cast<const std::byte*>(info->dlpi_addr + header->p_vaddr);
     const unsigned char encodings[] = {1, 0x1B, 0x03, 0x3B};
-    if (std::memcmp(table, encodings, 4) != 0)
-      return 0;
+    if (std::memcmp(table, encodings, 4) != 0) return 0;
     const auto* eh_frame = table + 4 + base::load_le<std::int32_t>(table + 4);
     const auto* end = reinterpret_cast<const std::byte*>(info->dlpi_addr + load->p_vaddr + load->p_memsz);
-    if (eh_frame >= end)
-      return 0;
+    if (eh_frame >= end) return 0;
     std::uint32_t fdes = 0;
-    const auto result =
-        object::walk_eh_frame({eh_frame, end}, [&](const EhRecord& record) { fdes += !record.is_cie; });
+    const auto result = object::walk_eh_frame({eh_frame, end}, [&](const EhRecord& record) { fdes += !record.is_cie; });
     // The last object of a segment may lack the zero length: then what follows is no record.
     if (result) {
       EXPECT_EQ(fdes, base::load_le<std::uint32_t>(table + 8)) << info->dlpi_name;

@@ -35,10 +35,9 @@ void must(Result<void> result) {
 }
 
 constexpr unsigned char cie[] = {
-    20, 0, 0, 0, 0, 0, 0, 0, 1, 'z', 'R', 0, 1, 0x78, 16, 1, 0x1B,
-    0x0C, 7, 8, // DW_CFA_def_cfa rsp+8
-    0x90, 1,    // DW_CFA_offset return address at cfa-8
-    0, 0,
+    20,   0, 0, 0, 0, 0, 0, 0, 1, 'z', 'R', 0, 1, 0x78, 16, 1, 0x1B, 0x0C, 7, 8, // DW_CFA_def_cfa rsp+8
+    0x90, 1,                                                                     // DW_CFA_offset return address at cfa-8
+    0,    0,
 };
 constexpr std::size_t fde_size = 24;
 
@@ -52,8 +51,7 @@ const void* find_fde(Addr pc) {
 const void* Module::expected(Addr pc) const {
   for (std::size_t i = 0, frame = 0; i < functions.size(); ++i) {
     const bool has_frame = frame < frames.size() && frames[frame].pc == functions[i];
-    if (has_frame && pc >= functions[i] && pc < functions[i] + sizes[i])
-      return frames[frame].fde.as<const void*>();
+    if (has_frame && pc >= functions[i] && pc < functions[i] + sizes[i]) return frames[frame].fde.as<const void*>();
     frame += has_frame;
   }
   return nullptr;
@@ -67,8 +65,7 @@ std::vector<std::byte> make_code(const FunctionSpec& spec) {
   std::memcpy(code.data(), enter, sizeof enter);
   std::byte* at = spec.ends_in_call ? code.data() + spec.size - sizeof call : code.data() + sizeof enter;
   std::memcpy(at, call, sizeof call);
-  if (!spec.ends_in_call)
-    std::memcpy(at + sizeof call, leave, sizeof leave);
+  if (!spec.ends_in_call) std::memcpy(at + sizeof call, leave, sizeof leave);
   return code;
 }
 
@@ -124,8 +121,7 @@ Module Engine::emit(const std::vector<FunctionSpec>& functions, std::uint32_t sp
   }
   std::vector<Addr> descriptions;
   const auto unwind = make_eh_frame(module.unwind.begin, module.frames, described_sizes, descriptions);
-  for (std::size_t i = 0; i < described; ++i)
-    module.frames[i].fde = descriptions[i];
+  for (std::size_t i = 0; i < described; ++i) module.frames[i].fde = descriptions[i];
 
   const memory::WriteGuard guard(*space_);
   std::copy(code.begin(), code.end(), space_->writable(module.code.begin));

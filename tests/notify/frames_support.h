@@ -29,7 +29,7 @@ struct Module {
   memory::Block code, unwind;
   std::vector<notify::Frame> frames;
   std::vector<Addr> functions;
-  std::vector<std::uint64_t> sizes;   // of the functions
+  std::vector<std::uint64_t> sizes; // of the functions
 
   Emitted* function(std::size_t index) const { return functions[index].as<Emitted*>(); }
   // What a search for `pc`, inside the code, has to give.

@@ -32,7 +32,8 @@ using test::Module;
 
 void throw_seven() { throw 7; }
 
-// UBSan looks for a type in front of a called function; emitted ones have none, and their page may be the first readable one.
+// UBSan looks for a type in front of a called function; emitted ones have none, and their page may be the first readable
+// one.
 #if defined(__clang__)
 #define CALLS_EMITTED_CODE __attribute__((no_sanitize("function")))
 #else
@@ -52,14 +53,12 @@ CALLS_EMITTED_CODE int caught_through(test::Emitted* function) {
 // Every PC of a block finds what it has to. Gives the number of wrong ones.
 std::size_t wrong_pcs(const Module& module) {
   std::size_t wrong = 0;
-  for (Addr pc = module.code.begin; pc < module.code.end(); pc = pc + 1)
-    wrong += find_fde(pc) != module.expected(pc);
+  for (Addr pc = module.code.begin; pc < module.code.end(); pc = pc + 1) wrong += find_fde(pc) != module.expected(pc);
   return wrong;
 }
 std::size_t found_pcs(const memory::Block& code) {
   std::size_t found = 0;
-  for (Addr pc = code.begin; pc < code.end(); pc = pc + 1)
-    found += find_fde(pc) != nullptr;
+  for (Addr pc = code.begin; pc < code.end(); pc = pc + 1) found += find_fde(pc) != nullptr;
   return found;
 }
 
@@ -72,8 +71,7 @@ unsigned make_seed() {
 TEST(Frames, ThrowsThroughAFunction) {
   Engine engine;
   const Module module = engine.load({{16}, {16}, {40}});
-  for (std::size_t i = 0; i < 3; ++i)
-    EXPECT_EQ(caught_through(module.function(i)), 7);
+  for (std::size_t i = 0; i < 3; ++i) EXPECT_EQ(caught_through(module.function(i)), 7);
   engine.unload(module);
 }
 
@@ -105,10 +103,8 @@ CALLS_EMITTED_CODE void go_deeper() {
 TEST(Frames, UnwindsThroughManyModules) {
   Engine engine;
   std::vector<Module> modules;
-  for (int i = 0; i < 5; ++i)
-    modules.push_back(engine.load({{16}, {48, i % 2 != 0}}));
-  for (const Module& module : modules)
-    nested.push_back(module.function(1));
+  for (int i = 0; i < 5; ++i) modules.push_back(engine.load({{16}, {48, i % 2 != 0}}));
+  for (const Module& module : modules) nested.push_back(module.function(1));
   int caught = 0;
   try {
     go_deeper();
@@ -119,8 +115,7 @@ TEST(Frames, UnwindsThroughManyModules) {
   std::vector<std::size_t> seen;
   for (void* at : trace)
     for (std::size_t i = 0; i < modules.size(); ++i)
-      if (Addr::of(at) > modules[i].functions[1] && Addr::of(at) <= modules[i].code.end())
-        seen.push_back(i);
+      if (Addr::of(at) > modules[i].functions[1] && Addr::of(at) <= modules[i].code.end()) seen.push_back(i);
   EXPECT_EQ(seen, (std::vector<std::size_t>{0, 1, 2, 3, 4})) << "the last called is the innermost";
 }
 
@@ -135,10 +130,8 @@ TEST(Frames, EveryByteFindsItsFunction) {
   };
   std::vector<Module> modules;
   for (std::uint32_t spare : {0u, 1u, 7u})
-    for (const auto& shape : shapes)
-      modules.push_back(engine.load(shape, spare));
-  for (std::size_t i = 0; i < modules.size(); ++i)
-    EXPECT_EQ(wrong_pcs(modules[i]), 0u) << i;
+    for (const auto& shape : shapes) modules.push_back(engine.load(shape, spare));
+  for (std::size_t i = 0; i < modules.size(); ++i) EXPECT_EQ(wrong_pcs(modules[i]), 0u) << i;
   EXPECT_EQ(find_fde(engine.space().area_begin(memory::AreaKind::code) + 4096 * 100), nullptr);
 }
 
@@ -171,8 +164,7 @@ TEST(Frames, BlocksMayBePreparedInAnyOrderOrNever) {
   const unsigned seed = make_seed();
   std::mt19937 random(seed);
   std::vector<std::size_t> order(modules.size());
-  for (std::size_t i = 0; i < order.size(); ++i)
-    order[i] = i;
+  for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
   std::shuffle(order.begin(), order.end(), random);
   std::vector<bool> live(modules.size());
   for (std::size_t i : order) {
@@ -256,8 +248,7 @@ TEST(Frames, RandomAddAndRemoveAgreesWithAMap) {
     const bool grow = live.size() < 20 || (live.size() < 400 && random() % 2 == 0);
     if (grow) {
       std::vector<FunctionSpec> functions(random() % 4 == 0 ? random() % 40 : 1 + random() % 4);
-      for (FunctionSpec& function : functions)
-        function = {12 + random() % 100, random() % 4 == 0, random() % 5 != 0};
+      for (FunctionSpec& function : functions) function = {12 + random() % 100, random() % 4 == 0, random() % 5 != 0};
       Module module = engine.emit(functions, random() % 3 == 0 ? random() % 6 : 0);
       if (random() % 8 == 0) {
         engine.free(module);
@@ -279,14 +270,11 @@ TEST(Frames, RandomAddAndRemoveAgreesWithAMap) {
       ASSERT_EQ(find_fde(pc), module.expected(pc)) << "round " << round << ", seed " << seed;
     }
     if (round % 1000 == 999) {
-      for (const Module& module : live)
-        ASSERT_EQ(wrong_pcs(module), 0u) << "round " << round << ", seed " << seed;
+      for (const Module& module : live) ASSERT_EQ(wrong_pcs(module), 0u) << "round " << round << ", seed " << seed;
     }
   }
-  for (const Module& module : live)
-    engine.unload(module);
-  for (const memory::Block& block : dead)
-    ASSERT_EQ(found_pcs(block), 0u) << "seed " << seed;
+  for (const Module& module : live) engine.unload(module);
+  for (const memory::Block& block : dead) ASSERT_EQ(found_pcs(block), 0u) << "seed " << seed;
 }
 
 // Two threads add and remove 100,000 frames in all while a third throws through a function between their blocks.
@@ -294,11 +282,9 @@ TEST(Frames, AThrowGoesOnWhileOthersComeAndGo) {
   Engine engine;
   const unsigned seed = make_seed();
   std::vector<Module> around;
-  for (int i = 0; i < 200; ++i)
-    around.push_back(engine.load(std::vector<FunctionSpec>(1 + i % 3)));
+  for (int i = 0; i < 200; ++i) around.push_back(engine.load(std::vector<FunctionSpec>(1 + i % 3)));
   const Module steady = engine.load({{16}, {32, true}, {20}});
-  for (std::size_t i = 0; i < around.size(); i += 2)
-    engine.unload(around[i]);
+  for (std::size_t i = 0; i < around.size(); i += 2) engine.unload(around[i]);
 
   std::atomic<bool> stop{false};
   std::atomic<long> throws{0}, wrong{0};
@@ -316,8 +302,7 @@ TEST(Frames, AThrowGoesOnWhileOthersComeAndGo) {
     for (long frames = 0; frames < 50000;) {
       if (mine.size() < 30 || random() % 2 == 0) {
         std::vector<FunctionSpec> functions(1 + random() % 6);
-        for (FunctionSpec& function : functions)
-          function = {12 + random() % 40, false, random() % 6 != 0};
+        for (FunctionSpec& function : functions) function = {12 + random() % 40, false, random() % 6 != 0};
         Module module = engine.emit(functions);
         if (random() % 16 == 0) {
           engine.free(module);
@@ -336,14 +321,12 @@ TEST(Frames, AThrowGoesOnWhileOthersComeAndGo) {
         mine.pop_back();
       }
     }
-    for (const Module& module : mine)
-      engine.unload(module);
+    for (const Module& module : mine) engine.unload(module);
   };
   std::thread first(churn, 1), second(churn, 2);
   first.join();
   second.join();
-  while (throws < 100)
-    std::this_thread::yield();
+  while (throws < 100) std::this_thread::yield();
   stop = true;
   thrower.join();
   EXPECT_EQ(wrong, 0) << "seed " << seed;
@@ -358,8 +341,7 @@ TEST(Frames, TheCostOfAddingDoesNotGrow) {
   std::vector<double> batches; // nanoseconds
   for (int i = 0; i < modules; i += batch) {
     const std::size_t from = loaded.size();
-    for (int k = 0; k < batch; ++k)
-      loaded.push_back(engine.emit({{16}}));
+    for (int k = 0; k < batch; ++k) loaded.push_back(engine.emit({{16}}));
     const auto begin = std::chrono::steady_clock::now();
     for (std::size_t k = from; k < loaded.size(); ++k) {
       engine.prepare(loaded[k]);
@@ -374,8 +356,7 @@ TEST(Frames, TheCostOfAddingDoesNotGrow) {
   std::printf("first 1,000: %.0f ns a module, last 1,000 of 50,000: %.0f ns\n", first, last);
   EXPECT_LT(last, 3 * first);
   EXPECT_EQ(engine.space().slot_count(), loaded.back().code.first_slot + loaded.back().code.slots);
-  for (int i = 0; i < modules; i += 997)
-    EXPECT_EQ(wrong_pcs(loaded[static_cast<std::size_t>(i)]), 0u);
+  for (int i = 0; i < modules; i += 997) EXPECT_EQ(wrong_pcs(loaded[static_cast<std::size_t>(i)]), 0u);
 
   const auto begin = std::chrono::steady_clock::now();
   EXPECT_EQ(caught_through(loaded[modules / 2].function(0)), 7);
@@ -383,20 +364,18 @@ TEST(Frames, TheCostOfAddingDoesNotGrow) {
               std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - begin).count());
 
   // Slots that a big module leaves behind make those who move in no slower than a constant.
-  for (const Module& module : loaded)
-    engine.unload(module);
+  for (const Module& module : loaded) engine.unload(module);
   batches.clear();
   for (int i = 0; i < 5000; i += batch) {
     const std::size_t from = loaded.size();
-    for (int k = 0; k < batch; ++k)
-      loaded.push_back(engine.emit({{400}}));
+    for (int k = 0; k < batch; ++k) loaded.push_back(engine.emit({{400}}));
     const auto start = std::chrono::steady_clock::now();
-    for (std::size_t k = from; k < loaded.size(); ++k)
-      engine.prepare(loaded[k]);
+    for (std::size_t k = from; k < loaded.size(); ++k) engine.prepare(loaded[k]);
     batches.push_back(std::chrono::duration<double, std::nano>(std::chrono::steady_clock::now() - start).count() / batch);
   }
   std::printf("prepare in left-over slots: first %.0f ns, last %.0f ns\n",
-              *std::min_element(batches.begin(), batches.begin() + 10), *std::min_element(batches.end() - 10, batches.end()));
+              *std::min_element(batches.begin(), batches.begin() + 10),
+              *std::min_element(batches.end() - 10, batches.end()));
 }
 
 TEST(Frames, TheTableIsWhereTheDynamicLinkerLooks) {
@@ -454,11 +433,9 @@ TEST(Frames, ManyEnginesComeAndGo) {
   }
   for (std::size_t i = 0; i < engines.size(); ++i) {
     EXPECT_EQ(caught_through(modules[i].function(1)), 7);
-    if (i % 2 == 0)
-      engines[i].reset();
+    if (i % 2 == 0) engines[i].reset();
   }
-  for (std::size_t i = 1; i < engines.size(); i += 2)
-    EXPECT_EQ(wrong_pcs(modules[i]), 0u);
+  for (std::size_t i = 1; i < engines.size(); i += 2) EXPECT_EQ(wrong_pcs(modules[i]), 0u);
   for (int i = 0; i < 200; ++i) {
     Engine engine;
     const Module module = engine.load({{16}});
@@ -485,10 +462,9 @@ TEST(FramesDeathTest, FramesThatNobodyRemovedAreNoticed) {
 
 TEST(ForeignFrames, ServesMemoryOfTheClient) {
   const std::size_t size = 4096;
-  auto* memory = static_cast<std::byte*>(
-      mmap(nullptr, size, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-  if (memory == MAP_FAILED)
-    GTEST_SKIP() << "the system allows no writable executable memory";
+  auto* memory =
+      static_cast<std::byte*>(mmap(nullptr, size, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  if (memory == MAP_FAILED) GTEST_SKIP() << "the system allows no writable executable memory";
   const auto code = test::make_code({32, false});
   std::memcpy(memory, code.data(), code.size());
   std::vector<Addr> descriptions;

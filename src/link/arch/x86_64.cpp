@@ -1,24 +1,26 @@
 // x86-64 (System V psABI, https://gitlab.com/x86-psABIs/x86-64-ABI, sections 4.4 "Relocation", B.2 "GOTPCRELX", and the TLS
 // ABI, https://www.akkadia.org/drepper/tls.pdf).
 //
-// The psABI's letters: S is the symbol's address, A the addend, P the address of the field, G the symbol's cell in the GOT, GOT
-// the address of the module's GOT (also _GLOBAL_OFFSET_TABLE_), L the symbol's stub, Z its size, B nothing here (no field is
-// relative to a load address: addresses are final when bytes are written).
+// The psABI's letters: S is the symbol's address, A the addend, P the address of the field, G the symbol's cell in the GOT,
+// GOT the address of the module's GOT (also _GLOBAL_OFFSET_TABLE_), L the symbol's stub, Z its size, B nothing here (no
+// field is relative to a load address: addresses are final when bytes are written).
 //
 // How far things are from each other decides the rest. Inside a reservation everything reaches everything with 32 bits. What
 // lies outside (the host's functions and data, the client's addresses) is reached
 //   - by a branch: through a stub, `jmp *cell(%rip)`, whose cell lies in the GOT;
 //   - by a GOT load: as it stands; it is relaxed to a direct reference (B.2) where the target is near;
-//   - by a PC-relative load of data, `mov sym(%rip), %reg` or `lea sym(%rip), %reg`: the instruction is replaced by a jump to a
-//     thunk that loads the address as 64 bits and jumps back. A jump, not a call: the red zone below the stack pointer is live;
+//   - by a PC-relative load of data, `mov sym(%rip), %reg` or `lea sym(%rip), %reg`: the instruction is replaced by a jump
+//   to a
+//     thunk that loads the address as 64 bits and jumps back. A jump, not a call: the red zone below the stack pointer is
+//     live;
 //   - by any other PC-relative instruction: not at all, an error that names it.
-// A thunk runs in the frame of the function that jumps to it, which its two instructions, at other addresses, have no description
-// of: none is given, so that unwinding stops there instead of going astray. Only a signal or a sampler can see a thread there.
-// An undefined weak symbol has S = 0 and is far by the same rules.
+// A thunk runs in the frame of the function that jumps to it, which its two instructions, at other addresses, have no
+// description of: none is given, so that unwinding stops there instead of going astray. Only a signal or a sampler can see a
+// thread there. An undefined weak symbol has S = 0 and is far by the same rules.
 //
-// TLS: general-dynamic, local-dynamic and descriptor sequences work for every variable, through the engine's own entry points.
-// Local-dynamic code counts on its variables to lie in one block: see share_tls. Initial-exec and local-exec work for the host's
-// variables that lie at a fixed distance from the thread pointer.
+// TLS: general-dynamic, local-dynamic and descriptor sequences work for every variable, through the engine's own entry
+// points. Local-dynamic code counts on its variables to lie in one block: see share_tls. Initial-exec and local-exec work
+// for the host's variables that lie at a fixed distance from the thread pointer.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "link/arch/arch.h"
 
@@ -40,25 +42,65 @@ TlsEntryPoints tls_entry_points;
 namespace {
 
 enum Type : std::uint32_t {
-  R_NONE = 0, R_64 = 1, R_PC32 = 2, R_GOT32 = 3, R_PLT32 = 4, R_COPY = 5, R_GLOB_DAT = 6, R_JUMP_SLOT = 7, R_RELATIVE = 8,
-  R_GOTPCREL = 9, R_32 = 10, R_32S = 11, R_16 = 12, R_PC16 = 13, R_8 = 14, R_PC8 = 15, R_DTPMOD64 = 16, R_DTPOFF64 = 17,
-  R_TPOFF64 = 18, R_TLSGD = 19, R_TLSLD = 20, R_DTPOFF32 = 21, R_GOTTPOFF = 22, R_TPOFF32 = 23, R_PC64 = 24, R_GOTOFF64 = 25,
-  R_GOTPC32 = 26, R_GOT64 = 27, R_GOTPCREL64 = 28, R_GOTPC64 = 29, R_GOTPLT64 = 30, R_PLTOFF64 = 31, R_SIZE32 = 32,
-  R_SIZE64 = 33, R_GOTPC32_TLSDESC = 34, R_TLSDESC_CALL = 35, R_TLSDESC = 36, R_IRELATIVE = 37, R_RELATIVE64 = 38,
-  R_GOTPCRELX = 41, R_REX_GOTPCRELX = 42, type_count = 43,
+  R_NONE = 0,
+  R_64 = 1,
+  R_PC32 = 2,
+  R_GOT32 = 3,
+  R_PLT32 = 4,
+  R_COPY = 5,
+  R_GLOB_DAT = 6,
+  R_JUMP_SLOT = 7,
+  R_RELATIVE = 8,
+  R_GOTPCREL = 9,
+  R_32 = 10,
+  R_32S = 11,
+  R_16 = 12,
+  R_PC16 = 13,
+  R_8 = 14,
+  R_PC8 = 15,
+  R_DTPMOD64 = 16,
+  R_DTPOFF64 = 17,
+  R_TPOFF64 = 18,
+  R_TLSGD = 19,
+  R_TLSLD = 20,
+  R_DTPOFF32 = 21,
+  R_GOTTPOFF = 22,
+  R_TPOFF32 = 23,
+  R_PC64 = 24,
+  R_GOTOFF64 = 25,
+  R_GOTPC32 = 26,
+  R_GOT64 = 27,
+  R_GOTPCREL64 = 28,
+  R_GOTPC64 = 29,
+  R_GOTPLT64 = 30,
+  R_PLTOFF64 = 31,
+  R_SIZE32 = 32,
+  R_SIZE64 = 33,
+  R_GOTPC32_TLSDESC = 34,
+  R_TLSDESC_CALL = 35,
+  R_TLSDESC = 36,
+  R_IRELATIVE = 37,
+  R_RELATIVE64 = 38,
+  R_GOTPCRELX = 41,
+  R_REX_GOTPCRELX = 42,
+  type_count = 43,
 };
 
-constexpr const char* type_names[type_count] = {
-    "NONE", "64", "PC32", "GOT32", "PLT32", "COPY", "GLOB_DAT", "JUMP_SLOT", "RELATIVE", "GOTPCREL", "32", "32S", "16", "PC16",
-    "8", "PC8", "DTPMOD64", "DTPOFF64", "TPOFF64", "TLSGD", "TLSLD", "DTPOFF32", "GOTTPOFF", "TPOFF32", "PC64", "GOTOFF64",
-    "GOTPC32", "GOT64", "GOTPCREL64", "GOTPC64", "GOTPLT64", "PLTOFF64", "SIZE32", "SIZE64", "GOTPC32_TLSDESC", "TLSDESC_CALL",
-    "TLSDESC", "IRELATIVE", "RELATIVE64", "39", "40", "GOTPCRELX", "REX_GOTPCRELX"};
+constexpr const char* type_names[type_count] = {"NONE",         "64",        "PC32",         "GOT32",      "PLT32",
+                                                "COPY",         "GLOB_DAT",  "JUMP_SLOT",    "RELATIVE",   "GOTPCREL",
+                                                "32",           "32S",       "16",           "PC16",       "8",
+                                                "PC8",          "DTPMOD64",  "DTPOFF64",     "TPOFF64",    "TLSGD",
+                                                "TLSLD",        "DTPOFF32",  "GOTTPOFF",     "TPOFF32",    "PC64",
+                                                "GOTOFF64",     "GOTPC32",   "GOT64",        "GOTPCREL64", "GOTPC64",
+                                                "GOTPLT64",     "PLTOFF64",  "SIZE32",       "SIZE64",     "GOTPC32_TLSDESC",
+                                                "TLSDESC_CALL", "TLSDESC",   "IRELATIVE",    "RELATIVE64", "39",
+                                                "40",           "GOTPCRELX", "REX_GOTPCRELX"};
 
 // Width of the field; 0: no field; bad: not for relocatable files.
 constexpr std::uint8_t bad = 0xFF;
-constexpr std::uint8_t widths[type_count] = {
-    0, 8, 4, 4, 4, bad, bad, bad, bad, 4, 4, 4, 2, 2, 1, 1, bad, 8, 8, 4, 4, 4, 4, 4, 8, 8, 4, 8, 8, 8, 8, 8, 4, 8, 4, 0,
-    bad, bad, bad, bad, bad, 4, 4};
+constexpr std::uint8_t widths[type_count] = {0, 8,   4, 4, 4, bad, bad, bad, bad, 4,   4,   4, 2, 2, 1,
+                                             1, bad, 8, 8, 4, 4,   4,   4,   4,   8,   8,   4, 8, 8, 8,
+                                             8, 8,   4, 8, 4, 0,   bad, bad, bad, bad, bad, 4, 4};
 
 template <class T> void put(std::byte* at, T value) { std::memcpy(at, &value, sizeof value); }
 template <class T> T get(const std::byte* at) {
@@ -86,7 +128,8 @@ std::string symbol_label(const Module& module, std::uint32_t index) {
 
 // "relocation R_X86_64_PC32 at offset 0x12 against 'f'": the module and section are said by the callers further out.
 std::string label(const Module& module, const Relocation& r) {
-  return "relocation " + relocation_name(r.type) + " at offset " + base::hex(r.offset) + " against " + symbol_label(module, r.symbol);
+  return "relocation " + relocation_name(r.type) + " at offset " + base::hex(r.offset) + " against " +
+         symbol_label(module, r.symbol);
 }
 
 Error fault(ErrorCode code, const Module& module, const Relocation& r, std::string_view what) {
@@ -94,11 +137,11 @@ Error fault(ErrorCode code, const Module& module, const Relocation& r, std::stri
 }
 
 Error out_of_range(const Module& module, const Relocation& r, std::uint64_t S, std::int64_t value, std::string_view hint) {
-  std::string distance = value < 0 ? "-" + base::hex(std::uint64_t(0) - std::uint64_t(value)) : base::hex(std::uint64_t(value));
+  std::string distance =
+      value < 0 ? "-" + base::hex(std::uint64_t(0) - std::uint64_t(value)) : base::hex(std::uint64_t(value));
   std::string text = "(at " + base::hex(S) + ") is out of range: the field of " + std::to_string(widths[r.type] * 8) +
                      " bits can't hold the distance " + distance;
-  if (!hint.empty())
-    text.append("; ").append(hint);
+  if (!hint.empty()) text.append("; ").append(hint);
   return fault(ErrorCode::out_of_range, module, r, text);
 }
 
@@ -109,11 +152,11 @@ bool may_be_tls(const Target& target) {
   return !known || (target.flags & target_flag::tls) != 0;
 }
 
-constexpr std::string_view use_pic = "compile the object with -fPIC, or link it in an engine created with the option low_2gib";
+constexpr std::string_view use_pic =
+    "compile the object with -fPIC, or link it in an engine created with the option low_2gib";
 
 bool in_bounds(const Relocation& r, std::uint64_t size) {
-  if (r.type >= type_count)
-    return false;
+  if (r.type >= type_count) return false;
   std::uint64_t width = widths[r.type];
   return width <= size && r.offset <= size - width && width != bad;
 }
@@ -126,28 +169,24 @@ Error bad_relocation(const Module& module, const Relocation& r, std::uint64_t si
 
 void want(Module& module, std::uint32_t symbol, std::uint8_t what) {
   Target& target = module.targets[symbol];
-  if (target.needs == 0)
-    module.needy.push_back(symbol);
+  if (target.needs == 0) module.needy.push_back(symbol);
   target.needs |= what;
 }
 
-// The byte before a PC-relative field tells branches from memory operands: the ModRM byte of `disp32(%rip)` is 05, 0d, ... 3d.
+// The byte before a PC-relative field tells branches from memory operands: the ModRM byte of `disp32(%rip)` is 05, 0d, ...
+// 3d.
 enum class Form { branch, memory, unknown };
 Form form_at(const std::byte* field, std::uint64_t offset) {
-  if (offset < 1)
-    return Form::unknown;
+  if (offset < 1) return Form::unknown;
   std::uint8_t before = byte_at(field - 1);
-  if (before == 0xE8 || before == 0xE9)
-    return Form::branch;
-  if (offset >= 2 && byte_at(field - 2) == 0x0F && (before & 0xF0) == 0x80)
-    return Form::branch;
+  if (before == 0xE8 || before == 0xE9) return Form::branch;
+  if (offset >= 2 && byte_at(field - 2) == 0x0F && (before & 0xF0) == 0x80) return Form::branch;
   return (before & 0xC7) == 0x05 ? Form::memory : Form::unknown;
 }
 
 // psABI B.2: mov -> lea, call *cell -> addr32 call, jmp *cell -> jmp; nop. Another addend than -4 reads beside the cell.
 bool relaxable(Bytes content, const Relocation& r) {
-  if (r.offset < 2 || r.addend != -4)
-    return false;
+  if (r.offset < 2 || r.addend != -4) return false;
   const std::byte* field = content.data() + r.offset;
   std::uint8_t opcode = byte_at(field - 2), modrm = byte_at(field - 1);
   return (opcode == 0x8B && (modrm & 0xC7) == 0x05) || (opcode == 0xFF && (modrm == 0x15 || modrm == 0x25));
@@ -200,17 +239,18 @@ const TlsBinding* find_tls_binding(const Module& module, std::uint32_t symbol) {
 // Local-dynamic code adds an offset to the beginning of the module's own block, which the variable is not in.
 Error foreign_local_dynamic(const Module& module, const Relocation& r) {
   const TlsBinding* binding = find_tls_binding(module, r.symbol);
-  return fault(ErrorCode::unsupported, module, r,
-               "is a local-dynamic access to a thread-local variable of another module (its own copy was dropped for the one that " +
-                   std::string(binding != nullptr ? binding->owner : "somebody else") + " provides): link both in one change");
+  return fault(
+      ErrorCode::unsupported, module, r,
+      "is a local-dynamic access to a thread-local variable of another module (its own copy was dropped for the one that " +
+          std::string(binding != nullptr ? binding->owner : "somebody else") + " provides): link both in one change");
 }
 
 void survey_pc32(Module& module, std::uint32_t section, const Relocation& r, const Reach& reach, Bytes content, bool code) {
   const Target& target = module.targets[r.symbol];
-  if (surely_near(target, reach) || target.kind == TargetKind::discarded)
-    return;
+  if (surely_near(target, reach) || target.kind == TargetKind::discarded) return;
   Form form = code ? form_at(content.data() + r.offset, r.offset) : Form::unknown;
-  bool call = r.type == R_PLT32 || form == Form::branch || target.kind == TargetKind::slot || target.kind == TargetKind::thunk;
+  bool call =
+      r.type == R_PLT32 || form == Form::branch || target.kind == TargetKind::slot || target.kind == TargetKind::thunk;
   if (call && can_stub(module, r))
     want(module, r.symbol, need::stub);
   else if (form == Form::memory && (target.kind == TargetKind::fixed || target.kind == TargetKind::null))
@@ -219,7 +259,9 @@ void survey_pc32(Module& module, std::uint32_t section, const Relocation& r, con
 
 } // namespace
 
-bool references_symbol(std::uint32_t type) noexcept { return type != R_NONE && type != R_TLSLD && type != R_GOTPC32 && type != R_GOTPC64; }
+bool references_symbol(std::uint32_t type) noexcept {
+  return type != R_NONE && type != R_TLSLD && type != R_GOTPC32 && type != R_GOTPC64;
+}
 
 std::string relocation_name(std::uint32_t type) {
   return "R_X86_64_" + (type < type_count ? std::string(type_names[type]) : std::to_string(type));
@@ -233,43 +275,50 @@ Result<void> survey_section(Module& module, std::uint32_t section, const Reach& 
   // Unwind information describes dropped functions too; nothing looks at it there.
   bool covers_every_copy = source.kind == SectionKind::unwind || source.name.starts_with(".gcc_except_table");
   for (const Relocation& r : relocations) {
-    if (!in_bounds(r, size))
-      return bad_relocation(module, r, size);
+    if (!in_bounds(r, size)) return bad_relocation(module, r, size);
     const Target& target = module.targets[r.symbol];
     // Nearly all of a program: branches and PC-relative references inside the reservation need nothing.
     if (reach.known && (r.type == R_PC32 || r.type == R_PLT32) &&
         (target.kind == TargetKind::section || target.kind == TargetKind::module))
       continue;
     if (target.kind == TargetKind::discarded && !covers_every_copy && r.type != R_NONE)
-      return fault(ErrorCode::malformed, module, r, "refers into a COMDAT group from outside, and this copy of the group was dropped");
+      return fault(ErrorCode::malformed, module, r,
+                   "refers into a COMDAT group from outside, and this copy of the group was dropped");
     switch (r.type) {
     case R_PC32:
     case R_PLT32: survey_pc32(module, section, r, reach, source.content, code); break;
-    case R_64:
-      module.large_model |= code;
-      [[fallthrough]];
-    case R_32: case R_32S: case R_16: case R_8: case R_PC16: case R_PC8: case R_PC64:
+    case R_64: module.large_model |= code; [[fallthrough]];
+    case R_32:
+    case R_32S:
+    case R_16:
+    case R_8:
+    case R_PC16:
+    case R_PC8:
+    case R_PC64:
       // An address that is reached through a cell only has its stub for an address; so has a host function that a field of
       // 32 bits names: objects that are not PIC compare and store such addresses.
       if (target.kind == TargetKind::slot || target.kind == TargetKind::thunk ||
-          ((r.type == R_32 || r.type == R_32S) && target.kind == TargetKind::fixed && (target.flags & target_flag::host) != 0 &&
-           (target.flags & target_flag::data) == 0 && !fits_absolute_32(r.type, target.address) && can_stub(module, r)))
+          ((r.type == R_32 || r.type == R_32S) && target.kind == TargetKind::fixed &&
+           (target.flags & target_flag::host) != 0 && (target.flags & target_flag::data) == 0 &&
+           !fits_absolute_32(r.type, target.address) && can_stub(module, r)))
         want(module, r.symbol, need::stub);
       break;
     case R_GOTPCRELX:
     case R_REX_GOTPCRELX:
-      if (may_relax(target) && surely_near(target, reach) && code && relaxable(source.content, r))
-        break;
+      if (may_relax(target) && surely_near(target, reach) && code && relaxable(source.content, r)) break;
       want(module, r.symbol, target.kind == TargetKind::thunk ? need::stub | need::got : need::got);
       break;
-    case R_GOTPCREL: case R_GOTPCREL64:
-      want(module, r.symbol, target.kind == TargetKind::thunk ? need::stub | need::got : need::got);
-      break;
-    case R_GOT32: case R_GOT64: case R_GOTPLT64:
+    case R_GOTPCREL:
+    case R_GOTPCREL64: want(module, r.symbol, target.kind == TargetKind::thunk ? need::stub | need::got : need::got); break;
+    case R_GOT32:
+    case R_GOT64:
+    case R_GOTPLT64:
       module.wants_got_base = true;
       want(module, r.symbol, target.kind == TargetKind::thunk ? need::stub | need::got : need::got);
       break;
-    case R_GOTOFF64: case R_GOTPC32: case R_GOTPC64:
+    case R_GOTOFF64:
+    case R_GOTPC32:
+    case R_GOTPC64:
       module.large_model |= code && r.type != R_GOTPC32;
       module.wants_got_base = true;
       if (r.type == R_GOTOFF64 && (target.kind == TargetKind::slot || target.kind == TargetKind::thunk))
@@ -278,8 +327,7 @@ Result<void> survey_section(Module& module, std::uint32_t section, const Reach& 
     case R_PLTOFF64:
       module.large_model |= code;
       module.wants_got_base = true;
-      if (!surely_near(target, reach) && can_stub(module, r))
-        want(module, r.symbol, need::stub);
+      if (!surely_near(target, reach) && can_stub(module, r)) want(module, r.symbol, need::stub);
       break;
     case R_TLSGD:
     case R_GOTPC32_TLSDESC:
@@ -288,20 +336,24 @@ Result<void> survey_section(Module& module, std::uint32_t section, const Reach& 
       want(module, r.symbol, r.type == R_TLSGD ? need::tls_pair : need::tls_descriptor);
       break;
     case R_TLSLD: module.needs_tls_ld = true; break;
-    case R_DTPOFF32: case R_DTPOFF64:
+    case R_DTPOFF32:
+    case R_DTPOFF64:
       if (!may_be_tls(target))
         return fault(ErrorCode::malformed, module, r, "is for a thread-local variable, which this is not");
-      if (target.kind == TargetKind::fixed)
-        return foreign_local_dynamic(module, r);
+      if (target.kind == TargetKind::fixed) return foreign_local_dynamic(module, r);
       module.wants_shared_tls |= target.kind == TargetKind::module;
       break;
-    case R_SIZE32: case R_SIZE64: want(module, r.symbol, need::size); break;
+    case R_SIZE32:
+    case R_SIZE64: want(module, r.symbol, need::size); break;
     case R_GOTTPOFF: want(module, r.symbol, need::tls_offset); [[fallthrough]];
-    case R_TPOFF32: case R_TPOFF64:
-      if (target.kind != TargetKind::missing && target.kind != TargetKind::null && (target.flags & target_flag::static_tls) == 0)
-        return fault(ErrorCode::needs_flag, module, r,
-                     "wants a fixed offset from the thread pointer, which only variables of the host have: compile the object with "
-                     "-fPIC and -ftls-model=global-dynamic");
+    case R_TPOFF32:
+    case R_TPOFF64:
+      if (target.kind != TargetKind::missing && target.kind != TargetKind::null &&
+          (target.flags & target_flag::static_tls) == 0)
+        return fault(
+            ErrorCode::needs_flag, module, r,
+            "wants a fixed offset from the thread pointer, which only variables of the host have: compile the object with "
+            "-fPIC and -ftls-model=global-dynamic");
       break;
     default: break;
     }
@@ -330,14 +382,12 @@ struct Context {
   }
   // G + GOT: the cell that holds the symbol's address.
   std::uint64_t cell(const Target& target) const {
-    if (target.kind == TargetKind::slot)
-      return target.address;
+    if (target.kind == TargetKind::slot) return target.address;
     const Entry& e = entry(target);
     return GOT + (e.address_cell != none ? e.address_cell : e.got);
   }
   bool has_cell(const Target& target) const {
-    if (target.kind == TargetKind::slot)
-      return true;
+    if (target.kind == TargetKind::slot) return true;
     return target.entry != 0 && (entry(target).address_cell != none || entry(target).got != none);
   }
   bool has_stub(const Target& target) const { return target.entry != 0 && module.entries[target.entry - 1].stub != none; }
@@ -371,15 +421,13 @@ Result<void> fix_pc32(const Context& c, const Relocation& r, const Target& targe
     S = c.L(target);
     value = std::int64_t(S + std::uint64_t(r.addend) - P);
   }
-  if (!fits_32(value) && target.kind == TargetKind::discarded)
-    value = 0;
+  if (!fits_32(value) && target.kind == TargetKind::discarded) value = 0;
   if (!fits_32(value)) {
-    if (is_thunked(c.module, c.section, r))
-      return {};
+    if (is_thunked(c.module, c.section, r)) return {};
     bool host_data = (target.flags & target_flag::host) != 0;
-    return out_of_range(c.module, r, S, value,
-                        host_data ? "host data that far is reached by `mov` and `lea` loads or through the GOT: compile with -fPIC"
-                                  : "");
+    return out_of_range(
+        c.module, r, S, value,
+        host_data ? "host data that far is reached by `mov` and `lea` loads or through the GOT: compile with -fPIC" : "");
   }
   put(c.local + r.offset, std::int32_t(value));
   return {};
@@ -398,8 +446,7 @@ Result<void> fix_gotpcrel(const Context& c, const Relocation& r, const Target& t
       return out_of_range(c.module, r, S, direct, {});
   }
   std::int64_t value = std::int64_t(c.cell(target) + std::uint64_t(r.addend) - P);
-  if (!fits_32(value))
-    return out_of_range(c.module, r, c.cell(target), value, "its GOT entry is too far");
+  if (!fits_32(value)) return out_of_range(c.module, r, c.cell(target), value, "its GOT entry is too far");
   put(c.local + r.offset, std::int32_t(value));
   return {};
 }
@@ -407,10 +454,14 @@ Result<void> fix_gotpcrel(const Context& c, const Relocation& r, const Target& t
 // Absolute fields. 32 is zero-extended, 32S sign-extended.
 Result<void> fix_absolute(const Context& c, const Relocation& r, const Target& target, std::uint64_t S) {
   std::int64_t value = std::int64_t(S + std::uint64_t(r.addend));
-  if ((r.type == R_32 || r.type == R_32S) && !c.debug && target.kind == TargetKind::fixed && c.has_stub(target) && !fits_absolute_32(r.type, S))
+  if ((r.type == R_32 || r.type == R_32S) && !c.debug && target.kind == TargetKind::fixed && c.has_stub(target) &&
+      !fits_absolute_32(r.type, S))
     value = std::int64_t((S = c.L(target)) + std::uint64_t(r.addend));
   bool host = target.kind == TargetKind::fixed && (target.flags & target_flag::host) != 0;
-  std::string_view hint = c.debug ? "" : !c.low_2gib ? use_pic : host ? "data of the host lies out of its reach: compile with -fPIC" : "";
+  std::string_view hint = c.debug       ? ""
+                          : !c.low_2gib ? use_pic
+                          : host        ? "data of the host lies out of its reach: compile with -fPIC"
+                                        : "";
   switch (r.type) {
   case R_64:
     put(c.local + r.offset, value);
@@ -418,23 +469,19 @@ Result<void> fix_absolute(const Context& c, const Relocation& r, const Target& t
       c.module.slot_pointers.push_back({c.section, r.symbol, r.offset, r.addend});
     return {};
   case R_32:
-    if (std::uint64_t(value) > std::numeric_limits<std::uint32_t>::max())
-      return out_of_range(c.module, r, S, value, hint);
+    if (std::uint64_t(value) > std::numeric_limits<std::uint32_t>::max()) return out_of_range(c.module, r, S, value, hint);
     put(c.local + r.offset, std::uint32_t(value));
     return {};
   case R_32S:
-    if (!fits_32(value))
-      return out_of_range(c.module, r, S, value, hint);
+    if (!fits_32(value)) return out_of_range(c.module, r, S, value, hint);
     put(c.local + r.offset, std::int32_t(value));
     return {};
   case R_16:
-    if (!fits_either(value, 16))
-      return out_of_range(c.module, r, S, value, {});
+    if (!fits_either(value, 16)) return out_of_range(c.module, r, S, value, {});
     put(c.local + r.offset, std::int16_t(value));
     return {};
   default:
-    if (!fits_either(value, 8))
-      return out_of_range(c.module, r, S, value, {});
+    if (!fits_either(value, 8)) return out_of_range(c.module, r, S, value, {});
     put(c.local + r.offset, std::int8_t(value));
     return {};
   }
@@ -444,8 +491,7 @@ Result<void> fix_absolute(const Context& c, const Relocation& r, const Target& t
 Result<void> fix_pc(const Context& c, const Relocation& r, std::uint64_t S, std::uint64_t P) {
   std::int64_t value = std::int64_t(S + std::uint64_t(r.addend) - P);
   unsigned bits = widths[r.type] * 8U;
-  if (bits < 64 && !fits_signed(value, bits))
-    return out_of_range(c.module, r, S, value, {});
+  if (bits < 64 && !fits_signed(value, bits)) return out_of_range(c.module, r, S, value, {});
   std::memcpy(c.local + r.offset, &value, widths[r.type]); // little-endian: the low bytes
   return {};
 }
@@ -454,18 +500,19 @@ Result<void> fix_pc(const Context& c, const Relocation& r, std::uint64_t S, std:
 Result<void> fix_got(const Context& c, const Relocation& r, const Target& target, std::uint64_t S, std::uint64_t P) {
   std::uint64_t A = std::uint64_t(r.addend), value = 0;
   switch (r.type) {
-  case R_GOT32: case R_GOT64: case R_GOTPLT64: value = c.cell(target) - c.GOT + A; break; // G + A
-  case R_GOTPCREL64: value = c.cell(target) + A - P; break;                               // G + GOT + A - P
-  case R_GOTOFF64: value = S + A - c.GOT; break;                                          // S + A - GOT
-  case R_PLTOFF64: value = (c.has_stub(target) ? c.L(target) : S) + A - c.GOT; break;     // L + A - GOT
-  default: value = c.GOT + A - P; break;                                                  // GOT + A - P
+  case R_GOT32:
+  case R_GOT64:
+  case R_GOTPLT64: value = c.cell(target) - c.GOT + A; break;                         // G + A
+  case R_GOTPCREL64: value = c.cell(target) + A - P; break;                           // G + GOT + A - P
+  case R_GOTOFF64: value = S + A - c.GOT; break;                                      // S + A - GOT
+  case R_PLTOFF64: value = (c.has_stub(target) ? c.L(target) : S) + A - c.GOT; break; // L + A - GOT
+  default: value = c.GOT + A - P; break;                                              // GOT + A - P
   }
   if (widths[r.type] == 8) {
     put(c.local + r.offset, value);
     return {};
   }
-  if (!fits_32(std::int64_t(value)))
-    return out_of_range(c.module, r, S, std::int64_t(value), {});
+  if (!fits_32(std::int64_t(value))) return out_of_range(c.module, r, S, std::int64_t(value), {});
   put(c.local + r.offset, std::int32_t(value));
   return {};
 }
@@ -482,15 +529,15 @@ Result<void> fix_tls(const Context& c, const Relocation& r, const Target& target
   case R_TLSLD: value = c.GOT + c.module.tls_ld + A - P; break;
   case R_GOTPC32_TLSDESC: value = c.GOT + c.entry(target).tls_descriptor + A - P; break;
   case R_GOTTPOFF: value = c.GOT + c.entry(target).tls_offset + A - P; break;
-  case R_TPOFF32: case R_TPOFF64: value = std::uint64_t(static_tls_offset(c.module, r.symbol)) + A; break;
+  case R_TPOFF32:
+  case R_TPOFF64: value = std::uint64_t(static_tls_offset(c.module, r.symbol)) + A; break;
   default: value = target.address + A; break; // DTPOFF: the offset in its module's block
   }
   if (widths[r.type] == 8) {
     put(c.local + r.offset, value);
     return {};
   }
-  if (!fits_32(std::int64_t(value)))
-    return out_of_range(c.module, r, target.address, std::int64_t(value), {});
+  if (!fits_32(std::int64_t(value))) return out_of_range(c.module, r, target.address, std::int64_t(value), {});
   put(c.local + r.offset, std::int32_t(value));
   return {};
 }
@@ -503,12 +550,27 @@ Result<void> fix_one(const Context& c, const Relocation& r) {
   case R_TLSDESC_CALL: return {};
   case R_PC32:
   case R_PLT32: return fix_pc32(c, r, target, S, P);
-  case R_64: case R_32: case R_32S: case R_16: case R_8: return fix_absolute(c, r, target, S);
-  case R_PC8: case R_PC16: case R_PC64: return fix_pc(c, r, S, P);
-  case R_GOTPCREL: case R_GOTPCRELX: case R_REX_GOTPCRELX: return fix_gotpcrel(c, r, target, S, P);
-  case R_GOT32: case R_GOT64: case R_GOTPLT64: case R_GOTPCREL64: case R_GOTOFF64: case R_PLTOFF64: case R_GOTPC32: case R_GOTPC64:
-    return fix_got(c, r, target, S, P);
-  case R_SIZE32: case R_SIZE64: {
+  case R_64:
+  case R_32:
+  case R_32S:
+  case R_16:
+  case R_8: return fix_absolute(c, r, target, S);
+  case R_PC8:
+  case R_PC16:
+  case R_PC64: return fix_pc(c, r, S, P);
+  case R_GOTPCREL:
+  case R_GOTPCRELX:
+  case R_REX_GOTPCRELX: return fix_gotpcrel(c, r, target, S, P);
+  case R_GOT32:
+  case R_GOT64:
+  case R_GOTPLT64:
+  case R_GOTPCREL64:
+  case R_GOTOFF64:
+  case R_PLTOFF64:
+  case R_GOTPC32:
+  case R_GOTPC64: return fix_got(c, r, target, S, P);
+  case R_SIZE32:
+  case R_SIZE64: {
     std::uint64_t Z = c.entry(target).size + std::uint64_t(r.addend);
     if (r.type == R_SIZE32 && Z > std::numeric_limits<std::uint32_t>::max())
       return out_of_range(c.module, r, S, std::int64_t(Z), {});
@@ -521,13 +583,23 @@ Result<void> fix_one(const Context& c, const Relocation& r) {
 
 } // namespace
 
-Result<void> fix_section(Module& module, std::uint32_t section, std::span<const std::unique_ptr<Module>> modules, bool low_2gib) {
+Result<void> fix_section(Module& module, std::uint32_t section, std::span<const std::unique_ptr<Module>> modules,
+                         bool low_2gib) {
   const SectionPlace& place = module.places[section];
   SectionKind kind = module.sections()[section].kind;
-  Context c{module, section, modules, low_2gib, module.place(Synthetic::got).address, module.place(Synthetic::stubs).address,
-            place.address, place.local, kind == SectionKind::code, kind == SectionKind::debug};
+  Context c{module,
+            section,
+            modules,
+            low_2gib,
+            module.place(Synthetic::got).address,
+            module.place(Synthetic::stubs).address,
+            place.address,
+            place.local,
+            kind == SectionKind::code,
+            kind == SectionKind::debug};
   for (const Relocation& r : c.debug ? module.object.relocations(section) : module.relocations(section)) {
-    if (c.debug && (!in_bounds(r, place.content_size) || (r.type != R_64 && r.type != R_32 && r.type != R_DTPOFF64 && r.type != R_DTPOFF32)))
+    if (c.debug && (!in_bounds(r, place.content_size) ||
+                    (r.type != R_64 && r.type != R_32 && r.type != R_DTPOFF64 && r.type != R_DTPOFF32)))
       return bad_relocation(module, r, place.content_size);
     const Target& target = module.targets[r.symbol];
     std::uint64_t P = place.address + r.offset;
@@ -539,8 +611,7 @@ Result<void> fix_section(Module& module, std::uint32_t section, std::span<const 
         continue;
       }
     }
-    if (Result<void> done = fix_one(c, r); !done)
-      return done;
+    if (Result<void> done = fix_one(c, r); !done) return done;
   }
   return {};
 }
@@ -565,8 +636,8 @@ bool write_dso_stub(std::byte* at, std::uint64_t address, std::uint64_t cell, st
 
 namespace {
 
-// Finds instructions by decoding from the start of the function around them: bytes before a field alone don't tell a prefix from
-// the end of the instruction before. Asked in the order of sections and offsets, it goes over the code once.
+// Finds instructions by decoding from the start of the function around them: bytes before a field alone don't tell a prefix
+// from the end of the instruction before. Asked in the order of sections and offsets, it goes over the code once.
 class Decoder {
 public:
   ZydisDecodedInstruction instruction;
@@ -585,8 +656,7 @@ public:
   bool find(std::uint32_t section, std::uint64_t offset) {
     Bytes content = module_.sections()[section].content;
     std::uint64_t at = function_around(section, offset);
-    if (section == section_ && begin >= at && begin <= offset)
-      at = begin;
+    if (section == section_ && begin >= at && begin <= offset) at = begin;
     section_ = section;
     while (ready_ && at <= offset && at < content.size()) {
       begin = at;
@@ -619,13 +689,11 @@ struct Load {
 };
 
 bool load_of(const ZydisDecodedInstruction& instruction, const ZydisDecodedOperand* operands, Load& load) {
-  if (instruction.length < 6 || operands[0].type != ZYDIS_OPERAND_TYPE_REGISTER)
-    return false;
+  if (instruction.length < 6 || operands[0].type != ZYDIS_OPERAND_TYPE_REGISTER) return false;
   bool mov = instruction.mnemonic == ZYDIS_MNEMONIC_MOV && instruction.opcode == 0x8B;
   load.address_only = instruction.mnemonic == ZYDIS_MNEMONIC_LEA;
   load.wide = operands[0].size == 64;
-  if ((!mov && !load.address_only) || (!load.wide && (load.address_only || operands[0].size != 32)))
-    return false;
+  if ((!mov && !load.address_only) || (!load.wide && (load.address_only || operands[0].size != 32))) return false;
   ZyanI8 id = ZydisRegisterGetId(operands[0].reg.value);
   load.reg = std::uint8_t(id);
   return id >= 0 && id < 16 && id != 4; // never the stack pointer
@@ -638,13 +706,11 @@ std::size_t encode_load(std::uint8_t* code, const Load& load, std::uint64_t addr
   code[n++] = std::uint8_t(0xB8 + low);
   std::memcpy(code + n, &address, 8);
   n += 8;
-  if (load.address_only)
-    return n;
+  if (load.address_only) return n;
   code[n++] = std::uint8_t(0x40 | (load.wide ? 8 : 0) | (high << 2) | high); // mov 0(%reg), %reg
   code[n++] = 0x8B;
   code[n++] = std::uint8_t(0x40 | (low << 3) | low);
-  if (low == 4)
-    code[n++] = 0x24; // r12 as a base takes a SIB byte
+  if (low == 4) code[n++] = 0x24; // r12 as a base takes a SIB byte
   code[n++] = 0;
   return n;
 }
@@ -655,14 +721,14 @@ Result<void> write_thunk(Module& module, const Thunk& thunk, Decoder& decoder) {
   const Relocation relocation{thunk.offset, thunk.type, thunk.symbol, thunk.addend};
   std::uint64_t S = target.kind == TargetKind::null ? 0 : target.address;
   std::int64_t direct = std::int64_t(S + std::uint64_t(thunk.addend) - (place.address + thunk.offset));
-  if (fits_32(direct))
-    return {}; // and so fixed up as it stands
+  if (fits_32(direct)) return {}; // and so fixed up as it stands
 
   Load load;
   if (!decoder.find(thunk.section, thunk.offset) || !load_of(decoder.instruction, decoder.operands, load))
-    return out_of_range(module, relocation, S, direct,
-                        "data of the host that far can be reached by `mov` to a general register and `lea` only: compile with -fPIC "
-                        "and without copy relocations (-fno-direct-access-external-data)");
+    return out_of_range(
+        module, relocation, S, direct,
+        "data of the host that far can be reached by `mov` to a general register and `lea` only: compile with -fPIC "
+        "and without copy relocations (-fno-direct-access-external-data)");
   std::uint64_t begin = decoder.begin, end = begin + decoder.instruction.length;
   std::uint64_t address = S + std::uint64_t(thunk.addend) + (end - thunk.offset);
   const SectionPlace& stubs = module.place(Synthetic::stubs);
@@ -671,9 +737,9 @@ Result<void> write_thunk(Module& module, const Thunk& thunk, Decoder& decoder) {
   std::memset(code, 0xCC, sizeof code);
   std::size_t n = encode_load(code, load, address);
   code[n++] = 0xE9;
-  std::int64_t back = std::int64_t(place.address + end - (at + n + 4)), there = std::int64_t(at - (place.address + begin + 5));
-  if (!fits_32(back) || !fits_32(there))
-    return out_of_range(module, relocation, at, there, "its thunk is too far");
+  std::int64_t back = std::int64_t(place.address + end - (at + n + 4)),
+               there = std::int64_t(at - (place.address + begin + 5));
+  if (!fits_32(back) || !fits_32(there)) return out_of_range(module, relocation, at, there, "its thunk is too far");
   std::int32_t back_32 = std::int32_t(back);
   std::memcpy(code + n, &back_32, 4);
   std::memcpy(stubs.local + thunk.stub, code, sizeof code);
@@ -687,8 +753,7 @@ Result<void> write_thunk(Module& module, const Thunk& thunk, Decoder& decoder) {
 } // namespace
 
 Result<void> write_thunks(Module& module) {
-  if (module.thunks.empty())
-    return {};
+  if (module.thunks.empty()) return {};
   Decoder decoder(module);
   for (const Thunk& thunk : module.thunks)
     if (Result<void> done = write_thunk(module, thunk, decoder); !done)
@@ -697,8 +762,10 @@ Result<void> write_thunks(Module& module) {
 }
 
 bool write_stub_frames(std::byte* at, std::uint64_t address, std::uint64_t begin, std::uint64_t size) {
-  // A stub has pushed nothing: the return address is on top of the stack (DWARF 5, 6.4; CFA = rsp + 8, return address at CFA - 8).
-  static constexpr std::uint8_t cie[24] = {20, 0, 0, 0, 0, 0, 0, 0, 1, 'z', 'R', 0, 1, 0x78, 16, 1, 0x1B, 0x0C, 7, 8, 0x90, 1, 0, 0};
+  // A stub has pushed nothing: the return address is on top of the stack (DWARF 5, 6.4; CFA = rsp + 8, return address at CFA
+  // - 8).
+  static constexpr std::uint8_t cie[24] = {20, 0,    0,  0, 0,    0,    0, 0, 1,    'z', 'R', 0,
+                                           1,  0x78, 16, 1, 0x1B, 0x0C, 7, 8, 0x90, 1,   0,   0};
   std::uint8_t fde[24] = {20, 0, 0, 0, 28, 0, 0, 0};
   std::int64_t pc = std::int64_t(begin - (address + 24 + 8));
   std::int32_t pc_32 = std::int32_t(pc), size_32 = std::int32_t(size);
@@ -710,9 +777,12 @@ bool write_stub_frames(std::byte* at, std::uint64_t address, std::uint64_t begin
 }
 
 void write_trap(std::byte* at, std::uint64_t report, std::string_view name) {
-  std::uint8_t code[trap_bytes] = {0x48, 0x8D, 0x3D, trap_bytes - 7, 0, 0, 0,         // lea name(%rip), %rdi
-                                   0x48, 0xB8, 0,    0,              0, 0, 0, 0, 0, 0, // movabs $report, %rax
-                                   0xFF, 0xE0};                                       // jmp *%rax
+  std::uint8_t code[trap_bytes] = {0x48, 0x8D, 0x3D, trap_bytes - 7,
+                                   0,    0,    0, // lea name(%rip), %rdi
+                                   0x48, 0xB8, 0,    0,
+                                   0,    0,    0,    0,
+                                   0,    0,     // movabs $report, %rax
+                                   0xFF, 0xE0}; // jmp *%rax
   std::memcpy(code + 9, &report, sizeof report);
   std::memcpy(at, code, sizeof code);
   std::memcpy(at + trap_bytes, name.data(), name.size());

@@ -12,8 +12,8 @@ struct Noisy {
 };
 
 Noisy first("first");
-Noisy late __attribute__((init_priority(2000)))("priority 2000");
-Noisy early __attribute__((init_priority(200)))("priority 200");
+Noisy late __attribute__((init_priority(2000))) ("priority 2000");
+Noisy early __attribute__((init_priority(200))) ("priority 200");
 thread_local Noisy per_thread("thread_local");
 extern Noisy other_file;
 

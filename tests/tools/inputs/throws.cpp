@@ -3,8 +3,7 @@
 #include <exception>
 
 static int depth(int n) {
-  if (n == 0)
-    throw 42;
+  if (n == 0) throw 42;
   return depth(n - 1) + 1;
 }
 
