@@ -47,4 +47,17 @@ inline std::vector<KernelMapping> kernel_mappings(bool with_flags = false) {
   return mappings;
 }
 
+// How many mappings there are. A sanitizer maps memory of its own as it goes, all of it without a name: only named ones
+// count then.
+inline std::size_t count_mappings() {
+  std::size_t count = 0;
+  for (const KernelMapping& mapping : kernel_mappings()) {
+#ifdef TENON_SANITIZED
+    if (mapping.name.empty()) continue;
+#endif
+    count += mapping.name == "[heap]" ? 0 : 1;
+  }
+  return count;
+}
+
 } // namespace tenon::memory

@@ -324,13 +324,13 @@ TEST(SpaceMappings, a_small_engine_stays_small) {
 
 TEST(SpaceMappings, a_space_gives_everything_back) {
   make_space(Mapping::dual);
-  const std::size_t before = kernel_mappings().size();
+  const std::size_t before = count_mappings();
   for (int i = 0; i < 20; ++i) {
     const auto space = make_space(Mapping::dual);
     (void)*space->allocate(AreaKind::code, 3 * mib, 16);
     (void)*space->allocate(AreaKind::data, 3 * mib, 16);
   }
-  EXPECT_EQ(kernel_mappings().size(), before);
+  EXPECT_EQ(count_mappings(), before);
 }
 
 TEST(SpaceMappings, an_address_space_limit_is_an_error) {
@@ -372,10 +372,10 @@ TEST(SpaceLayout, scales_and_has_room_for_the_prefix) {
 }
 
 TEST(SpaceLayout, a_bad_reservation_is_given_back_with_an_error) {
-  const std::size_t before = kernel_mappings().size();
+  const std::size_t before = count_mappings();
   const AddressRange range = *reserve({64 << 10, false, Mapping::dual});
   EXPECT_EQ(Space::create({}, range).error().code, ErrorCode::invalid_argument);
-  EXPECT_EQ(kernel_mappings().size(), before);
+  EXPECT_EQ(count_mappings(), before);
 }
 
 } // namespace

@@ -1,6 +1,7 @@
 // The generated anchor: where it lands, what it costs, what is left when it goes, and how it fails.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "base/fault.h"
+#include "memory/maps.h"
 #include "notify/frame_table.h"
 #include "notify/frames.h"
 
@@ -19,13 +20,6 @@
 
 namespace tenon {
 namespace {
-
-std::size_t count_lines(const char* path) {
-  std::ifstream file(path);
-  std::size_t lines = 0;
-  for (std::string line; std::getline(file, line);) ++lines;
-  return lines;
-}
 
 std::size_t count_descriptors() {
   DIR* directory = opendir("/proc/self/fd");
@@ -192,10 +186,10 @@ TEST(Anchor, ComesAndGoesWithoutATrace) {
     release(*range);
   };
   for (int i = 0; i < 20; ++i) once();
-  const std::size_t descriptors = count_descriptors(), maps = count_lines("/proc/self/maps");
+  const std::size_t descriptors = count_descriptors(), maps = memory::count_mappings();
   for (int i = 0; i < 1000; ++i) once();
   EXPECT_EQ(count_descriptors(), descriptors);
-  EXPECT_LE(count_lines("/proc/self/maps"), maps + 1) << "the heap may have grown, nothing else";
+  EXPECT_LE(memory::count_mappings(), maps + 1) << "the heap may have grown, nothing else";
 }
 
 TEST(Anchor, EveryFailingSystemCallIsAnErrorWithoutATrace) {
@@ -203,7 +197,7 @@ TEST(Anchor, EveryFailingSystemCallIsAnErrorWithoutATrace) {
   auto warm = notify::reserve_anchor(options);
   ASSERT_TRUE(warm) << warm.error().message;
   release(*warm);
-  const std::size_t descriptors = count_descriptors(), maps = count_lines("/proc/self/maps");
+  const std::size_t descriptors = count_descriptors(), maps = memory::count_mappings();
 
   const long before = base::fault::asked;
   auto counted = notify::reserve_anchor(options);
@@ -223,7 +217,7 @@ TEST(Anchor, EveryFailingSystemCallIsAnErrorWithoutATrace) {
     EXPECT_FALSE(range.error().message.empty());
   }
   EXPECT_EQ(count_descriptors(), descriptors);
-  EXPECT_LE(count_lines("/proc/self/maps"), maps + 1);
+  EXPECT_LE(memory::count_mappings(), maps + 1);
 }
 
 TEST(Anchor, SaysWhyDlopenFailed) {
