@@ -19,26 +19,14 @@ using link::Target;
 using link::TargetKind;
 namespace flag = link::target_flag;
 
-std::uint8_t definition_flags(const link::Module& module, const Symbol& symbol) {
-  std::uint8_t flags = 0;
-  if (symbol.section < module.object_sections()) {
-    SectionKind kind = module.sections()[symbol.section].kind;
-    if (kind == SectionKind::tls_data || kind == SectionKind::tls_zero) flags |= flag::tls;
-  }
-  if (symbol.type == SymbolType::function) flags |= flag::function;
-  if (symbol.type == SymbolType::object) flags |= flag::data;
-  if (symbol.type == SymbolType::ifunc) flags |= flag::ifunc | flag::function;
-  return flags;
-}
-
 Target target_in_change(const ChangeState& change, const Name& name, std::uint32_t module, std::uint32_t index) {
-  const link::Module& owner = *change.modules[name.module];
-  const Symbol& symbol = owner.symbols()[name.symbol];
   Target target;
-  target.flags = definition_flags(owner, symbol);
-  if (symbol.section == section_absolute) {
+  target.flags = name.definition;
+  // The definition's own tables are looked at only where they must be: they are far away, and references are many.
+  auto symbol = [&]() -> const Symbol& { return change.modules[name.module]->symbols()[name.symbol]; };
+  if (name.absolute) {
     target.kind = TargetKind::fixed;
-    target.address = symbol.value;
+    target.address = symbol().value;
   } else if (name.module != module || name.symbol != index) {
     // Another symbol, if only of the same module: an edit may have made them one, or the object has the name twice.
     target.kind = TargetKind::module;
@@ -47,12 +35,12 @@ Target target_in_change(const ChangeState& change, const Name& name, std::uint32
     target.flags &= std::uint8_t(~flag::ifunc);
   } else if (name.strength == Strength::common) {
     target.kind = TargetKind::section;
-    target.where = owner.synthetic_index(Synthetic::common);
+    target.where = change.modules[name.module]->synthetic_index(Synthetic::common);
     target.address = name.address;
     target.flags |= flag::data;
   } else {
     target.kind = TargetKind::section;
-    target.where = symbol.section;
+    target.where = symbol().section;
   }
   return target;
 }
@@ -187,6 +175,8 @@ void bind_targets(ChangeState& change, std::uint32_t index) {
   module.bounds.clear();
   module.wants_dso_handle = module.wants_got_base = false;
   for (std::uint32_t i = 0; i < draft.names.size(); ++i) {
+    constexpr std::uint32_t ahead = 8;
+    if (i + ahead < draft.names.size()) change.names->prefetch(draft.names[i + ahead]);
     if (draft.names[i] == link::none) continue;
     const Name& name = (*change.names)[draft.names[i]];
     Target& target = module.targets[first + i];
@@ -198,7 +188,7 @@ void bind_targets(ChangeState& change, std::uint32_t index) {
     if (target.kind == TargetKind::fixed && (target.flags & flag::tls) != 0 && name.extra != link::none)
       module.tls_bindings.push_back({first + i, change.extras[name.extra].tls_key,
                                      change.extras[name.extra].tls_static_offset, change.extras[name.extra].tls_owner});
-    if (target.kind != TargetKind::module ||
+    if (target.kind != TargetKind::module || change.edits.empty() ||
         find_bound(change.drafts[target.where], std::uint32_t(target.address)) == nullptr)
       continue;
     // Until it is placed it counts as being anywhere in the engine's memory.

@@ -101,6 +101,18 @@ int rank(Strength strength) {
   return 0;
 }
 
+std::uint8_t definition_flags(const link::Module& module, const Symbol& symbol) {
+  std::uint8_t flags = 0;
+  if (symbol.section < module.object_sections()) {
+    SectionKind kind = module.sections()[symbol.section].kind;
+    if (kind == SectionKind::tls_data || kind == SectionKind::tls_zero) flags |= link::target_flag::tls;
+  }
+  if (symbol.type == SymbolType::function) flags |= link::target_flag::function;
+  if (symbol.type == SymbolType::object) flags |= link::target_flag::data;
+  if (symbol.type == SymbolType::ifunc) flags |= link::target_flag::ifunc | link::target_flag::function;
+  return flags;
+}
+
 Result<void> define_name(ChangeState& change, std::uint32_t id, std::uint32_t module, std::uint32_t index,
                          const Symbol& symbol) {
   Name& name = (*change.names)[id];
@@ -119,6 +131,8 @@ Result<void> define_name(ChangeState& change, std::uint32_t id, std::uint32_t mo
     name.module = module;
     name.symbol = index;
     name.strength = strength;
+    name.absolute = symbol.section == section_absolute;
+    name.definition = definition_flags(*change.modules[module], symbol);
   }
   if (symbol.visibility == Visibility::hidden || symbol.visibility == Visibility::internal) name.hidden = true;
   return {};

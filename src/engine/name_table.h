@@ -36,7 +36,8 @@ struct Name {
   bool hidden = false;
   bool forward = false;        // may be missing
   bool forward_record = false; // `record` was a forward reference when the change was drafted
-  bool queued = false;         // waits for the sources
+  bool absolute = false;       // the definition is a number, not a place
+  std::uint8_t definition = 0; // target_flag of the definition: asked for by everybody who refers to it
 
   std::string_view view() const noexcept { return {text, size}; }
 };
@@ -66,6 +67,11 @@ public:
   Name& operator[](std::uint32_t index) noexcept { return names_[index]; }
   const Name& operator[](std::uint32_t index) const noexcept { return names_[index]; }
   std::uint32_t size() const noexcept { return std::uint32_t(names_.size()); }
+
+  // Asks for a name's memory ahead of its use: the table of a large change does not fit the caches.
+  void prefetch(std::uint32_t index) const noexcept {
+    if (index < names_.size()) __builtin_prefetch(&names_[index]);
+  }
 
 private:
   struct Cell {

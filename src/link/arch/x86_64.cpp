@@ -267,13 +267,20 @@ std::string relocation_name(std::uint32_t type) {
   return "R_X86_64_" + (type < type_count ? std::string(type_names[type]) : std::to_string(type));
 }
 
+namespace {
+
+// Unwind information describes dropped functions too; nothing looks at it there.
+bool covers_every_copy(const Section& section) {
+  return section.kind == SectionKind::unwind || section.name.starts_with(".gcc_except_table");
+}
+
+} // namespace
+
 Result<void> survey_section(Module& module, std::uint32_t section, const Reach& reach) {
   const Section& source = module.sections()[section];
   std::span<const Relocation> relocations = module.relocations(section);
   std::uint64_t size = module.places[section].content_size;
   bool code = source.kind == SectionKind::code;
-  // Unwind information describes dropped functions too; nothing looks at it there.
-  bool covers_every_copy = source.kind == SectionKind::unwind || source.name.starts_with(".gcc_except_table");
   for (const Relocation& r : relocations) {
     if (!in_bounds(r, size)) return bad_relocation(module, r, size);
     const Target& target = module.targets[r.symbol];
@@ -281,7 +288,7 @@ Result<void> survey_section(Module& module, std::uint32_t section, const Reach& 
     if (reach.known && (r.type == R_PC32 || r.type == R_PLT32) &&
         (target.kind == TargetKind::section || target.kind == TargetKind::module))
       continue;
-    if (target.kind == TargetKind::discarded && !covers_every_copy && r.type != R_NONE)
+    if (target.kind == TargetKind::discarded && !covers_every_copy(source) && r.type != R_NONE)
       return fault(ErrorCode::malformed, module, r,
                    "refers into a COMDAT group from outside, and this copy of the group was dropped");
     switch (r.type) {
