@@ -133,10 +133,6 @@ SectionKind synthetic_kind(Synthetic section) noexcept {
   return SectionKind::other;
 }
 
-std::uint64_t Module::section_count() const noexcept {
-  return std::uint64_t(std::count_if(places.begin(), places.end(), [](const SectionPlace& place) { return place.kept; }));
-}
-
 Result<void> select_sections(Module& module, std::span<const std::uint8_t> dropped) {
   std::span<const Section> sections = module.sections();
   module.places.assign(sections.size() + synthetic_sections, {});

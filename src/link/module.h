@@ -247,7 +247,6 @@ struct Module {
   std::uint32_t synthetic_index(Synthetic section) const noexcept { return object_sections() + std::uint32_t(section); }
   SectionPlace& place(Synthetic section) noexcept { return places[synthetic_index(section)]; }
   const SectionPlace& place(Synthetic section) const noexcept { return places[synthetic_index(section)]; }
-  std::uint64_t section_count() const noexcept;
   // The one whose first section this is.
   const NamedRun& named_run(std::uint32_t first) const noexcept {
     return *std::lower_bound(named_runs.begin(), named_runs.end(), first,

@@ -38,9 +38,6 @@ void write_trap(std::byte* at, std::uint64_t report, std::string_view name);
 // psABI name of a relocation type, for messages.
 std::string relocation_name(std::uint32_t type);
 
-// Whether a relocation of that type reads its symbol's address directly (so that an undefined one matters).
-bool references_symbol(std::uint32_t type) noexcept;
-
 // Entry points that TLS sequences are bound to.
 struct TlsEntryPoints {
   std::uint64_t get_addr = 0;   // called instead of __tls_get_addr

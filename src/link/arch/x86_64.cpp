@@ -259,10 +259,6 @@ void survey_pc32(Module& module, std::uint32_t section, const Relocation& r, con
 
 } // namespace
 
-bool references_symbol(std::uint32_t type) noexcept {
-  return type != R_NONE && type != R_TLSLD && type != R_GOTPC32 && type != R_GOTPC64;
-}
-
 std::string relocation_name(std::uint32_t type) {
   return "R_X86_64_" + (type < type_count ? std::string(type_names[type]) : std::to_string(type));
 }
