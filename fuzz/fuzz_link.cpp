@@ -162,9 +162,10 @@ void look_at(const Linked& linked) {
   std::uint64_t sum = 0;
   for (const PlacedSection& section : linked.sections())
     sum += sum_of(linked.bytes(section.id)) + linked.relocations(section.id).size() + section.name.size();
-  for (const PlacedSymbol& symbol : linked.symbols())
-    sum += symbol.address.value + static_cast<unsigned char>(symbol.name.front());
-  for (const LinkerEntry& entry : linked.entries()) sum += entry.address.value + entry.target.value;
+  const std::vector<PlacedSymbol> symbols = linked.symbols().value();
+  for (const PlacedSymbol& symbol : symbols) sum += symbol.address.value + static_cast<unsigned char>(symbol.name.front());
+  const std::vector<LinkerEntry> entries = linked.entries().value();
+  for (const LinkerEntry& entry : entries) sum += entry.address.value + entry.target.value;
   sink = sum;
 }
 

@@ -60,7 +60,7 @@ void touch(const Archive& archive) {
     if (const auto object = archive.member(index)) touch(*object);
   }
   for (const char* symbol : {"main", "f", "", "nothing defines this"})
-    if (const auto found = archive.find(symbol)) require(*found < archive.size());
+    if (const auto found = archive.find(symbol); found && *found) require(**found < archive.size());
 }
 
 } // namespace

@@ -44,12 +44,12 @@ struct Edit {
   Addr address;         // bind
 
   // A definition, or all references, get another name.
-  static Edit rename(ModuleId module, std::string symbol, std::string new_name);
+  static Edit rename(ModuleId module, std::string symbol, std::string new_name) noexcept;
   // A definition is no longer seen by other modules.
-  static Edit localize(ModuleId module, std::string symbol);
+  static Edit localize(ModuleId module, std::string symbol) noexcept;
   // References of this module to the symbol go to that address, whatever defines it. If the module itself does, its
   // definition is published as ever. Neither thread-local variables nor IFUNCs that the module defines can be bound.
-  static Edit bind(ModuleId module, std::string symbol, Addr address);
+  static Edit bind(ModuleId module, std::string symbol, Addr address) noexcept;
 };
 
 class Draft;
@@ -58,14 +58,15 @@ class Linked;
 class Committed;
 class Code;
 
-// Collects what is to change. Nothing is looked at before draft(); what is wrong with an argument is said there.
+// Collects what is to change. Nothing is looked at before draft(); what is wrong with an argument is said there, and that
+// there was no memory to collect it.
 class Change {
 public:
   // `object` is kept until the change ends. Modules of one change may refer to each other in any way, cycles included.
-  ModuleId add(const Library& library, Object object, ModuleOptions options = {});
+  ModuleId add(const Library& library, Object object, ModuleOptions options = {}) noexcept;
   // The module goes at commit. Errors at draft or commit: still_used, naming who refers to it. Its COMDAT sections stay
   // while others share them. The client guarantees that no thread is inside its code when the change commits.
-  void remove(Module module);
+  void remove(Module module) noexcept;
 
   // Chooses COMDAT groups and archive members, resolves symbols, counts GOT entries and stubs. Errors: duplicate, malformed,
   // unsupported, needs_flag, resolver, still_used, invalid_argument. What is undefined is no error yet: see
@@ -76,7 +77,7 @@ public:
   Change& operator=(Change&&) noexcept;
   ~Change();
   // Null: there was no memory for it, which draft() reports.
-  explicit Change(std::unique_ptr<engine::ChangeState> state);
+  explicit Change(std::unique_ptr<engine::ChangeState> state) noexcept;
 
 private:
   std::unique_ptr<engine::ChangeState> state_;
@@ -112,7 +113,7 @@ public:
   Draft(Draft&&) noexcept;
   Draft& operator=(Draft&&) noexcept;
   ~Draft();
-  explicit Draft(std::unique_ptr<engine::ChangeState> state);
+  explicit Draft(std::unique_ptr<engine::ChangeState> state) noexcept;
 
 private:
   std::unique_ptr<engine::ChangeState> state_;
@@ -154,7 +155,7 @@ public:
   Placed(Placed&&) noexcept;
   Placed& operator=(Placed&&) noexcept;
   ~Placed();
-  explicit Placed(std::unique_ptr<engine::ChangeState> state);
+  explicit Placed(std::unique_ptr<engine::ChangeState> state) noexcept;
 
 private:
   std::unique_ptr<engine::ChangeState> state_;
@@ -176,9 +177,10 @@ enum class Initialize : unsigned char { run, skip };
 class Linked {
 public:
   std::span<const PlacedSection> sections() const noexcept;
-  // Symbols that the modules define, locals with names included.
-  std::vector<PlacedSymbol> symbols() const;
-  std::vector<LinkerEntry> entries() const;
+  // Symbols that the modules define, locals with names included. Errors: out_of_memory.
+  Result<std::vector<PlacedSymbol>> symbols() const;
+  // Errors: out_of_memory.
+  Result<std::vector<LinkerEntry>> entries() const;
   // A section's final bytes; empty for zero-filled ones. Valid while this Linked lives.
   Bytes bytes(SectionId section) const noexcept;
   // The relocations of a section, as its object has them.
@@ -209,19 +211,21 @@ public:
   Linked(Linked&&) noexcept;
   Linked& operator=(Linked&&) noexcept;
   ~Linked();
-  explicit Linked(std::unique_ptr<engine::ChangeState> state);
+  explicit Linked(std::unique_ptr<engine::ChangeState> state) noexcept;
   const engine::ChangeState& state() const noexcept { return *state_; }
 
 private:
   std::unique_ptr<engine::ChangeState> state_;
 };
 
-// What a commit has made.
+// What a commit has made. Move-only, as the stages are.
 class Committed {
 public:
-  Module module(ModuleId id) const;
+  Module module(ModuleId id) const noexcept;
   std::span<const Module> modules() const noexcept { return modules_; }
-  explicit Committed(std::vector<Module> modules) : modules_(std::move(modules)) {}
+  explicit Committed(std::vector<Module> modules) noexcept : modules_(std::move(modules)) {}
+  Committed(Committed&&) noexcept = default;
+  Committed& operator=(Committed&&) noexcept = default;
 
 private:
   std::vector<Module> modules_;
@@ -235,7 +239,7 @@ public:
   Usage usage() const noexcept;
 
   struct State;
-  explicit Code(std::shared_ptr<const State> state) : state_(std::move(state)) {}
+  explicit Code(std::shared_ptr<const State> state) noexcept : state_(std::move(state)) {}
 
 private:
   std::shared_ptr<const State> state_;

@@ -50,7 +50,7 @@ public:
   // Options as they are in force (reservation_bytes may have shrunk for low_2gib).
   const Options& options() const noexcept;
 
-  explicit Engine(std::shared_ptr<engine::EngineState> state) : state_(std::move(state)) {}
+  explicit Engine(std::shared_ptr<engine::EngineState> state) noexcept : state_(std::move(state)) {}
   const std::shared_ptr<engine::EngineState>& state() const noexcept { return state_; }
 
 private:

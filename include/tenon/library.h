@@ -61,25 +61,39 @@ struct Resolver {
 
 class Library;
 
-// One place that a library searches.
+// One place that a library searches. A plain value: making and copying one needs no memory.
 class Source {
 public:
   // The process itself: what dlsym(RTLD_DEFAULT) finds, and what it can't but programs expect (atexit and its kin).
-  static Source process();
+  static Source process() noexcept;
   // One shared object, by its dlopen handle, which must stay open.
-  static Source shared(void* dlopen_handle);
+  static Source shared(void* dlopen_handle) noexcept;
   // Another library of the same engine.
-  static Source library(const Library& library);
+  static Source library(const Library& library) noexcept;
   // Members are linked in, into the searching library, when they define something that is needed.
-  static Source archive(Archive archive);
-  static Source resolver(std::shared_ptr<Resolver> resolver);
+  static Source archive(Archive archive) noexcept;
+  static Source resolver(std::shared_ptr<Resolver> resolver) noexcept;
 
-  struct State;
-  const State& state() const noexcept { return *state_; }
+  Source(const Source&) noexcept = default;
+  Source(Source&&) noexcept = default;
+  Source& operator=(const Source&) noexcept = default;
+  Source& operator=(Source&&) noexcept = default;
+  ~Source() = default;
+
+  // What the linker sees of it: the member that `kind` names.
+  struct State {
+    enum class Kind : unsigned char { process, shared, library, archive, resolver };
+    Kind kind = Kind::process;
+    void* handle = nullptr;
+    std::shared_ptr<engine::LibraryState> library;
+    std::optional<Archive> archive;
+    std::shared_ptr<Resolver> resolver;
+  };
+  const State& state() const noexcept { return state_; }
 
 private:
-  explicit Source(std::shared_ptr<const State> state) : state_(std::move(state)) {}
-  std::shared_ptr<const State> state_;
+  explicit Source(State state) noexcept : state_(std::move(state)) {}
+  State state_;
 };
 
 // A symbol with a fixed address.
@@ -106,7 +120,7 @@ public:
   bool linked() const noexcept; // false once it has been removed
   Usage usage() const noexcept;
 
-  explicit Module(std::shared_ptr<engine::ModuleState> state) : state_(std::move(state)) {}
+  explicit Module(std::shared_ptr<engine::ModuleState> state) noexcept : state_(std::move(state)) {}
   const std::shared_ptr<engine::ModuleState>& state() const noexcept { return state_; }
 
 private:
@@ -119,11 +133,11 @@ template <class Signature> class Function;
 // have run, but the call does not jump into the void. Copyable, counted; the call itself costs an indirect call, no guard.
 template <class R, class... A> class Function<R(A...)> {
 public:
-  Function(R (*raw)(A...), std::shared_ptr<const void> keeps) : raw_(raw), keeps_(std::move(keeps)) {}
+  Function(R (*raw)(A...), std::shared_ptr<const void> keeps) noexcept : raw_(raw), keeps_(std::move(keeps)) {}
 
   R operator()(A... arguments) const { return raw_(std::forward<A>(arguments)...); }
   // Valid while this handle, or a copy, lives.
-  R (*raw() const)(A...) { return raw_; }
+  R (*raw() const noexcept)(A...) { return raw_; }
 
 private:
   R (*raw_)(A...);
@@ -147,8 +161,9 @@ public:
   std::optional<Addr> find(std::string_view name) const noexcept;
   // A batch: answers in order, absent ones zero. `addresses` has the size of `names`. Returns how many were found.
   std::size_t find(std::span<const std::string_view> names, std::span<Addr> addresses) const noexcept;
-  // In this library, then in its sources in order (archives are not linked in by a look-up).
-  std::optional<Addr> find_anywhere(std::string_view name) const;
+  // In this library, then in its sources in order (archives are not linked in by a look-up). Absence is no error. Errors:
+  // out_of_memory, resolver.
+  Result<std::optional<Addr>> find_anywhere(std::string_view name) const;
 
   // Errors: undefined.
   template <class Signature> Result<Function<Signature>> function(std::string_view name) const {
@@ -157,15 +172,15 @@ public:
     return Function<Signature>(pinned->address.template as<std::add_pointer_t<Signature>>(), std::move(pinned->keeps));
   }
 
-  // The modules it holds, in the order in which they were committed.
-  std::vector<Module> modules() const;
+  // The modules it holds, in the order in which they were committed. Errors: out_of_memory.
+  Result<std::vector<Module>> modules() const;
 
   // Removes all modules, finalizers first, in reverse order. Errors: still_used (by modules of other libraries; nothing
   // changes).
   Result<void> close();
 
   struct Handle;
-  explicit Library(std::shared_ptr<Handle> handle) : handle_(std::move(handle)) {}
+  explicit Library(std::shared_ptr<Handle> handle) noexcept : handle_(std::move(handle)) {}
   const Handle& handle() const noexcept { return *handle_; }
   const std::shared_ptr<Handle>& shared_handle() const noexcept { return handle_; }
 

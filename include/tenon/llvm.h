@@ -83,7 +83,7 @@ public:
 
 private:
   struct State;
-  explicit Compiler(std::unique_ptr<State> state);
+  explicit Compiler(std::unique_ptr<State> state) noexcept;
   std::unique_ptr<State> state_;
 };
 
@@ -106,15 +106,16 @@ public:
 
   unsigned threads() const noexcept;
 
-  // Compiles all and waits. Results stand in the order of the inputs; one that fails does not stop the others.
-  std::vector<Result<Object>> compile(std::span<const Input> inputs);
+  // Compiles all and waits. Results stand in the order of the inputs; one that fails does not stop the others. Errors:
+  // out_of_memory, of the list itself; nothing is compiled then.
+  Result<std::vector<Result<Object>>> compile(std::span<const Input> inputs);
 
-  // Compiles one later. The result is there when the future is ready.
-  std::future<Result<Object>> submit(Input input);
+  // Compiles one later. The result is there when the future is ready. Errors: out_of_memory.
+  Result<std::future<Result<Object>>> submit(Input input);
 
 private:
   struct State;
-  explicit CompilerPool(std::unique_ptr<State> state);
+  explicit CompilerPool(std::unique_ptr<State> state) noexcept;
   std::unique_ptr<State> state_;
 };
 
@@ -158,7 +159,7 @@ public:
 
 private:
   struct State;
-  explicit Disassembler(std::unique_ptr<State> state);
+  explicit Disassembler(std::unique_ptr<State> state) noexcept;
   std::unique_ptr<State> state_;
 };
 

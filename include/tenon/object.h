@@ -166,15 +166,15 @@ public:
   // The member read as an object, called "ARCHIVE(MEMBER)", which keeps the bytes alive.
   Result<Object> member(std::size_t index) const;
   // The member that defines `symbol` according to the archive's index; the first one if there are several. If the archive
-  // has no index it is made by reading the members at the first call, those that can't be read left out (if
-  // there is no memory for it, nothing is found, and the next call tries again).
-  std::optional<std::size_t> find(std::string_view symbol) const;
+  // has no index it is made by reading the members at the first call, those that are no objects left out. Errors:
+  // out_of_memory (of making the index; the next call tries again).
+  Result<std::optional<std::size_t>> find(std::string_view symbol) const;
 
   struct File;
 
 private:
   explicit Archive(std::shared_ptr<File> file) : file_(std::move(file)) {}
-  std::optional<std::size_t> find_in_made_index(std::string_view symbol) const;
+  Result<std::optional<std::size_t>> find_in_made_index(std::string_view symbol) const;
   std::shared_ptr<File> file_;
 };
 

@@ -2,6 +2,10 @@
 //
 // A Result holds either a T or an Error. Error says which kind of fault it was (so that a client can react) and one line of
 // text for a person, which names the file or module, the section, the offset and the symbol where there are any.
+//
+// Nothing here throws for a fault, a lack of memory included: what needs memory returns a Result, all else is noexcept or
+// keeps the failure for the next call that returns one. Strings, lists and functions that a client makes or copies for an
+// argument, and its copies of results that hold such, are allocated by the client as anywhere else.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
@@ -38,8 +42,8 @@ struct [[nodiscard]] Error {
   ErrorCode code = ErrorCode::invalid_argument;
   std::string message;
 
-  // The same fault seen from further out: "CONTEXT: MESSAGE".
-  Error within(std::string_view context) &&;
+  // The same fault seen from further out: "CONTEXT: MESSAGE"; the message alone if there is no memory for more.
+  Error within(std::string_view context) && noexcept;
 };
 
 template <class T> class [[nodiscard]] Result {

@@ -12,19 +12,20 @@ namespace tenon {
 
 using api::guarded;
 
-Change::Change(std::unique_ptr<engine::ChangeState> state) : state_(std::move(state)), starved_(state_ == nullptr) {}
+Change::Change(std::unique_ptr<engine::ChangeState> state) noexcept
+    : state_(std::move(state)), starved_(state_ == nullptr) {}
 Change::Change(Change&&) noexcept = default;
 Change& Change::operator=(Change&&) noexcept = default;
 Change::~Change() = default;
-Draft::Draft(std::unique_ptr<engine::ChangeState> state) : state_(std::move(state)) {}
+Draft::Draft(std::unique_ptr<engine::ChangeState> state) noexcept : state_(std::move(state)) {}
 Draft::Draft(Draft&&) noexcept = default;
 Draft& Draft::operator=(Draft&&) noexcept = default;
 Draft::~Draft() = default;
-Placed::Placed(std::unique_ptr<engine::ChangeState> state) : state_(std::move(state)) {}
+Placed::Placed(std::unique_ptr<engine::ChangeState> state) noexcept : state_(std::move(state)) {}
 Placed::Placed(Placed&&) noexcept = default;
 Placed& Placed::operator=(Placed&&) noexcept = default;
 Placed::~Placed() = default;
-Linked::Linked(std::unique_ptr<engine::ChangeState> state) : state_(std::move(state)) {}
+Linked::Linked(std::unique_ptr<engine::ChangeState> state) noexcept : state_(std::move(state)) {}
 Linked::Linked(Linked&&) noexcept = default;
 Linked& Linked::operator=(Linked&&) noexcept = default;
 Linked::~Linked() = default;
@@ -42,7 +43,7 @@ void misuse(engine::ChangeState& state, std::string text) {
 }
 
 // An allocation that fails while a change is collected is reported by draft().
-template <class F> void collected(engine::ChangeState& state, F&& body) {
+template <class F> void collected(engine::ChangeState& state, F&& body) noexcept {
   try {
     body();
   } catch (const std::bad_alloc&) {
@@ -52,7 +53,7 @@ template <class F> void collected(engine::ChangeState& state, F&& body) {
 
 } // namespace
 
-ModuleId Change::add(const Library& library, Object object, ModuleOptions options) {
+ModuleId Change::add(const Library& library, Object object, ModuleOptions options) noexcept {
   if (starved_) return {};
   TENON_CHECK(state_ != nullptr, "a change was used after it had been consumed");
   ModuleId id{std::uint32_t(state_->additions.size())};
@@ -65,7 +66,7 @@ ModuleId Change::add(const Library& library, Object object, ModuleOptions option
   return id;
 }
 
-void Change::remove(Module module) {
+void Change::remove(Module module) noexcept {
   if (starved_) return;
   TENON_CHECK(state_ != nullptr, "a change was used after it had been consumed");
   collected(*state_, [&] {
@@ -87,11 +88,13 @@ Result<Draft> Change::draft() && {
   });
 }
 
-Edit Edit::rename(ModuleId module, std::string symbol, std::string new_name) {
+Edit Edit::rename(ModuleId module, std::string symbol, std::string new_name) noexcept {
   return {Kind::rename, module, std::move(symbol), std::move(new_name), {}};
 }
-Edit Edit::localize(ModuleId module, std::string symbol) { return {Kind::localize, module, std::move(symbol), {}, {}}; }
-Edit Edit::bind(ModuleId module, std::string symbol, Addr address) {
+Edit Edit::localize(ModuleId module, std::string symbol) noexcept {
+  return {Kind::localize, module, std::move(symbol), {}, {}};
+}
+Edit Edit::bind(ModuleId module, std::string symbol, Addr address) noexcept {
   return {Kind::bind, module, std::move(symbol), {}, address};
 }
 
@@ -193,14 +196,14 @@ std::span<const Relocation> Linked::relocations(SectionId section) const noexcep
   return section.index < module.object_sections() ? module.object.relocations(section.index) : std::span<const Relocation>();
 }
 
-std::vector<PlacedSymbol> Linked::symbols() const {
+Result<std::vector<PlacedSymbol>> Linked::symbols() const {
   state_->observed = true;
-  return engine::placed_symbols(*state_);
+  return guarded([&]() -> Result<std::vector<PlacedSymbol>> { return engine::placed_symbols(*state_); });
 }
 
-std::vector<LinkerEntry> Linked::entries() const {
+Result<std::vector<LinkerEntry>> Linked::entries() const {
   state_->observed = true;
-  return engine::linker_entries(*state_);
+  return guarded([&]() -> Result<std::vector<LinkerEntry>> { return engine::linker_entries(*state_); });
 }
 
 Result<void> Linked::copy_out(std::span<const std::span<std::byte>> buffers) const {
@@ -229,7 +232,7 @@ Result<Committed> Linked::commit(Initialize initialize) && {
   });
 }
 
-Module Committed::module(ModuleId id) const { return modules_[id.index]; }
+Module Committed::module(ModuleId id) const noexcept { return modules_[id.index]; }
 
 struct Code::State {
   std::weak_ptr<engine::EngineState> engine;

@@ -119,32 +119,51 @@ std::size_t Library::find(std::span<const std::string_view> names, std::span<Add
   return found;
 }
 
-std::optional<Addr> Library::find_anywhere(std::string_view name) const {
-  if (std::optional<Addr> own = find(name)) return own;
-  std::shared_ptr<const std::vector<Source>> sources;
-  {
-    std::shared_lock lock(handle_->engine->tables);
-    sources = handle_->state->sources;
+namespace {
+
+// Absent in an archive: a look-up links nothing in. `name` ends in a NUL.
+Result<std::optional<Addr>> look_in(const Source::State& source, engine::EngineState& engine, const std::string& name) {
+  switch (source.kind) {
+  case Source::State::Kind::process:
+  case Source::State::Kind::shared: {
+    void* handle = source.kind == Source::State::Kind::process ? RTLD_DEFAULT : source.handle;
+    std::optional<engine::HostSymbol> host = engine::host_symbol(handle, name.c_str(), false);
+    return host ? std::optional(Addr{host->address}) : std::nullopt;
   }
-  std::string text(name);
-  for (const Source& source : *sources) {
-    const Source::State& state = source.state();
-    if (state.kind == Source::State::Kind::process || state.kind == Source::State::Kind::shared) {
-      bool process = state.kind == Source::State::Kind::process;
-      if (std::optional<engine::HostSymbol> host =
-              engine::host_symbol(process ? RTLD_DEFAULT : state.handle, text.c_str(), false))
-        return Addr{host->address};
-    } else if (state.kind == Source::State::Kind::library) {
+  case Source::State::Kind::library: {
+    std::shared_lock lock(engine.tables);
+    return address_of(source.library->symbols.find(name, engine::hash_name(name)));
+  }
+  case Source::State::Kind::archive: return std::optional<Addr>();
+  case Source::State::Kind::resolver: break;
+  }
+  Needed needed{name, true, false};
+  Answer answer;
+  if (Result<void> asked = source.resolver->resolve({&needed, 1}, {&answer, 1}); !asked) {
+    Error error = std::move(asked).error();
+    if (error.code != ErrorCode::out_of_memory) error.code = ErrorCode::resolver;
+    return error;
+  }
+  return answer.kind == Answer::Kind::address ? std::optional(answer.address) : std::nullopt;
+}
+
+} // namespace
+
+Result<std::optional<Addr>> Library::find_anywhere(std::string_view name) const {
+  return guarded([&]() -> Result<std::optional<Addr>> {
+    if (std::optional<Addr> own = find(name)) return own;
+    std::shared_ptr<const std::vector<Source>> sources;
+    {
       std::shared_lock lock(handle_->engine->tables);
-      if (std::optional<Addr> found = address_of(state.library->symbols.find(name, engine::hash_name(name)))) return found;
-    } else if (state.kind == Source::State::Kind::resolver) {
-      Needed needed{name, true, false};
-      Answer answer;
-      if (state.resolver->resolve({&needed, 1}, {&answer, 1}).ok() && answer.kind == Answer::Kind::address)
-        return answer.address;
+      sources = handle_->state->sources;
     }
-  }
-  return std::nullopt;
+    std::string text(name);
+    for (const Source& source : *sources) {
+      Result<std::optional<Addr>> found = look_in(source.state(), *handle_->engine, text);
+      if (!found || *found) return found;
+    }
+    return std::optional<Addr>();
+  });
 }
 
 Result<Library::Pinned> Library::pin(std::string_view name) const {
@@ -159,51 +178,51 @@ Result<Library::Pinned> Library::pin(std::string_view name) const {
   });
 }
 
-std::vector<Module> Library::modules() const {
-  std::vector<std::shared_ptr<engine::ModuleState>> states;
-  {
-    std::lock_guard lock(handle_->engine->commit_mutex);
-    states = handle_->state->modules;
-  }
-  std::sort(states.begin(), states.end(), [](const auto& a, const auto& b) { return a->sequence < b->sequence; });
-  return {states.begin(), states.end()};
+Result<std::vector<Module>> Library::modules() const {
+  return guarded([&]() -> Result<std::vector<Module>> {
+    std::vector<Module> modules;
+    {
+      std::lock_guard lock(handle_->engine->commit_mutex);
+      modules.reserve(handle_->state->modules.size());
+      for (const auto& module : handle_->state->modules) modules.emplace_back(module);
+    }
+    std::sort(modules.begin(), modules.end(),
+              [](const Module& a, const Module& b) { return a.state()->sequence < b.state()->sequence; });
+    return modules;
+  });
 }
 
 Result<void> Library::close() {
   return guarded([&] { return engine::close_library(*handle_->engine, handle_->state); });
 }
 
-namespace {
-std::shared_ptr<Source::State> make_source(Source::State::Kind kind) {
-  auto state = std::make_shared<Source::State>();
-  state->kind = kind;
-  return state;
-}
-} // namespace
+Source Source::process() noexcept { return Source(State{}); }
 
-Source Source::process() { return Source(make_source(State::Kind::process)); }
-
-Source Source::shared(void* dlopen_handle) {
-  auto state = make_source(State::Kind::shared);
-  state->handle = dlopen_handle;
+Source Source::shared(void* dlopen_handle) noexcept {
+  State state;
+  state.kind = State::Kind::shared;
+  state.handle = dlopen_handle;
   return Source(std::move(state));
 }
 
-Source Source::library(const Library& library) {
-  auto state = make_source(State::Kind::library);
-  state->library = library.handle().state;
+Source Source::library(const Library& library) noexcept {
+  State state;
+  state.kind = State::Kind::library;
+  state.library = library.handle().state;
   return Source(std::move(state));
 }
 
-Source Source::archive(Archive archive) {
-  auto state = make_source(State::Kind::archive);
-  state->archive = std::move(archive);
+Source Source::archive(Archive archive) noexcept {
+  State state;
+  state.kind = State::Kind::archive;
+  state.archive = std::move(archive);
   return Source(std::move(state));
 }
 
-Source Source::resolver(std::shared_ptr<Resolver> resolver) {
-  auto state = make_source(State::Kind::resolver);
-  state->resolver = std::move(resolver);
+Source Source::resolver(std::shared_ptr<Resolver> resolver) noexcept {
+  State state;
+  state.kind = State::Kind::resolver;
+  state.resolver = std::move(resolver);
   return Source(std::move(state));
 }
 

@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include <tenon/result.h>
 
+#include <stdexcept>
+
 namespace tenon {
 
 const char* to_string(ErrorCode code) noexcept {
@@ -26,8 +28,14 @@ const char* to_string(ErrorCode code) noexcept {
   return "unknown";
 }
 
-Error Error::within(std::string_view context) && {
-  message.insert(0, ": ").insert(0, context);
+Error Error::within(std::string_view context) && noexcept {
+  try {
+    std::string longer;
+    longer.reserve(context.size() + 2 + message.size());
+    message = std::move(longer.append(context).append(": ").append(message));
+  } catch (const std::exception&) {
+    // Which fault it was counts for more than where.
+  }
   return std::move(*this);
 }
 

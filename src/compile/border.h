@@ -9,12 +9,13 @@
 
 namespace tenon::compile_layer {
 
-// Calls `body`, which returns a Result, and turns std::bad_alloc into one.
+// Calls `body`, which returns a Result, and turns std::bad_alloc into one; the text is short enough to need no memory
+// itself.
 template <class Body> auto at_border(Body&& body) -> decltype(body()) {
   try {
     return std::forward<Body>(body)();
   } catch (const std::bad_alloc&) {
-    return Error{ErrorCode::out_of_memory, "out of memory while compiling"};
+    return Error{ErrorCode::out_of_memory, "out of memory"};
   }
 }
 

@@ -109,7 +109,7 @@ Result<Object> Compiler::State::compile_owned(llvm::Module& module, bool strip_d
   return object;
 }
 
-Compiler::Compiler(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Compiler::Compiler(std::unique_ptr<State> state) noexcept : state_(std::move(state)) {}
 Compiler::Compiler(Compiler&&) noexcept = default;
 Compiler& Compiler::operator=(Compiler&&) noexcept = default;
 Compiler::~Compiler() = default;

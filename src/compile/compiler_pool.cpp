@@ -52,14 +52,17 @@ void CompilerPool::State::work() {
     Job job = std::move(queue.front());
     queue.pop_front();
     lock.unlock();
-    Result<Object> object = compiler ? compiler->compile_ir(job.input.ir, std::move(job.input.name)) : compiler.error();
+    Result<Object> object = compile_layer::at_border([&]() -> Result<Object> {
+      if (!compiler) return compiler.error(); // a copy: there is one for each job
+      return compiler->compile_ir(job.input.ir, std::move(job.input.name));
+    });
     job.input.owner.reset(); // before the client can see the result
     job.promise.set_value(std::move(object));
     lock.lock();
   }
 }
 
-CompilerPool::CompilerPool(std::unique_ptr<State> state) : state_(std::move(state)) {}
+CompilerPool::CompilerPool(std::unique_ptr<State> state) noexcept : state_(std::move(state)) {}
 CompilerPool::CompilerPool(CompilerPool&&) noexcept = default;
 CompilerPool& CompilerPool::operator=(CompilerPool&&) noexcept = default;
 CompilerPool::~CompilerPool() = default;
@@ -81,25 +84,30 @@ Result<CompilerPool> CompilerPool::create(const CompileOptions& options, unsigne
 
 unsigned CompilerPool::threads() const noexcept { return static_cast<unsigned>(state_->workers.size()); }
 
-std::future<Result<Object>> CompilerPool::submit(Input input) {
-  State::Job job{std::move(input), {}};
-  std::future<Result<Object>> result = job.promise.get_future();
-  {
-    const std::lock_guard lock(state_->mutex);
-    state_->queue.push_back(std::move(job));
-  }
-  state_->changed.notify_one();
-  return result;
+Result<std::future<Result<Object>>> CompilerPool::submit(Input input) {
+  return compile_layer::at_border([&]() -> Result<std::future<Result<Object>>> {
+    State::Job job{std::move(input), {}};
+    std::future<Result<Object>> result = job.promise.get_future();
+    {
+      const std::lock_guard lock(state_->mutex);
+      state_->queue.push_back(std::move(job));
+    }
+    state_->changed.notify_one();
+    return result;
+  });
 }
 
-std::vector<Result<Object>> CompilerPool::compile(std::span<const Input> inputs) {
-  std::vector<std::future<Result<Object>>> pending;
-  std::vector<Result<Object>> results;
-  pending.reserve(inputs.size());
-  results.reserve(inputs.size());
-  for (const Input& input : inputs) pending.push_back(submit(input));
-  for (auto& result : pending) results.push_back(result.get());
-  return results;
+Result<std::vector<Result<Object>>> CompilerPool::compile(std::span<const Input> inputs) {
+  return compile_layer::at_border([&]() -> Result<std::vector<Result<Object>>> {
+    std::vector<Result<std::future<Result<Object>>>> pending;
+    std::vector<Result<Object>> results;
+    pending.reserve(inputs.size());
+    results.reserve(inputs.size());
+    // From here on nothing throws: the client may free the inputs when this returns, so all that were taken must be done.
+    for (const Input& input : inputs) pending.push_back(compile_layer::at_border([&] { return submit(Input(input)); }));
+    for (auto& result : pending) results.push_back(result ? result->get() : Result<Object>(std::move(result).error()));
+    return results;
+  });
 }
 
 } // namespace tenon

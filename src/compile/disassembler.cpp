@@ -105,7 +105,7 @@ void Disassembler::State::describe(const llvm::MCInst& inst, Addr address, Instr
     if (c == '\t') c = ' ';
 }
 
-Disassembler::Disassembler(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Disassembler::Disassembler(std::unique_ptr<State> state) noexcept : state_(std::move(state)) {}
 Disassembler::Disassembler(Disassembler&&) noexcept = default;
 Disassembler& Disassembler::operator=(Disassembler&&) noexcept = default;
 Disassembler::~Disassembler() = default;

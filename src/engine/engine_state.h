@@ -109,13 +109,4 @@ struct Library::Handle {
   ~Handle();
 };
 
-struct Source::State {
-  enum class Kind : unsigned char { process, shared, library, archive, resolver };
-  Kind kind = Kind::process;
-  void* handle = nullptr;
-  std::shared_ptr<engine::LibraryState> library;
-  std::optional<Archive> archive;
-  std::shared_ptr<Resolver> resolver;
-};
-
 } // namespace tenon

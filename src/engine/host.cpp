@@ -62,7 +62,8 @@ void* measure(void* data) {
 void measure_in_other_thread(void* handle, const char* name, HostSymbol& symbol) noexcept {
   OtherThread other{handle, name};
   pthread_t thread;
-  symbol.failure = base::fault::injected() ? errno : pthread_create(&thread, nullptr, measure, &other);
+  symbol.failure =
+      base::fault::injected(base::fault::Call::pthread_create) ? errno : pthread_create(&thread, nullptr, measure, &other);
   if (symbol.failure != 0) return;
   pthread_join(thread, nullptr);
   symbol.tls_static = other.offset == symbol.tls_static_offset;

@@ -1,6 +1,11 @@
-// Packing a module's relocations for keeps.
+// Packing a module's relocations for keeps, and taking them back.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "engine/kept_relocations.h"
+
+#include "link/arch/arch.h"
+
+#include <cstring>
+#include <utility>
 
 namespace tenon::engine {
 
@@ -12,7 +17,7 @@ KeptRelocations KeptRelocations::of(const link::Module& module) {
   kept.words_.reserve(module.relocation_count);
   for (std::uint32_t i : module.kept) {
     if (module.relocations(i).empty()) continue;
-    kept.sections_.push_back({i, std::uint32_t(kept.words_.size())});
+    kept.sections_.push_back({i, std::uint32_t(kept.words_.size()), std::uint32_t(kept.wide_.size())});
     for (const Relocation& r : module.relocations(i)) {
       if (fits(r)) {
         kept.words_.push_back(pack(r));
@@ -22,7 +27,77 @@ KeptRelocations KeptRelocations::of(const link::Module& module) {
       }
     }
   }
+  kept.wide_.shrink_to_fit();
+  kept.entries_ = module.entries;
+  kept.thunks_ = module.thunks;
+  kept.tls_bindings_ = module.tls_bindings;
+  for (link::TlsBinding& binding : kept.tls_bindings_) binding.owner = {};
+  kept.tls_ld_ = module.tls_ld;
+  if (!module.rewritten.empty()) {
+    std::vector<std::uint32_t> rewritten = module.rewritten;
+    std::sort(rewritten.begin(), rewritten.end());
+    rewritten.erase(std::unique(rewritten.begin(), rewritten.end()), rewritten.end());
+    for (std::uint32_t section : rewritten) kept.keep_replaced(module, section);
+    kept.replaced_.shrink_to_fit();
+  }
   return kept;
+}
+
+// Whatever of the section the relocations alone do not bring back.
+void KeptRelocations::keep_replaced(const link::Module& module, std::uint32_t section) {
+  const Bytes original = module.sections()[section].content;
+  const std::byte* linked = module.places[section].local;
+  std::vector<std::byte> bytes(linked, linked + original.size());
+  restore(section, bytes, module.section_kind(section) == SectionKind::code);
+  for (std::size_t at = 0; at < bytes.size(); ++at) {
+    at = std::size_t(
+        std::mismatch(bytes.begin() + std::ptrdiff_t(at), bytes.end(), original.begin() + std::ptrdiff_t(at)).first -
+        bytes.begin());
+    if (at == bytes.size()) return;
+    Replaced piece{at, section, 0, {}};
+    // Up to the last byte that differs.
+    for (std::size_t i = 0; i < piece.bytes.size() && at + i < bytes.size(); ++i)
+      if (bytes[at + i] != original[at + i]) piece.size = std::uint8_t(i + 1);
+    std::copy_n(original.begin() + std::ptrdiff_t(at), piece.size, piece.bytes.begin());
+    replaced_.push_back(piece);
+    at += piece.size - 1U;
+  }
+}
+
+void KeptRelocations::restore(std::uint32_t section, std::span<std::byte> bytes, bool code) const noexcept {
+  for_each_of(section, [&](const Relocation& r) { link::arch::restore(bytes.data(), r, code); });
+  put_back(section, bytes, 0, bytes.size());
+}
+
+void KeptRelocations::restore(std::uint32_t section, std::span<std::byte> bytes, bool code,
+                              const Relocation& relocation) const noexcept {
+  auto [begin, end] = link::arch::restore(bytes.data(), relocation, code);
+  put_back(section, bytes, begin, end);
+}
+
+bool KeptRelocations::keeps_bytes_of(std::uint32_t section) const noexcept {
+  auto piece =
+      std::partition_point(replaced_.begin(), replaced_.end(), [&](const Replaced& p) { return p.section < section; });
+  return piece != replaced_.end() && piece->section == section;
+}
+
+void KeptRelocations::put_back(std::uint32_t section, std::span<std::byte> bytes, std::uint64_t begin,
+                               std::uint64_t end) const noexcept {
+  // One that begins before may reach into the range.
+  const std::uint64_t first = begin - std::min<std::uint64_t>(begin, sizeof(Replaced::bytes) - 1);
+  auto key = [](const Replaced& piece) { return std::pair(piece.section, piece.offset); };
+  auto piece = std::partition_point(replaced_.begin(), replaced_.end(),
+                                    [&](const Replaced& p) { return key(p) < std::pair(section, first); });
+  for (; piece != replaced_.end() && key(*piece) < std::pair(section, end); ++piece)
+    for (std::uint64_t i = 0; i < piece->size; ++i)
+      if (std::uint64_t at = piece->offset + i; at >= begin && at < end) bytes[at] = piece->bytes[i];
+}
+
+void KeptRelocations::complete(link::Bound& bound) const noexcept {
+  bound.entries = entries_;
+  bound.thunks = thunks_;
+  bound.tls_bindings = tls_bindings_;
+  bound.tls_ld = tls_ld_;
 }
 
 } // namespace tenon::engine

@@ -5,15 +5,26 @@
 //     bits 0..23 offset in the section | 24..29 type | 30..47 symbol | 48..63 addend, signed
 //
 // Where a number does not fit its field, the word's addend is `escape`, and the full relocation stands in a side table, in
-// order. The bytes that a relocation replaced need not be kept: fields of RELA relocations hold nothing of their own, and
-// relaxed instructions (GOTPCRELX) and thunked ones can be told back from what they became, their type and their addend. No
-// names are kept: a symbol is its index in the object, and what that was bound to is kept beside the words
-// (ModuleState::bindings, with final addresses), so that the object can go.
+// order.
+//
+// The bytes that relocations replaced are known again from the words: fields of RELA relocations are zero in nearly all
+// objects, and relaxed instructions (GOTPCRELX) can be told back from what they became (link::arch::restore). Where that is
+// not so - a field that held something, an instruction that was led through a thunk - the linker has noticed when it wrote
+// there (link::Module::rewritten). Such a section is taken back as a whole, compared with the object, and what differs is
+// kept, so that restore() is exact by construction.
+//
+// No names are kept: a symbol is its index in the object. What that was bound to is kept by the module's state (`bindings`,
+// with final addresses); which GOT entries, stubs and thunks belong to it is kept here. So the object can go, and relink.h
+// links sections again.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
-#include "link/module.h"
+#include "link/bound.h"
 
+#include <algorithm>
+#include <array>
+#include <iterator>
+#include <span>
 #include <vector>
 
 namespace tenon::engine {
@@ -22,12 +33,33 @@ class KeptRelocations {
 public:
   struct SectionRange {
     std::uint32_t section;
-    std::uint32_t first; // index into the words
+    std::uint32_t first;      // index into the words
+    std::uint32_t first_wide; // into the side table
   };
 
-  // May throw std::bad_alloc.
+  // Of a module whose bytes are final, and still where they were written. May throw std::bad_alloc.
   static KeptRelocations of(const link::Module& module);
 
+  // Makes of a section's linked bytes what the object had. What else has changed in them since stays. `code`: its kind.
+  void restore(std::uint32_t section, std::span<std::byte> bytes, bool code) const noexcept;
+  // The same for the bytes that one of its relocations may have replaced.
+  void restore(std::uint32_t section, std::span<std::byte> bytes, bool code, const Relocation& relocation) const noexcept;
+
+  // Whether bytes of the section are kept: fields may overlap, and instructions be gone.
+  bool keeps_bytes_of(std::uint32_t section) const noexcept;
+
+  // What relocations need beside bindings: spans into this.
+  void complete(link::Bound& bound) const noexcept;
+
+  // Calls visit(Relocation) for those of one section.
+  template <class Visit> void for_each_of(std::uint32_t section, Visit&& visit) const {
+    auto found = std::lower_bound(sections_.begin(), sections_.end(), section,
+                                  [](const SectionRange& range, std::uint32_t s) { return range.section < s; });
+    if (found == sections_.end() || found->section != section) return;
+    std::size_t end = std::next(found) != sections_.end() ? std::next(found)->first : words_.size();
+    std::size_t wide = found->first_wide;
+    for (std::size_t i = found->first; i < end; ++i) visit(is_wide(words_[i]) ? wide_[wide++] : unpack(words_[i]));
+  }
   // Calls visit(section, Relocation).
   template <class Visit> void for_each(Visit&& visit) const {
     std::size_t wide = 0;
@@ -41,10 +73,22 @@ public:
   std::size_t size() const noexcept { return words_.size(); }
   std::size_t bytes() const noexcept {
     return words_.capacity() * sizeof(words_[0]) + wide_.capacity() * sizeof(wide_[0]) +
-           sections_.capacity() * sizeof(sections_[0]);
+           sections_.capacity() * sizeof(sections_[0]) + replaced_.capacity() * sizeof(replaced_[0]) +
+           entries_.capacity() * sizeof(entries_[0]) + thunks_.capacity() * sizeof(thunks_[0]) +
+           tls_bindings_.capacity() * sizeof(tls_bindings_[0]);
   }
 
 private:
+  // A piece of the object that restore() can't know.
+  struct Replaced {
+    std::uint64_t offset;
+    std::uint32_t section;
+    std::uint8_t size;
+    std::array<std::byte, 11> bytes;
+  };
+  void keep_replaced(const link::Module& module, std::uint32_t section);
+  void put_back(std::uint32_t section, std::span<std::byte> bytes, std::uint64_t begin, std::uint64_t end) const noexcept;
+
   static constexpr std::int64_t escape = -32768;
   static bool is_wide(std::uint64_t word) noexcept { return std::int64_t(word) >> 48 == escape; }
   static Relocation unpack(std::uint64_t word) noexcept {
@@ -61,6 +105,11 @@ private:
   std::vector<SectionRange> sections_;
   std::vector<std::uint64_t> words_;
   std::vector<Relocation> wide_;
+  std::vector<Replaced> replaced_; // sorted by section and offset
+  std::vector<link::Entry> entries_;
+  std::vector<link::Thunk> thunks_;
+  std::vector<link::TlsBinding> tls_bindings_; // without owners
+  std::uint32_t tls_ld_ = link::none;
 };
 
 } // namespace tenon::engine

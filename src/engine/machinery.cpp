@@ -2,6 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "engine/machinery.h"
 
+#include <algorithm>
+#include <tuple>
+
 namespace tenon::engine {
 
 Result<OwnedBlock> OwnedBlock::allocate(const std::shared_ptr<Machinery>& machinery, memory::AreaKind area,
@@ -25,6 +28,36 @@ void OwnedBlock::reset() noexcept {
   machinery_->space->free(block_);
   block_ = {};
   machinery_.reset();
+}
+
+// A part of the block with its share of the unwinder's entries.
+memory::Block OwnedBlock::piece(Addr begin, Addr end) const noexcept {
+  memory::Block piece{begin, end - begin, block_.area, 0, 0};
+  if (block_.area == memory::AreaKind::code && machinery_->frames)
+    std::tie(piece.first_slot, piece.slots) = machinery_->frames->slots_within(block_, begin, end);
+  return piece;
+}
+
+void OwnedBlock::keep_only(std::vector<OwnedBlock>& blocks, std::size_t index, std::span<const Stretch> kept) {
+  if (!blocks[index]) return;
+  const memory::Block whole = *blocks[index];
+  std::vector<memory::Block> pieces, gaps;
+  Addr at = whole.begin;
+  for (const Stretch& stretch : kept) {
+    Addr begin = std::max(stretch.begin, whole.begin), end = std::min(stretch.end, whole.end());
+    if (begin >= end) continue;
+    if (begin > at) gaps.push_back(blocks[index].piece(at, begin));
+    pieces.push_back(blocks[index].piece(begin, end));
+    at = end;
+  }
+  if (at < whole.end()) gaps.push_back(blocks[index].piece(at, whole.end()));
+  if (gaps.empty()) return;
+  blocks.reserve(blocks.size() + pieces.size());
+
+  std::shared_ptr<Machinery> machinery = std::move(blocks[index].machinery_);
+  blocks[index].block_ = {};
+  for (const memory::Block& piece : pieces) blocks.emplace_back(machinery, piece);
+  for (const memory::Block& gap : gaps) OwnedBlock(machinery, gap).reset();
 }
 
 } // namespace tenon::engine

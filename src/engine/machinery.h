@@ -7,6 +7,8 @@
 
 #include <memory>
 #include <optional>
+#include <span>
+#include <vector>
 
 namespace tenon::engine {
 
@@ -14,6 +16,10 @@ struct Machinery {
   std::shared_ptr<memory::Space> space;
   std::optional<notify::Frames> frames; // none: the engine registers no unwind information
   bool ended = false;                   // the engine is at its end: who is still needed ends without it; under endings()
+};
+
+struct Stretch {
+  Addr begin, end;
 };
 
 // A block that frees itself, and withdraws its frames first.
@@ -41,7 +47,14 @@ public:
                                      std::uint64_t alignment, std::uint32_t frames);
   void reset() noexcept;
 
+  // Of blocks[index] keeps what lies in the given stretches of addresses (sorted, each of whole granules, no two of them
+  // touching), as blocks of their own at the end of `blocks`, and frees the rest; it is empty then. May throw
+  // std::bad_alloc, and then nothing has changed.
+  static void keep_only(std::vector<OwnedBlock>& blocks, std::size_t index, std::span<const Stretch> kept);
+
 private:
+  memory::Block piece(Addr begin, Addr end) const noexcept;
+
   std::shared_ptr<Machinery> machinery_;
   memory::Block block_;
 };

@@ -65,6 +65,7 @@ void ModuleState::release_memory() noexcept {
   tls.reset();
   client = {};
   for (OwnedBlock& block : blocks) block.reset();
+  parts.clear();
 }
 
 std::mutex& endings() noexcept {

@@ -70,6 +70,7 @@ struct ModuleState : std::enable_shared_from_this<ModuleState> {
 
   // Memory. Destroyed in the reverse order: first the TLS key, then client memory, blocks last.
   std::array<OwnedBlock, link::runs> blocks;
+  std::vector<OwnedBlock> parts; // what is left of them once trim() has freed a part; under commit_mutex
   ClientMemory client;
   std::shared_ptr<TlsBlock> tls; // shared by the modules of a change if need be; null: no thread-local variables
   std::uint64_t dso_handle = 0;
@@ -97,7 +98,9 @@ struct ModuleState : std::enable_shared_from_this<ModuleState> {
   bool removed = false;                // in EngineState::removed
   bool finalizing = false;             // removed, and its finalizers may still run
   bool remnant = false;                // removed, but others share its COMDAT groups
-  bool reachable = false;              // scratch of the sweep over removed modules, as is the next one
+  std::uint32_t trimmed_for = 0;       // how many of its COMDAT groups were shared when trim() last looked; 0: never
+  bool reachable = false;              // scratch of the sweep over removed modules, as are the next two
+  bool needed_whole = false;           // for more than its COMDAT groups
   ModuleState* next_reachable = nullptr;
 
   std::atomic<std::uint32_t> pins{0}; // handles, pending thread exits and released code that need its memory

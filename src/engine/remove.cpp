@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "engine/engine_state.h"
 #include "engine/forwards.h"
+#include "engine/trim.h"
 
 #include <algorithm>
 #include <unordered_map>
@@ -130,21 +131,24 @@ void unpublish(EngineState& engine, Removal& removal) noexcept {
 
 namespace {
 
-// Marks the removed modules that somebody needs.
+// Marks the removed modules that somebody needs, and which of them for more than the COMDAT groups that others share.
 void mark_needed(const ModuleList& removed) noexcept {
   ModuleState* pending = nullptr;
-  auto reach = [&](ModuleState* module) {
-    if (module == nullptr || !module->removed || module->reachable) return;
-    module->reachable = true;
+  auto reach = [&](ModuleState* module, bool whole) {
+    if (module == nullptr || !module->removed) return;
+    module->needed_whole |= whole;
+    if (std::exchange(module->reachable, true)) return;
     module->next_reachable = std::exchange(pending, module);
   };
-  for (const std::shared_ptr<ModuleState>& module : removed) module->reachable = false;
-  for (const std::shared_ptr<ModuleState>& module : removed)
-    if (module->finalizing || module->remnant || module->pins.load(std::memory_order_acquire) != 0) reach(module.get());
+  for (const std::shared_ptr<ModuleState>& module : removed) module->reachable = module->needed_whole = false;
+  for (const std::shared_ptr<ModuleState>& module : removed) {
+    bool whole = module->finalizing || module->pins.load(std::memory_order_acquire) != 0;
+    if (whole || module->remnant) reach(module.get(), whole);
+  }
   while (pending != nullptr) {
     ModuleState* module = std::exchange(pending, pending->next_reachable);
-    for (const Dependency& dependency : module->dependencies) reach(dependency.module);
-    for (const SymbolRecord* group : module->groups) reach(group->module);
+    for (const Dependency& dependency : module->dependencies) reach(dependency.module, true);
+    for (const SymbolRecord* group : module->groups) reach(group->module, group->module != module);
   }
 }
 
@@ -212,6 +216,8 @@ void sweep(EngineState& engine) noexcept {
     std::unique_lock tables(engine.tables);
     check_remnants(engine);
     split_dead(engine, dead);
+    for (const std::shared_ptr<ModuleState>& module : engine.removed)
+      if (!module->needed_whole) trim(*module);
     orphans = !engine.orphans.empty();
   }
   release_all(dead);

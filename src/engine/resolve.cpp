@@ -9,6 +9,9 @@
 #include <glob.h>
 
 #include <algorithm>
+#include <mutex>
+#include <new>
+#include <optional>
 #include <system_error>
 
 namespace tenon::engine {
@@ -108,30 +111,40 @@ Result<bool> ask_archive(ChangeState& change, const Archive& archive, std::span<
   for (std::uint32_t id : wanted) {
     const Name& name = (*change.names)[id];
     if (!open(name) || !name.needed) continue;
-    std::optional<std::size_t> member = archive.find(name.view());
-    if (!member) continue;
+    Result<std::optional<std::size_t>> found = archive.find(name.view());
+    if (!found) return std::move(found).error();
+    if (!*found) continue;
+    std::size_t member = **found;
     // An archive's index may name members that do not define what it says: each is taken once.
-    if (!change.members.emplace(&archive.name(), *member, library).second) continue;
+    if (!change.members.emplace(&archive.name(), member, library).second) continue;
     std::uint32_t names_before = change.names->size();
-    if (Result<bool> added = add_member(change, archive, *member, library); !added) return added;
+    if (Result<bool> added = add_member(change, archive, member, library); !added) return added;
     if (Result<void> looked = look_in_libraries(change, names_before); !looked) return std::move(looked).error();
     grown = true;
   }
   return grown;
 }
 
-// The compiler's support library, from wherever a GCC keeps it; there need not be any.
-const Archive* support_archive() {
-  static const std::optional<Archive> archive = []() -> std::optional<Archive> {
-    glob_t found{};
-    std::optional<Archive> result;
-    if (glob("/usr/lib/gcc/x86_64-linux-gnu/*/libgcc.a", 0, nullptr, &found) == 0 && found.gl_pathc != 0) {
-      if (Result<Archive> read = Archive::read_file(newest_version({found.gl_pathv, found.gl_pathc})))
-        result = std::move(*read);
-    }
-    globfree(&found);
-    return result;
-  }();
+// The compiler's support library, from wherever a GCC keeps it; null if there is none. It is read once; if that fails for
+// want of memory or of descriptors, the next change tries again.
+Result<const Archive*> support_archive() {
+  static std::mutex mutex;
+  static std::optional<Archive> archive;
+  static bool looked = false;
+  std::lock_guard lock(mutex);
+  if (looked) return archive ? &*archive : nullptr;
+  struct Found : glob_t {
+    Found() : glob_t{} {}
+    ~Found() { globfree(this); }
+  } found;
+  int status = glob("/usr/lib/gcc/x86_64-linux-gnu/*/libgcc.a", 0, nullptr, &found);
+  if (status == GLOB_NOSPACE) throw std::bad_alloc();
+  if (status == 0 && found.gl_pathc != 0) {
+    Result<Archive> read = Archive::read_file(newest_version({found.gl_pathv, found.gl_pathc}));
+    if (!read) return std::move(read).error().within("the compiler's support library");
+    archive = std::move(*read);
+  }
+  looked = true;
   return archive ? &*archive : nullptr;
 }
 
@@ -155,8 +168,10 @@ Result<bool> ask_process(ChangeState& change, void* handle, std::span<const std:
     else if (handle == RTLD_DEFAULT && name.needed && name.view().starts_with("__") && !is_own_symbol(name.view()))
       left.push_back(id);
   }
-  const Archive* support = left.empty() ? nullptr : support_archive();
-  return support != nullptr ? ask_archive(change, *support, left, library) : false;
+  if (left.empty()) return false;
+  Result<const Archive*> support = support_archive();
+  if (!support) return std::move(support).error();
+  return *support != nullptr ? ask_archive(change, **support, left, library) : false;
 }
 
 Result<bool> ask_resolver(ChangeState& change, Resolver& resolver, std::span<const std::uint32_t> wanted) {

@@ -71,6 +71,7 @@ void forget_thread(void* pointer) noexcept {
   std::lock_guard lock(all.mutex);
   ThreadBlocks& mine = tenon_tls_blocks;
   std::uint64_t i = std::uint32_t(index->module);
+  // Here the program uses a variable: nobody could be handed an error. The C library ends the program too.
   TENON_CHECK(i < all.images.size() && all.images[i].size != 0, "a thread-local variable of a module that is gone");
   if (i >= mine.count) {
     std::uint64_t count = std::max<std::uint64_t>(i + 1, mine.count * 2);
@@ -109,7 +110,9 @@ Result<void> ready_tls() {
   Registry& all = registry();
   std::lock_guard lock(all.mutex);
   if (all.ready) return {};
-  int reason = base::fault::injected() ? errno : pthread_key_create(&all.at_thread_end, forget_thread);
+  int reason = base::fault::injected(base::fault::Call::pthread_key_create)
+                   ? errno
+                   : pthread_key_create(&all.at_thread_end, forget_thread);
   if (reason != 0) return Error{ErrorCode::system, "pthread_key_create: " + std::generic_category().message(reason)};
   all.ready = true;
   return {};

@@ -4,8 +4,7 @@
 #include "link/arch/arch.h"
 #include "link/frames.h"
 #include "link/passes.h"
-
-#include <sys/mman.h>
+#include "memory/system.h"
 
 #include <algorithm>
 #include <cstring>
@@ -31,7 +30,7 @@ void zero_fill(std::byte* at, std::uint64_t size, bool private_memory) {
   if (size >= worth_a_call && private_memory) {
     auto begin = (reinterpret_cast<std::uintptr_t>(at) + page - 1) & ~(page - 1);
     auto end = (reinterpret_cast<std::uintptr_t>(at) + size) & ~(page - 1);
-    if (madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED) == 0) {
+    if (memory::system::discard(reinterpret_cast<void*>(begin), end - begin)) {
       std::memset(at, 0, begin - reinterpret_cast<std::uintptr_t>(at));
       std::memset(reinterpret_cast<void*>(end), 0, reinterpret_cast<std::uintptr_t>(at) + size - end);
       return;
@@ -70,64 +69,62 @@ std::int64_t tls_offset(const Module& module, std::uint32_t symbol) {
   return binding != module.tls_bindings.end() && binding->symbol == symbol ? binding->static_offset : 0;
 }
 
-void write_got(Module& module, std::span<const std::unique_ptr<Module>> modules) {
+void write_got(Module& module, const Bound& bound, std::span<const std::unique_ptr<Module>> modules) {
   const SectionPlace& got = module.place(Synthetic::got);
   if (!got.kept) return;
   std::memset(got.local, 0, got.size);
+  write_address_cells(bound, got.local);
   for (const Entry& entry : module.entries) {
-    const Target& target = module.targets[entry.symbol];
-    if (entry.got != none) put_word(got.local + entry.got, cell_content(target));
-    if (entry.address_cell != none)
-      put_word(got.local + entry.address_cell, module.place(Synthetic::stubs).address + entry.stub);
     if (entry.tls_pair != none) {
       TlsIndex index = tls_index(module, modules, entry.symbol);
       put_word(got.local + entry.tls_pair, index.module);
       put_word(got.local + entry.tls_pair + 8, index.offset);
     }
-    if (entry.tls_descriptor != none) {
-      put_word(got.local + entry.tls_descriptor, arch::tls_entry_points.descriptor);
-      put_word(got.local + entry.tls_descriptor + 8, got.address + entry.tls_pair);
-    }
+    if (entry.tls_descriptor != none) put_word(got.local + entry.tls_descriptor, arch::tls_entry_points.descriptor);
     if (entry.tls_offset != none) put_word(got.local + entry.tls_offset, std::uint64_t(tls_offset(module, entry.symbol)));
   }
   if (module.tls_ld != none) put_word(got.local + module.tls_ld, module.tls_key);
 }
 
 // Where the client chooses addresses, stubs and what they jump through may lie too far from each other.
-Error far_stub(const Module& module, std::uint32_t symbol) {
-  return {ErrorCode::out_of_range, "the stub of '" + std::string(module.symbols()[symbol].name()) +
-                                       "' is too far from the cell that it jumps through: .tenon.stubs, .tenon.got and "
-                                       ".tenon.slots must lie within 2 GiB"};
+Error far_stub(const Module* module, std::uint32_t symbol) {
+  return {ErrorCode::out_of_range,
+          "the stub of '" +
+              (module != nullptr ? std::string(module->symbols()[symbol].name()) : "symbol #" + std::to_string(symbol)) +
+              "' is too far from the cell that it jumps through: .tenon.stubs, .tenon.got and "
+              ".tenon.slots must lie within 2 GiB"};
 }
 
-Result<void> write_stubs(Module& module) {
+Result<void> write_all_stubs(Module& module, const Bound& bound) {
   const SectionPlace& stubs = module.place(Synthetic::stubs);
   if (!stubs.kept) return {};
   std::memset(stubs.local, 0xCC, stubs.size);
-  const SectionPlace& got = module.place(Synthetic::got);
-  const SectionPlace& slots = module.place(Synthetic::slots);
-  for (const Entry& entry : module.entries) {
-    if (entry.stub == none) continue;
-    const Target& target = module.targets[entry.symbol];
-    std::uint64_t at = stubs.address + entry.stub;
-    std::uint64_t cell = entry.slot != none                ? slots.address + entry.slot
-                         : target.kind == TargetKind::slot ? target.address
-                                                           : got.address + entry.got;
-    bool near = target.kind == TargetKind::thunk
-                    ? arch::write_dso_stub(stubs.local + entry.stub, at, cell, module.place(Synthetic::dso_handle).address,
-                                           target.thunk)
-                    : arch::write_stub(stubs.local + entry.stub, at, cell);
-    if (!near) return far_stub(module, entry.symbol);
-  }
+  return write_stubs(bound, stubs.local);
+}
+
+// Of stubs and thunks.
+Result<void> write_frames(Module& module) {
   const SectionPlace& frames = module.place(Synthetic::stub_frames);
-  if (frames.kept) {
-    if (!arch::write_stub_frames(frames.local, frames.address, stubs.address, module.plain_stub_size))
-      return Error{ErrorCode::out_of_range,
-                   "stubs are too far from their frame description: .tenon.stubs and .tenon.eh_frame must "
-                   "lie within 2 GiB"};
-    module.frames.push_back({stubs.address, frames.address + 24});
+  if (!frames.kept) return {};
+  const std::uint64_t stubs = module.place(Synthetic::stubs).address;
+  arch::write_frame_head(frames.local);
+  bool near = true;
+  auto set = [&](std::uint64_t at, std::uint64_t stub) {
+    near &= arch::set_frame_address(frames.local + at, frames.address + at, stubs + stub);
+    module.frames.push_back({stubs + stub, frames.address + at});
+  };
+  std::uint64_t at = arch::frame_head_bytes;
+  if (module.plain_stub_size != 0) {
+    arch::write_stub_frame(frames.local + at, module.plain_stub_size);
+    set(at, 0);
+    at += arch::stub_frame_bytes;
   }
-  return {};
+  if (!module.thunk_frame_bytes.empty())
+    std::memcpy(frames.local + at, module.thunk_frame_bytes.data(), module.thunk_frame_bytes.size());
+  for (const ThunkFrame& frame : module.thunk_frames) set(frame.at, frame.stub);
+  if (near) return {};
+  return Error{ErrorCode::out_of_range,
+               "stubs are too far from their frame description: .tenon.stubs and .tenon.eh_frame must lie within 2 GiB"};
 }
 
 void sort_frames(Module& module) {
@@ -140,10 +137,10 @@ Result<void> collect_frames(Module& module) {
   for (std::uint32_t i : module.kept) {
     if (sections[i].kind != SectionKind::unwind || !module.unwinding) continue;
     std::uint64_t base = module.places[i].address;
-    Result<void> walked = for_each_frame(module, i, [&](const Relocation& start, std::uint32_t offset) {
+    Result<void> walked = for_each_frame(module, i, [&](const Relocation& start, const object::EhRecord& record) {
       if (frame_is_live(module, start))
         module.frames.push_back(
-            {module.places[module.targets[start.symbol].where].address + frame_offset(module, start), base + offset});
+            {module.places[module.targets[start.symbol].where].address + frame_offset(module, start), base + record.offset});
     });
     if (!walked) return std::move(walked).error().within(sections[i].name);
   }
@@ -164,7 +161,7 @@ void for_each_foreign_code(const Module& module, std::span<const std::unique_ptr
 constexpr std::uint64_t most_debug_bytes = std::uint64_t(1) << 30;
 
 // Debug sections are kept beside the program, uncompressed, with section addresses of zero among themselves.
-Result<void> fix_debug_sections(Module& module, std::span<const std::unique_ptr<Module>> modules, bool low_2gib) {
+Result<void> fix_debug_sections(Module& module, const Bound& bound) {
   std::span<const Section> sections = module.sections();
   module.debug_bytes.resize(sections.size());
   std::uint64_t left = most_debug_bytes;
@@ -177,13 +174,38 @@ Result<void> fix_debug_sections(Module& module, std::span<const std::unique_ptr<
     SectionPlace& place = module.places[i];
     place.local = module.debug_bytes[i].data();
     place.size = place.content_size = module.debug_bytes[i].size();
-    if (Result<void> done = arch::fix_section(module, i, modules, low_2gib); !done)
+    const SectionBytes site{i, place.address, place.local, {place.local, place.size}, false, true};
+    if (Result<void> done = arch::fix_section(module, bound, site); !done)
       return std::move(done).error().within(sections[i].name);
   }
   return {};
 }
 
 } // namespace
+
+void write_address_cells(const Bound& bound, std::byte* got) {
+  for (const Entry& entry : bound.entries) {
+    if (entry.got != none) put_word(got + entry.got, cell_content(bound.targets[entry.symbol]));
+    if (entry.address_cell != none) put_word(got + entry.address_cell, bound.stubs + entry.stub);
+    if (entry.tls_descriptor != none) put_word(got + entry.tls_descriptor + 8, bound.got + entry.tls_pair);
+  }
+}
+
+Result<void> write_stubs(const Bound& bound, std::byte* stubs) {
+  for (const Entry& entry : bound.entries) {
+    if (entry.stub == none) continue;
+    const Target& target = bound.targets[entry.symbol];
+    std::uint64_t at = bound.stubs + entry.stub;
+    std::uint64_t cell = entry.slot != none                ? bound.slots + entry.slot
+                         : target.kind == TargetKind::slot ? target.address
+                                                           : bound.got + entry.got;
+    bool near = target.kind == TargetKind::thunk
+                    ? arch::write_dso_stub(stubs + entry.stub, at, cell, bound.dso_handle, target.thunk)
+                    : arch::write_stub(stubs + entry.stub, at, cell);
+    if (!near) return far_stub(bound.module, entry.symbol);
+  }
+  return {};
+}
 
 void hand_over_frames(std::span<const std::unique_ptr<Module>> modules) {
   for (const std::unique_ptr<Module>& module : modules) {
@@ -211,6 +233,7 @@ std::uint32_t foreign_frames(const Module& module, std::span<const std::unique_p
 Result<void> fix_up(Module& module, std::span<const std::unique_ptr<Module>> modules, const FixUpOptions& options) {
   module.frames.clear();
   module.slot_pointers.clear();
+  module.rewritten.clear();
   module.frames.reserve(module.frame_count);
   copy_sections(module);
   zero_sections(module, options.private_memory);
@@ -220,18 +243,22 @@ Result<void> fix_up(Module& module, std::span<const std::unique_ptr<Module>> mod
   }
   if (const SectionPlace& slots = module.place(Synthetic::slots); slots.kept)
     for (std::uint64_t at = 0; at < slots.size; at += 8) put_word(slots.local + at, options.unresolved_slot);
-  write_got(module, modules);
-  if (Result<void> written = write_stubs(module); !written) return written;
+  const Bound bound(module, options.low_2gib);
+  write_got(module, bound, modules);
+  if (Result<void> written = write_all_stubs(module, bound); !written) return written;
+  if (Result<void> written = write_frames(module); !written) return written;
 
   std::span<const Section> sections = module.sections();
   for (std::uint32_t i : module.kept) {
-    if (module.places[i].content_size == 0) continue;
-    if (Result<void> done = arch::fix_section(module, i, modules, options.low_2gib); !done)
+    const SectionPlace& place = module.places[i];
+    if (place.content_size == 0) continue;
+    SectionBytes bytes{i, place.address, place.local, sections[i].content, sections[i].kind == SectionKind::code, false};
+    if (Result<void> done = arch::fix_section(module, bound, bytes); !done)
       return std::move(done).error().within(sections[i].name);
   }
-  if (Result<void> thunks = arch::write_thunks(module); !thunks) return thunks;
+  if (Result<void> thunks = arch::write_thunks(module, bound); !thunks) return thunks;
   if (Result<void> collected = collect_frames(module); !collected) return collected;
-  return module.debug_sections ? fix_debug_sections(module, modules, options.low_2gib) : Result<void>();
+  return module.debug_sections ? fix_debug_sections(module, bound) : Result<void>();
 }
 
 } // namespace tenon::link

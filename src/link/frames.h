@@ -34,7 +34,7 @@ inline bool frame_is_astray(const Module& module, const Relocation& start) {
          frame_offset(module, start) > module.places[module.targets[start.symbol].where].size;
 }
 
-// Calls visit(relocation of pc_begin, offset of the description) for each description. Descriptions without a relocation are
+// Calls visit(relocation of pc_begin, record) for each description. Descriptions without a relocation are
 // passed over: nothing says where they belong. Errors: malformed.
 template <class Visit> Result<void> for_each_frame(const Module& module, std::uint32_t section, Visit&& visit) {
   std::span<const Relocation> relocations = module.relocations(section);
@@ -49,8 +49,7 @@ template <class Visit> Result<void> for_each_frame(const Module& module, std::ui
   return object::walk_eh_frame(module.sections()[section].content, [&](const object::EhRecord& record) {
     if (record.is_cie) return;
     while (next < relocations.size() && relocations[next].offset < record.pc_begin_offset) ++next;
-    if (next < relocations.size() && relocations[next].offset == record.pc_begin_offset)
-      visit(relocations[next], record.offset);
+    if (next < relocations.size() && relocations[next].offset == record.pc_begin_offset) visit(relocations[next], record);
   });
 }
 

@@ -62,6 +62,7 @@ void put_synthetic(Module& module, Synthetic which, std::uint64_t size, std::uin
   SectionPlace& place = module.place(which);
   place = {};
   place.kept = size != 0;
+  place.serves_all = true;
   place.size = size;
   place.content_size = content;
   place.alignment = alignment;
@@ -69,10 +70,11 @@ void put_synthetic(Module& module, Synthetic which, std::uint64_t size, std::uin
 }
 
 void size_synthetic(Module& module) {
-  bool frames = module.plain_stub_size != 0 && module.unwinding;
+  std::uint64_t frames = module.thunk_frame_bytes.size();
+  if (module.plain_stub_size != 0 && module.unwinding) frames += arch::stub_frame_bytes;
+  if (frames != 0) frames += arch::frame_head_bytes;
   put_synthetic(module, Synthetic::stubs, module.stub_size, module.stub_size, 16, Run::code);
-  put_synthetic(module, Synthetic::stub_frames, frames ? arch::stub_frames_bytes : 0, arch::stub_frames_bytes, 8,
-                Run::rodata);
+  put_synthetic(module, Synthetic::stub_frames, frames, frames, 8, Run::rodata);
   put_synthetic(module, Synthetic::got, module.got_size, module.got_size, 16, Run::rodata);
   put_synthetic(module, Synthetic::common, module.common_size, 0, module.common_alignment, Run::data);
   put_synthetic(module, Synthetic::dso_handle, module.wants_dso_handle ? 16 : 0, 16, 16, Run::rodata);
@@ -152,6 +154,7 @@ Result<void> select_sections(Module& module, std::span<const std::uint8_t> dropp
     bool zero = section.kind == SectionKind::zero || section.kind == SectionKind::tls_zero;
     place.content_size = zero ? 0 : section.size;
     place.alignment = section.alignment;
+    place.serves_all = section.kind == SectionKind::unwind || is_tls(section);
     if (!place.kept) continue;
     module.kept.push_back(i);
     has_tls |= is_tls(section);

@@ -88,6 +88,16 @@ struct Thunk {
   std::int64_t addend = 0;
   std::uint32_t type = 0; // of the relocation
   std::uint32_t stub = 0; // offset in the stub section
+  // Of the instruction, once its section is fixed up; length 0: its data was in reach, and the thunk is not used.
+  std::uint8_t before = 0; // bytes before the field
+  std::uint8_t length = 0;
+  std::uint8_t load = 0; // what it does: the architecture's
+};
+
+// Unwind information for thunks that lie next to each other and whose sites have the same frame.
+struct ThunkFrame {
+  std::uint32_t stub = 0, size = 0; // the thunks, in .tenon.stubs
+  std::uint32_t at = 0;             // offset of the description in .tenon.eh_frame
 };
 
 // The four contiguous pieces of memory that a module takes, at most.
@@ -103,8 +113,9 @@ struct SectionPlace {
   std::uint32_t alignment = 1;
   Run run = Run::none; // none: does not take part
   bool kept = false;
-  bool leads = false;   // the first section of a NamedRun of this module's
-  bool follows = false; // another section of a NamedRun: whose module it is places it
+  bool leads = false;      // the first section of a NamedRun of this module's
+  bool follows = false;    // another section of a NamedRun: whose module it is places it
+  bool serves_all = false; // unwind information, TLS images, the linker's own: needed as long as any other section is
 };
 
 // The linker's own sections follow the object's, in this order.
@@ -190,9 +201,11 @@ struct Module {
   std::vector<Target> targets;          // one for each symbol
   std::vector<TlsBinding> tls_bindings; // sorted by symbol; fixed TLS targets
   std::vector<Entry> entries;
-  std::vector<Thunk> thunks;         // sorted by section, offset, symbol
-  std::vector<std::uint32_t> needy;  // symbols with needs, in the order found
-  std::vector<std::uint32_t> ifuncs; // symbols that define one
+  std::vector<Thunk> thunks; // sorted by section, offset, symbol
+  std::vector<ThunkFrame> thunk_frames;
+  std::vector<std::byte> thunk_frame_bytes; // one description after the other, without addresses
+  std::vector<std::uint32_t> needy;         // symbols with needs, in the order found
+  std::vector<std::uint32_t> ifuncs;        // symbols that define one
   std::vector<SectionBound> bounds;
   std::vector<NamedRun> named_runs; // that begin in this module, in the order of their first sections
 
@@ -215,6 +228,7 @@ struct Module {
   std::uint64_t relocation_count = 0;
 
   std::vector<SlotPointer> slot_pointers;          // filled when fixing up
+  std::vector<std::uint32_t> rewritten;            // sections that arch::restore alone can't bring back; when fixing up
   std::vector<FrameEntry> frames;                  // sorted by pc, filled when fixing up
   std::vector<std::vector<std::byte>> debug_bytes; // of object section i, if kept
 

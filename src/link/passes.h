@@ -15,6 +15,9 @@ Result<void> select_sections(Module& module, std::span<const std::uint8_t> dropp
 // Counts what the relocations need. May be run again with another reach. Errors: unsupported, malformed, needs_flag.
 Result<void> survey(Module& module, const Reach& reach);
 
+// Part of survey(): what says how to unwind from thunks. Errors: malformed.
+Result<void> describe_thunks(Module& module);
+
 // Offsets in runs, for memory that keeps each run in one piece. Errors: malformed (sizes that overflow).
 Result<void> lay_out(Module& module);
 

@@ -94,7 +94,7 @@ Result<void> survey(Module& module, const Reach& reach) {
       return std::move(done).error().within(sections[i].name);
     if (sections[i].kind == SectionKind::unwind && module.unwinding) {
       bool astray = false;
-      Result<void> walked = for_each_frame(module, i, [&](const Relocation& start, std::uint32_t) {
+      Result<void> walked = for_each_frame(module, i, [&](const Relocation& start, const object::EhRecord&) {
         module.frame_count += frame_is_live(module, start) ? 1 : 0;
         astray |= frame_is_astray(module, start);
       });
@@ -118,6 +118,8 @@ Result<void> survey(Module& module, const Reach& reach) {
   for (Thunk& thunk : module.thunks) thunk.stub = allocator.stub(arch::thunk_bytes);
   if (module.got_size == 0 && module.wants_got_base) module.got_size = 8; // _GLOBAL_OFFSET_TABLE_ must lie somewhere
   if (module.plain_stub_size != 0 && module.unwinding) ++module.frame_count;
+  if (Result<void> described = describe_thunks(module); !described) return described;
+  module.frame_count += std::uint32_t(module.thunk_frames.size());
   return {};
 }
 

@@ -32,6 +32,8 @@ namespace tenon::memory::fork {
 
 namespace {
 
+using base::fault::Call;
+
 struct alignas(64) Cell {
   std::atomic<std::uint32_t> inside{0};
 };
@@ -91,7 +93,7 @@ void prepare() noexcept {
   if (participants == nullptr) return;
   if (copying == max_children) wait_for_oldest_child();
   shared_word->store(0);
-  if (base::fault::injected() || ::pipe2(pipe_ends.data(), O_CLOEXEC) != 0) pipe_ends = {-1, -1};
+  if (base::fault::injected(Call::pipe) || ::pipe2(pipe_ends.data(), O_CLOEXEC) != 0) pipe_ends = {-1, -1};
 }
 
 void in_parent() noexcept {
@@ -125,9 +127,9 @@ void in_child() noexcept {
       ::close(pipe_ends[1]); // end-of-file is the word
     }
     // The page is still the parent's: children of this process need one of their own.
-    void* const page =
-        ::mmap(shared_word, system::page_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
-    if (page == MAP_FAILED) give_up_in_child("mmap of the page that fork() waits on");
+    if (base::fault::injected(Call::mmap) || ::mmap(shared_word, system::page_size, PROT_READ | PROT_WRITE,
+                                                    MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
+      give_up_in_child("mmap of the page that fork() waits on");
   }
   closed.store(false);
   mutex.unlock();
@@ -140,7 +142,7 @@ Result<void> install() {
     if (!page) return std::move(page).error();
     shared_word = reinterpret_cast<std::atomic<std::uint32_t>*>(*page);
   }
-  const int reason = base::fault::injected() ? errno : ::pthread_atfork(prepare, in_parent, in_child);
+  const int reason = base::fault::injected(Call::pthread_atfork) ? errno : ::pthread_atfork(prepare, in_parent, in_child);
   if (reason != 0) {
     errno = reason;
     return system::failure("pthread_atfork", "the memory of engines");

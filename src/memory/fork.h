@@ -4,8 +4,8 @@
 // the child gets its own copy of all shared memory before fork() returns in it, and meanwhile nobody in the parent writes:
 //
 // - Whoever writes through an alias, or allocates, or frees, is inside the gate. fork() closes the gate and waits until
-//   it is empty. So at the moment of forking no writer is half done and no lock of this folder is held: the child, in which only
-//   the forking thread lives on, finds every structure consistent.
+//   it is empty. So at the moment of forking no writer is half done and no lock of this folder is held: the child, in which
+//   only the forking thread lives on, finds every structure consistent.
 // - fork() returns in the parent at once. The first thread that wants to enter the gate waits on a pipe for the child's
 //   word; a child that dies first gives end-of-file, which is as good. The child sends it when all Spaces have their copies.
 // - The child cannot go on with memory that is not its own: if the system refuses the copy, it prints why and aborts.

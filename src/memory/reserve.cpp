@@ -41,7 +41,7 @@ struct Mapped {
 
 // Calls `see` for each mapping in address order. No memory is allocated: only the head of each line is kept.
 template <class See> bool each_mapping(See see) noexcept {
-  const int fd = base::fault::injected() ? -1 : ::open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+  const int fd = base::fault::injected(base::fault::Call::open) ? -1 : ::open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
   if (fd < 0) return false;
   char line[256];
   char buffer[8192];

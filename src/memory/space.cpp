@@ -17,6 +17,7 @@
 
 #include "base/align.h"
 #include "base/check.h"
+#include "base/fault.h"
 #include "memory/fork.h"
 #include "memory/free_space.h"
 #include "memory/system.h"
@@ -422,8 +423,8 @@ void Space::State::give_back_pages(AreaKind kind, const Block& block) noexcept {
 void Space::State::return_pages(AreaKind kind, const Piece& run) noexcept {
   Area& of = area(kind);
   void* const at = reinterpret_cast<void*>(of.begin + run.begin * granule);
-  system::advise(at, run.size * granule, MADV_DONTNEED);
-  (void)::mprotect(at, run.size * granule, PROT_NONE);
+  (void)system::discard(at, run.size * granule);
+  (void)system::deny_access(at, run.size * granule);
   of.space.give_back(run);
   of.live.store(of.live.load(std::memory_order_relaxed) - run.size * granule, std::memory_order_relaxed);
 }
@@ -468,7 +469,9 @@ void Space::State::copy_in_child(fork::Participant& self) noexcept {
       std::uint64_t at = of.begin - state.owner.dual_begin_;
       const std::uint64_t end = at + of.committed.load(std::memory_order_relaxed);
       while (at < end) {
-        const ssize_t written = ::pwrite(*fd, state.alias + at, end - at, static_cast<off_t>(at));
+        const ssize_t written = base::fault::injected(base::fault::Call::pwrite)
+                                    ? -1
+                                    : ::pwrite(*fd, state.alias + at, end - at, static_cast<off_t>(at));
         if (written < 0 && errno == EINTR) continue;
         if (written <= 0) fork::give_up_in_child("pwrite of the child's code and read-only data");
         at += static_cast<std::uint64_t>(written);

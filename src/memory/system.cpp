@@ -15,6 +15,8 @@ namespace tenon::memory::system {
 
 namespace {
 
+using base::fault::Call;
+
 #ifdef MFD_EXEC
 constexpr unsigned memfd_exec = MFD_EXEC;
 #else
@@ -37,22 +39,22 @@ Error failure(const char* call, const char* what) {
 Result<std::byte*> map(void* at, std::uint64_t size, int protection, int flags, int fd, std::uint64_t offset,
                        const char* what) {
   void* const begin =
-      base::fault::injected() ? MAP_FAILED : ::mmap(at, size, protection, flags, fd, static_cast<off_t>(offset));
+      base::fault::injected(Call::mmap) ? MAP_FAILED : ::mmap(at, size, protection, flags, fd, static_cast<off_t>(offset));
   if (begin == MAP_FAILED) return failure("mmap", what);
   return static_cast<std::byte*>(begin);
 }
 
 Result<void> protect(void* at, std::uint64_t size, int protection, const char* what) {
-  if (base::fault::injected() || ::mprotect(at, size, protection) != 0) return failure("mprotect", what);
+  if (base::fault::injected(Call::mprotect) || ::mprotect(at, size, protection) != 0) return failure("mprotect", what);
   return {};
 }
 
 Result<int> memory_file(std::uint64_t size, const char* what) {
-  if (base::fault::injected()) return failure("memfd_create", what);
+  if (base::fault::injected(Call::memfd_create)) return failure("memfd_create", what);
   int fd = ::memfd_create("tenon", MFD_CLOEXEC | memfd_exec);
   if (fd < 0 && errno == EINVAL) fd = ::memfd_create("tenon", MFD_CLOEXEC);
   if (fd < 0) return failure("memfd_create", what);
-  if (base::fault::injected() || ::ftruncate(fd, static_cast<off_t>(size)) != 0) {
+  if (base::fault::injected(Call::ftruncate) || ::ftruncate(fd, static_cast<off_t>(size)) != 0) {
     const int reason = errno;
     ::close(fd);
     errno = reason;
@@ -62,13 +64,27 @@ Result<int> memory_file(std::uint64_t size, const char* what) {
 }
 
 Result<void> populate_for_write(void* at, std::uint64_t size, const char* what) {
-  if (base::fault::injected()) return failure("madvise", what);
+  if (base::fault::injected(Call::madvise)) return failure("madvise", what);
   while (::madvise(at, size, advice_populate_write) != 0) {
     if (errno == EINTR || errno == EAGAIN) continue;
     if (errno == EINVAL || errno == ENOSYS) return {};
     return failure("madvise", what);
   }
   return {};
+}
+
+bool discard(void* at, std::uint64_t size) noexcept {
+  const int kept = errno;
+  const bool done = !base::fault::injected(Call::madvise) && ::madvise(at, size, MADV_DONTNEED) == 0;
+  errno = kept;
+  return done;
+}
+
+bool deny_access(void* at, std::uint64_t size) noexcept {
+  const int kept = errno;
+  const bool done = !base::fault::injected(Call::deny_access) && ::mprotect(at, size, PROT_NONE) == 0;
+  errno = kept;
+  return done;
 }
 
 void advise(void* at, std::uint64_t size, int advice) noexcept {

@@ -24,9 +24,14 @@ Result<int> memory_file(std::uint64_t size, const char* what);
 // Backs pages for writing now instead of one fault each, so that a lack of memory is an Error here and no SIGBUS later.
 // A kernel that does not know the request (before 5.14) backs them at the first write.
 Result<void> populate_for_write(void* at, std::uint64_t size, const char* what);
+// Private memory back to the kernel: zeros from now on. False if the kernel refuses (memory locked by mlockall).
+bool discard(void* at, std::uint64_t size) noexcept;
+// Without the words, for those who can't fail. False if the kernel has no mapping left to split.
+bool deny_access(void* at, std::uint64_t size) noexcept;
 
 // A hint: whether the kernel takes it changes nothing that the program could see.
 void advise(void* at, std::uint64_t size, int advice) noexcept;
+// Of whole mappings: nothing is split, so nothing can be refused.
 void unmap(void* at, std::uint64_t size) noexcept;
 
 } // namespace tenon::memory::system

@@ -42,6 +42,8 @@ namespace tenon::notify {
 
 namespace {
 
+using base::fault::Call;
+
 #if defined(__x86_64__)
 constexpr Elf64_Half native_machine = EM_X86_64;
 #elif defined(__aarch64__)
@@ -135,13 +137,13 @@ struct Anchor {
 };
 
 Result<void> write_file(Anchor& anchor, const AnchorFile& file, std::uint64_t page) {
-  anchor.descriptor = base::fault::injected() ? -1 : memfd_create("tenon-anchor", MFD_CLOEXEC);
+  anchor.descriptor = base::fault::injected(Call::memfd_create) ? -1 : memfd_create("tenon-anchor", MFD_CLOEXEC);
   if (anchor.descriptor < 0) return system_error("memfd_create", errno);
-  if (base::fault::injected() || ftruncate(anchor.descriptor, static_cast<off_t>(page)) != 0)
+  if (base::fault::injected(Call::ftruncate) || ftruncate(anchor.descriptor, static_cast<off_t>(page)) != 0)
     return system_error("ftruncate", errno);
   ssize_t written = 0;
   do {
-    written = base::fault::injected() ? -1 : pwrite(anchor.descriptor, &file, sizeof file, 0);
+    written = base::fault::injected(Call::pwrite) ? -1 : pwrite(anchor.descriptor, &file, sizeof file, 0);
   } while (written < 0 && errno == EINTR);
   if (written < 0) return system_error("pwrite", errno);
   if (written != static_cast<ssize_t>(sizeof file)) return system_error("pwrite", ENOSPC);
@@ -151,14 +153,14 @@ Result<void> write_file(Anchor& anchor, const AnchorFile& file, std::uint64_t pa
 // Where the object begins in memory.
 Result<std::byte*> load(Anchor& anchor, std::uint64_t place) {
   const std::string path = "/proc/self/fd/" + std::to_string(anchor.descriptor);
-  if (base::fault::injected()) return system_error("dlopen", errno);
+  if (base::fault::injected(Call::dlopen)) return system_error("dlopen", errno);
   anchor.handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (anchor.handle == nullptr) {
     const char* text = dlerror();
     return Error{ErrorCode::system, "reserving address space: dlopen: " + std::string(text != nullptr ? text : path)};
   }
   link_map* map = nullptr;
-  if (base::fault::injected()) return system_error("dlinfo", errno);
+  if (base::fault::injected(Call::dlinfo)) return system_error("dlinfo", errno);
   if (dlinfo(anchor.handle, RTLD_DI_LINKMAP, &map) != 0) {
     const char* text = dlerror();
     return Error{ErrorCode::system, "reserving address space: dlinfo: " + std::string(text != nullptr ? text : path)};

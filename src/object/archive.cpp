@@ -352,21 +352,19 @@ Result<Object> Archive::member(std::size_t index) const {
   });
 }
 
-std::optional<std::size_t> Archive::find(std::string_view symbol) const {
+Result<std::optional<std::size_t>> Archive::find(std::string_view symbol) const {
   if (file_->has_index) return file_->index.find(symbol);
   if (const auto* made = file_->made_index_view.load(std::memory_order_acquire)) return made->find(symbol);
-  try {
-    return find_in_made_index(symbol);
-  } catch (const std::bad_alloc&) {
-    return std::nullopt;
-  }
+  return object::guarded([&] { return find_in_made_index(symbol); });
 }
 
-std::optional<std::size_t> Archive::find_in_made_index(std::string_view symbol) const {
+Result<std::optional<std::size_t>> Archive::find_in_made_index(std::string_view symbol) const {
   auto index = std::make_unique<object::SymbolIndex>();
   // Names that begin in the middle of others share their ends; where that goes on and on it would make the time quadratic.
   for (std::size_t member = 0; member < size(); ++member) {
-    const auto object = this->member(member);
+    auto object = this->member(member);
+    // The index is kept for good: it must not lack what would be there another time.
+    if (!object && object.error().code == ErrorCode::out_of_memory) return std::move(object).error();
     if (!object) continue;
     std::uint64_t names_left = object->bytes().size() * 64;
     // Names live as long as the archive does: in its bytes, or in those it loaded and keeps.

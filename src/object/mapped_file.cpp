@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "object/mapped_file.h"
 
+#include "base/fault.h"
+
 #include <cerrno>
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -12,6 +14,9 @@
 namespace tenon::object {
 
 namespace {
+
+using base::fault::Call;
+using base::fault::injected;
 
 Error system_error(const std::string& path, const char* what, int number) {
   return {ErrorCode::system, path + ": cannot " + what + ": " + std::generic_category().message(number)};
@@ -62,16 +67,16 @@ Result<MappedFile> read_to_end(int descriptor, const std::string& path) {
 } // namespace
 
 Result<MappedFile> map_file(const std::string& path) {
-  const Descriptor descriptor(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  const Descriptor descriptor(injected(Call::open) ? -1 : ::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (descriptor.get() < 0) return system_error(path, "open", errno);
   struct stat status;
-  if (::fstat(descriptor.get(), &status) != 0) return system_error(path, "stat", errno);
+  if (injected(Call::fstat) || ::fstat(descriptor.get(), &status) != 0) return system_error(path, "stat", errno);
   if (S_ISDIR(status.st_mode)) return system_error(path, "read", EISDIR);
   if (!S_ISREG(status.st_mode) || status.st_size == 0) // files of /proc say 0
     return read_to_end(descriptor.get(), path);
   auto mapping = std::make_shared<Mapping>();
   const auto size = static_cast<std::size_t>(status.st_size);
-  mapping->address = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, descriptor.get(), 0);
+  if (!injected(Call::mmap)) mapping->address = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, descriptor.get(), 0);
   if (mapping->address == MAP_FAILED) return system_error(path, "map", errno);
   mapping->size = size;
   const Bytes bytes(static_cast<const std::byte*>(mapping->address), size);

@@ -26,7 +26,7 @@ TEST(CompilerPool, KeepsTheOrderAndOneBadModuleStopsNoOther) {
   auto single = Compiler::create();
   ASSERT_TRUE(single.ok());
   for (int round = 0; round < 3; ++round) {
-    const auto objects = workers.compile(inputs);
+    const auto objects = workers.compile(inputs).value();
     ASSERT_EQ(objects.size(), 16u);
     for (int i = 0; i < 16; ++i) {
       if (i == 5) {
@@ -44,14 +44,14 @@ TEST(CompilerPool, KeepsTheOrderAndOneBadModuleStopsNoOther) {
   }
 }
 
-TEST(CompilerPool, NothingToDoIsDoneAtOnce) { EXPECT_TRUE(pool(1).compile({}).empty()); }
+TEST(CompilerPool, NothingToDoIsDoneAtOnce) { EXPECT_TRUE(pool(1).compile({}).value().empty()); }
 
 TEST(CompilerPool, FinishesWhatWasSubmittedAndFreesTheInput) {
   auto source = std::make_shared<const std::string>(rich_ir);
   std::vector<std::future<Result<Object>>> results;
   {
     auto workers = pool(2);
-    for (int i = 0; i < 6; ++i) results.push_back(workers.submit({bytes_of(*source), "rich", source}));
+    for (int i = 0; i < 6; ++i) results.push_back(workers.submit({bytes_of(*source), "rich", source}).value());
   }
   for (auto& result : results) EXPECT_TRUE(result.get().ok());
   EXPECT_EQ(source.use_count(), 1);
@@ -66,7 +66,7 @@ TEST(CompilerPool, ServesSeveralThreads) {
       for (int i = 0; i < 5; ++i) {
         const std::string source = numbered_ir(c * 100 + i);
         const CompilerPool::Input input{bytes_of(source), "m"};
-        const auto objects = workers.compile({&input, 1});
+        const auto objects = workers.compile({&input, 1}).value();
         if (objects[0].ok() && find_symbol(*objects[0], "f" + std::to_string(c * 100 + i))) ++right;
       }
     });

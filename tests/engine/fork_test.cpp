@@ -72,7 +72,7 @@ TEST_P(Fork, TheChildRunsAndCommits) {
         int in_thread = 0;
         std::thread([&] { in_thread = call("bump"); }).join();
         if (in_thread != 6) return 3;
-        if (!try_remove(engine, library.modules()) || engine.usage().live != 0) return 4;
+        if (!try_remove(engine, expect(library.modules())) || engine.usage().live != 0) return 4;
         commit(engine, library, first);
         return call("get") == 7 && call("bump") == 6 ? 0 : 5;
       },

@@ -177,12 +177,12 @@ TEST_F(Symbols, AReplacedModuleBringsItsGroupsAnew) {
   // Now somebody else shares it: it stays, and the new module shares it as well.
   commit(engine, library, comdat("shared_f", 3, "b"));
   Change again = engine.change();
-  again.remove(library.modules()[0]);
+  again.remove(expect(library.modules())[0]);
   again.add(library, comdat("shared_f", 4, "a"));
   ASSERT_NO_THROW(expect(try_commit(std::move(again))));
   EXPECT_EQ(call("a"), 2);
   EXPECT_EQ(call("b"), 2);
-  ASSERT_TRUE(try_remove(engine, library.modules()));
+  ASSERT_TRUE(try_remove(engine, expect(library.modules())));
   EXPECT_EQ(engine.usage().live, 0U);
   EXPECT_EQ(engine.usage().modules, 0U);
 }
@@ -192,7 +192,7 @@ TEST_F(Symbols, HiddenOnesAreTheLibrarysOwn) {
   commit(engine, library, {calls("ask", "secret")});
   EXPECT_EQ(call("ask"), 9);
   EXPECT_FALSE(library.find("secret"));
-  EXPECT_FALSE(library.find_anywhere("secret"));
+  EXPECT_FALSE(expect(library.find_anywhere("secret")));
   Library searching = other({Source::library(library)});
   Result<Committed> outside = try_commit(engine, searching, {calls("ask", "secret")});
   ASSERT_FALSE(outside);
@@ -214,13 +214,13 @@ TEST_F(Symbols, SourcesAreSearchedInTheirOrder) {
   EXPECT_EQ(call("g_"), 3);
   EXPECT_EQ(call("h_"), 5);
   EXPECT_EQ(function<void*()>(library, "get")(), nullptr) << "a weak reference pulls no member in";
-  EXPECT_EQ(library.modules().size(), 5U) << "and the member that defines f was not needed";
+  EXPECT_EQ(expect(library.modules()).size(), 5U) << "and the member that defines f was not needed";
   library = other({Source::archive(archive), Source::library(first)});
   commit(engine, library, {calls("f_", "f")});
   EXPECT_EQ(call("f_"), 4);
   commit(engine, library, {calls("again", "f")});
   EXPECT_EQ(call("again"), 4);
-  EXPECT_EQ(library.modules().size(), 3U) << "the member is there once";
+  EXPECT_EQ(expect(library.modules()).size(), 3U) << "the member is there once";
 }
 
 TEST_F(Symbols, MembersOfArchivesNeedEachOther) {
@@ -366,7 +366,7 @@ TEST_F(Symbols, LaterModulesSatisfyForwardReferences) {
   ASSERT_FALSE(removed);
   EXPECT_EQ(removed.error().code, ErrorCode::still_used);
   EXPECT_THAT(removed.error().message, HasSubstr("user"));
-  EXPECT_TRUE(try_remove(engine, library.modules()));
+  EXPECT_TRUE(try_remove(engine, expect(library.modules())));
   EXPECT_EQ(engine.usage().modules, 0U);
 }
 

@@ -93,7 +93,7 @@ TEST_F(Conflicts, TheInspectorSeesFinalBytesAndMayVeto) {
       }
       EXPECT_EQ(final.module_name({0}), object.name());
       EXPECT_FALSE(library_.find("asks")) << "visible before commit";
-      EXPECT_FALSE(final.symbols().empty());
+      EXPECT_FALSE(expect(final.symbols()).empty());
       return Error{ErrorCode::invalid_argument, "I do not like it"};
     });
     Error error = error_of(std::move(linked));
@@ -119,7 +119,7 @@ TEST_F(Conflicts, AResolverThatFailsOrAnswersNonsense) {
     return {};
   };
   EXPECT_TRUE(try_commit(change_of({object})).ok());
-  expect(try_remove(engine_, library_.modules()));
+  expect(try_remove(engine_, expect(library_.modules())));
   Snapshot before = snapshot(engine_, {library_});
   Error range = error_of(try_commit(change_of({assemble(".section .rodata\n.long far_data - .\n", "ranged.o")})));
   EXPECT_EQ(range.code, ErrorCode::out_of_range);
@@ -187,7 +187,7 @@ TEST_F(Conflicts, TheFirstCommitterOfAStrongSymbolWins) {
   EXPECT_EQ(error.code, ErrorCode::duplicate);
   EXPECT_THAT(error.message, HasSubstr("twice"));
   EXPECT_EQ(function<int()>(library_, "twice")(), 2);
-  EXPECT_EQ(library_.modules().size(), 1U);
+  EXPECT_EQ(expect(library_.modules()).size(), 1U);
 }
 
 TEST_F(Conflicts, AWeakDefinitionThatComesSecondYields) {
@@ -197,7 +197,7 @@ TEST_F(Conflicts, AWeakDefinitionThatComesSecondYields) {
   expect(std::move(first).commit());
   EXPECT_EQ(function<int()>(library_, "twice")(), 2);
   EXPECT_EQ(function<int()>(library_, "asks")(), 2);
-  EXPECT_EQ(library_.modules().size(), 3U);
+  EXPECT_EQ(expect(library_.modules()).size(), 3U);
 }
 
 TEST_F(Conflicts, AComdatGroupThatComesSecondIsShared) {
@@ -208,7 +208,7 @@ TEST_F(Conflicts, AComdatGroupThatComesSecondIsShared) {
   EXPECT_EQ(function<int(int)>(library_, "user1")(0), 1);
   EXPECT_EQ(function<int(int)>(library_, "user2")(0), 2);
   // Its provider may go: the group stays with those that share it, and goes with the last of them.
-  std::vector<Module> modules = library_.modules();
+  std::vector<Module> modules = expect(library_.modules());
   expect(try_remove(engine_, {modules[0]}));
   EXPECT_FALSE(library_.find("user2"));
   EXPECT_TRUE(library_.find("_Z10shared_onei"));
@@ -223,7 +223,7 @@ TEST_F(Conflicts, AComdatGroupReferredToFromOutsideGoesWithItsLastUser) {
   commit(engine_, library_, comdat(1));
   Module user = commit(engine_, library_,
                        compile_cpp("int shared_one(int); extern \"C\" int outside(int x) { return shared_one(x); }"));
-  Module provider = library_.modules()[0];
+  Module provider = expect(library_.modules())[0];
   expect(try_remove(engine_, {provider}));
   EXPECT_EQ(function<int(int)>(library_, "outside")(1), 2);
   expect(try_remove(engine_, {user}));
@@ -236,10 +236,10 @@ TEST_F(Conflicts, AChangeMayTakeOverTheGroupsOfWhatItRemoves) {
   EXPECT_EQ(function<int(int)>(library_, "user1")(0), 1);
   for (int i = 2; i < 5; ++i) {
     Change change = engine_.change();
-    change.remove(library_.modules()[0]);
+    change.remove(expect(library_.modules())[0]);
     change.add(library_, comdat(i));
     Committed committed = expect(try_commit(std::move(change)));
-    EXPECT_EQ(library_.modules().size(), 1U);
+    EXPECT_EQ(expect(library_.modules()).size(), 1U);
     EXPECT_EQ(function<int(int)>(library_, "user" + std::to_string(i))(0), 1)
         << "all that shared the group have gone, and it with them";
   }
@@ -247,10 +247,10 @@ TEST_F(Conflicts, AChangeMayTakeOverTheGroupsOfWhatItRemoves) {
   commit(engine_, library_, comdat(5));
   for (int i = 6; i < 9; ++i) {
     Change change = engine_.change();
-    change.remove(library_.modules()[0]);
+    change.remove(expect(library_.modules())[0]);
     change.add(library_, comdat(i));
     expect(try_commit(std::move(change)));
-    EXPECT_EQ(library_.modules().size(), 2U);
+    EXPECT_EQ(expect(library_.modules()).size(), 2U);
     EXPECT_EQ(function<int(int)>(library_, "user" + std::to_string(i))(0), i - 4) << "somebody shares it still";
   }
 }
@@ -266,7 +266,7 @@ TEST_F(Conflicts, WhatADraftBuiltOnIsRemovedMeanwhile) {
     Error error = error_of(std::move(linked).commit());
     EXPECT_TRUE(error.code == ErrorCode::undefined || error.code == ErrorCode::conflict) << describe(error);
     EXPECT_THAT(error.message, HasSubstr("base"));
-    EXPECT_TRUE(library_.modules().empty());
+    EXPECT_TRUE(expect(library_.modules()).empty());
   }
   {
     // Gone and back: the change is drafted again, and finds the new one.
@@ -276,7 +276,7 @@ TEST_F(Conflicts, WhatADraftBuiltOnIsRemovedMeanwhile) {
     commit(engine_, library_, compile_c("int padding[100] = {1}; int base(void) { return 70; }"));
     expect(std::move(linked).commit());
     EXPECT_EQ(function<int()>(library_, "uses")(), 71);
-    expect(try_remove(engine_, library_.modules()));
+    expect(try_remove(engine_, expect(library_.modules())));
   }
   {
     // Gone, but kept as a remnant since its COMDAT group is shared: its other symbols can't be referred to any more.
@@ -341,7 +341,7 @@ TEST_F(Conflicts, AHandleKeepsCodeAndAllThatItNeedsUntilItGoes) {
   {
     Function<int()> handle = expect(library_.function<int()>("uses"));
     EXPECT_EQ(handle(), 9);
-    expect(try_remove(engine_, library_.modules()));
+    expect(try_remove(engine_, expect(library_.modules())));
     EXPECT_FALSE(library_.find("uses"));
     EXPECT_FALSE(library_.find("_Z10shared_onei"));
     EXPECT_EQ(handle(), 10);
@@ -424,10 +424,10 @@ TEST_F(Conflicts, ReleasedCodeKeepsWhatItNeeds) {
     auto* uses = code.find("uses")->as<int (*)()>();
     EXPECT_EQ(uses(), 9);
     EXPECT_FALSE(library_.find("uses"));
-    EXPECT_EQ(error_of(try_remove(engine_, {library_.modules()[1]})).code, ErrorCode::still_used);
+    EXPECT_EQ(error_of(try_remove(engine_, {expect(library_.modules())[1]})).code, ErrorCode::still_used);
     EXPECT_EQ(uses(), 10);
   }
-  expect(try_remove(engine_, library_.modules()));
+  expect(try_remove(engine_, expect(library_.modules())));
 }
 
 } // namespace tenon::test

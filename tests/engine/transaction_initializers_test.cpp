@@ -114,10 +114,10 @@ TEST(TransactionInitializers, OneThatThrowsLeavesTheModulesCommitted) {
   EXPECT_EQ(committed.error().code, ErrorCode::initializer);
   EXPECT_NE(committed.error().message.find("threw"), std::string::npos);
   EXPECT_EQ(take_notes(), "born fails");
-  EXPECT_EQ(library.modules().size(), 2U);
+  EXPECT_EQ(expect(library.modules()).size(), 2U);
   EXPECT_EQ(function<int()>(library, "there")(), 5);
   // "finalizers that were registered run when the modules are removed"
-  expect(try_remove(engine, library.modules()));
+  expect(try_remove(engine, expect(library.modules())));
   EXPECT_EQ(take_notes(), "died z");
   EXPECT_FALSE(library.find("there"));
   expect(library.close());
@@ -196,7 +196,7 @@ TEST(TransactionInitializers, MayUseTheEngine) {
                                        __attribute__((destructor)) static void end(void) { tenon_test_nested(); })"));
   EXPECT_EQ(state.error, "");
   EXPECT_EQ(state.answer, 43);
-  EXPECT_EQ(library.modules().size(), 2U);
+  EXPECT_EQ(expect(library.modules()).size(), 2U);
   // A finalizer may too: it fails here, since its library is closed, or since outer() is gone; it does not hang.
   expect(library.close());
   EXPECT_NE(state.error, "");

@@ -5,6 +5,7 @@
 #include "engine/engine_state.h"
 
 #include <dirent.h>
+#include <malloc.h>
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -12,6 +13,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <iterator>
 #include <mutex>
 #include <new>
 
@@ -19,11 +21,13 @@ namespace {
 
 std::atomic<long> live{0};
 thread_local long countdown = 0;
+thread_local bool all_after = false;
 thread_local bool failed = false;
 
 [[maybe_unused]] void* allocate(std::size_t size, std::size_t alignment) noexcept {
   if (countdown != 0 && --countdown == 0) {
     failed = true;
+    countdown = all_after ? 1 : 0;
     return nullptr;
   }
   void* made = alignment <= alignof(std::max_align_t)
@@ -93,8 +97,9 @@ extern "C" __attribute__((visibility("default"))) void tenon_test_note(const cha
 namespace tenon::test {
 
 long live_allocations() noexcept { return live.load(std::memory_order_relaxed); }
-void fail_allocation(long n) noexcept {
+void fail_allocation(long n, bool lasting) noexcept {
   countdown = n;
+  all_after = lasting;
   if (n != 0) failed = false;
 }
 bool allocation_failed() noexcept { return failed; }
@@ -108,26 +113,50 @@ std::string take_notes() {
 
 namespace {
 
-std::size_t count_descriptors() {
-  DIR* folder = opendir("/proc/self/fd");
-  std::size_t count = 0;
-  while (readdir(folder) != nullptr) ++count;
-  closedir(folder);
-  return count;
+// From here on the C library's memory is [heap] alone. A sanitizer's is not the C library's, and can't be told.
+void keep_malloc_in_the_heap() {
+#ifndef TENON_SANITIZED
+  static const bool told = mallopt(M_MMAP_MAX, 0) == 1 && mallopt(M_ARENA_MAX, 1) == 1;
+  if (!told) throw std::runtime_error("mallopt");
+#endif
 }
 
-// Only what is not the C library's heap, which grows as it likes.
-std::size_t count_mappings() {
-  std::size_t count = 0;
-#ifndef TENON_THREAD_SANITIZER // whose runtime maps and unmaps at will
+struct KernelMapping {
+  std::uint64_t begin = 0, end = 0;
+  std::string line; // without offset, device and inode
+  bool named = false;
+  bool in(const memory::Space& space) const { return begin < space.end().value && end > space.begin().value; }
+};
+
+std::vector<KernelMapping> read_mappings() {
+  keep_malloc_in_the_heap();
+  std::vector<KernelMapping> mappings;
   std::ifstream file("/proc/self/maps");
   for (std::string line; std::getline(file, line);) {
-    bool anonymous = line.find('/') == std::string::npos && line.find("tenon") == std::string::npos;
-    count += anonymous ? 0 : 1;
+    if (line.ends_with("[heap]") || line.ends_with("[stack]")) continue;
+    KernelMapping mapping;
+    char* rest = nullptr;
+    mapping.begin = std::strtoull(line.c_str(), &rest, 16);
+    mapping.end = std::strtoull(rest + 1, &rest, 16);
+    std::size_t name = line.find_first_of("/[");
+    mapping.named = name != std::string::npos;
+    mapping.line = line.substr(0, std::size_t(rest - line.c_str()) + 5) + (mapping.named ? " " + line.substr(name) : "");
+    mappings.push_back(std::move(mapping));
   }
-#endif
-  return count;
+  return mappings;
 }
+
+// ThreadSanitizer's runtime gives its own mappings names.
+#ifdef TENON_THREAD_SANITIZER
+constexpr bool names_count = false;
+#else
+constexpr bool names_count = true;
+#endif
+#ifdef TENON_SANITIZED
+constexpr bool all_count = false;
+#else
+constexpr bool all_count = true;
+#endif
 
 std::size_t count_framed(const Engine& engine) {
   if (!engine.state()->machinery->frames) return 0;
@@ -144,30 +173,59 @@ std::size_t count_framed(const Engine& engine) {
 
 } // namespace
 
+std::vector<std::string> kernel_mappings(const Engine* engine) {
+  std::vector<std::string> lines;
+  for (KernelMapping& mapping : read_mappings())
+    if (all_count || (names_count && mapping.named) || (engine != nullptr && mapping.in(*engine->state()->machinery->space)))
+      lines.push_back(std::move(mapping.line));
+  return lines;
+}
+
+std::size_t open_descriptors() {
+  DIR* folder = opendir("/proc/self/fd");
+  std::size_t count = 0;
+  while (readdir(folder) != nullptr) ++count;
+  closedir(folder);
+  return count;
+}
+
 Snapshot snapshot(const Engine& engine, const std::vector<Library>& libraries, Frames frames) {
   Snapshot taken;
   for (const Library& library : libraries) {
     for (const std::string& name : rich_names())
       if (std::optional<Addr> address = library.find(name))
         taken.symbols.push_back(library.name() + ":" + name + "=" + std::to_string(address->value));
-    for (const Module& module : library.modules()) taken.modules.push_back(library.name() + ":" + module.name());
+    for (const Module& module : expect(library.modules())) taken.modules.push_back(library.name() + ":" + module.name());
   }
   EngineUsage usage = engine.usage();
   taken.live = usage.live;
   taken.module_count = usage.modules;
   taken.symbol_count = usage.symbols;
-  taken.mappings = count_mappings();
-  taken.descriptors = count_descriptors();
+  taken.committed = usage.committed;
+  taken.bookkeeping = usage.bookkeeping;
+  for (const KernelMapping& mapping : read_mappings())
+    taken.mappings += (names_count && mapping.named) || mapping.in(*engine.state()->machinery->space) ? 1 : 0;
+  taken.ranges = kernel_mappings(&engine);
+  taken.descriptors = open_descriptors();
   if (frames == Frames::count) taken.framed = count_framed(engine);
   return taken;
 }
 
+Snapshot Snapshot::without_growth() const {
+  Snapshot rest = *this;
+  rest.committed = rest.bookkeeping = 0;
+  rest.ranges.clear();
+  return rest;
+}
+
 std::ostream& operator<<(std::ostream& out, const Snapshot& s) {
   out << "live " << s.live << ", modules " << s.module_count << ", symbols " << s.symbol_count << ", mappings " << s.mappings
-      << ", descriptors " << s.descriptors << ", framed " << s.framed << "; symbols:";
+      << ", descriptors " << s.descriptors << ", framed " << s.framed << ", committed " << s.committed << ", bookkeeping "
+      << s.bookkeeping << "; symbols:";
   for (const std::string& symbol : s.symbols) out << ' ' << symbol;
   out << "; modules:";
   for (const std::string& module : s.modules) out << ' ' << module;
+  for (const std::string& range : s.ranges) out << '\n' << range;
   return out;
 }
 
@@ -244,11 +302,52 @@ Object later_object() {
   return object;
 }
 
-Engine make_small_engine() {
+Object big_object() {
+  static const Object object = assemble(R"(
+      .text
+      .globl big_code
+    big_code:
+      .cfi_startproc
+      mov tenon_test_host_variable@gottpoff(%rip), %rax
+      mov $42, %eax
+      ret
+      .cfi_endproc
+      .rept 9000
+      .cfi_startproc
+      nop
+      ret
+      .cfi_endproc
+      .endr
+      .fill 3000000, 1, 0x90
+      .section .rodata
+      .fill 600000, 1, 1
+      .data
+      .fill 400000, 1, 2
+      .bss
+      .zero 300000
+    )",
+                                        "big.o");
+  return object;
+}
+
+const char* name_of(Kind kind) {
+  switch (kind) {
+  case Kind::dual: return "Dual";
+  case Kind::single: return "Single";
+  case Kind::low: break;
+  }
+  return "Low";
+}
+
+Options small_options(Kind kind) {
   Options options;
   options.reservation_bytes = std::uint64_t(1) << 28;
-  return make_engine(options);
+  options.mapping = kind == Kind::single ? Mapping::single : Mapping::dual;
+  options.low_2gib = kind == Kind::low;
+  return options;
 }
+
+Engine make_small_engine(Kind kind) { return make_engine(small_options(kind)); }
 
 Arena::Arena(const Engine& engine, Granularity granularity, std::size_t bytes) : granularity_(granularity), size_(bytes) {
   const memory::Space& space = *engine.state()->machinery->space;

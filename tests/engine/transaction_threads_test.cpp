@@ -128,7 +128,7 @@ void work(bool one_library) {
       for (const Library& library : libraries) {
         (void)library.find("own0_0");
         (void)library.find("_Z9all_sharei");
-        (void)library.modules();
+        (void)expect(library.modules());
       }
       (void)engine.usage();
     }
@@ -176,7 +176,7 @@ TEST(TransactionThreads, OneThreadDropsWhileOthersCommit) {
   for (int i = 0; i < 8; ++i) objects.push_back(module_of(98, i));
   for (int round = 0; round < 50 || drops < 50; ++round) {
     for (const Object& object : objects) commit(engine, library, object);
-    expect(try_remove(engine, library.modules()));
+    expect(try_remove(engine, expect(library.modules())));
   }
   stop = true;
   dropper.join();
@@ -204,7 +204,7 @@ TEST(TransactionThreads, OneStrongSymbolByAllAtOnce) {
     for (std::thread& thread : running) thread.join();
     ASSERT_EQ(won, 1);
     ASSERT_EQ(duplicates, threads - 1);
-    expect(try_remove(engine, library.modules()));
+    expect(try_remove(engine, expect(library.modules())));
   }
 }
 

@@ -14,7 +14,7 @@ template <class T> constexpr bool move_only = std::is_nothrow_move_constructible
                                               std::is_nothrow_move_assignable_v<T> && !std::is_copy_constructible_v<T> &&
                                               !std::is_copy_assignable_v<T> && !std::is_default_constructible_v<T>;
 
-static_assert(move_only<Change> && move_only<Draft> && move_only<Placed> && move_only<Linked>);
+static_assert(move_only<Change> && move_only<Draft> && move_only<Placed> && move_only<Linked> && move_only<Committed>);
 
 template <class T>
 concept drafts = requires(T stage) { std::forward<T>(stage).draft(); };

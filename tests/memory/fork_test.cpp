@@ -281,7 +281,7 @@ TEST(Fork, works_without_a_descriptor_for_the_pipe) {
 
 TEST(Fork, a_child_without_memory_says_so_and_aborts) {
   const auto space = make_space();
-  for (long nth = 2; nth <= 6; ++nth) { // memfd_create, ftruncate, three mmaps
+  for (long nth = 2; nth <= 8; ++nth) { // memfd_create, ftruncate, pwrite of the code, four mmaps
     int output[2];
     ASSERT_EQ(::pipe(output), 0);
     const int old_stderr = ::dup(2);

@@ -75,10 +75,10 @@ TEST(Archives, GnuWithIndexAndLongNames) {
     ASSERT_EQ(archive->size(), 2U);
     EXPECT_EQ(archive->member_name(0), "a_rather_long_name.o");
     EXPECT_EQ(archive->member_name(1), "g.o");
-    EXPECT_EQ(archive->find("f"), 0U);
-    EXPECT_EQ(archive->find("g"), 1U);
-    EXPECT_EQ(archive->find("h"), std::nullopt);
-    EXPECT_EQ(archive->find(""), std::nullopt);
+    EXPECT_EQ(archive->find("f").value(), 0U);
+    EXPECT_EQ(archive->find("g").value(), 1U);
+    EXPECT_EQ(archive->find("h").value(), std::nullopt);
+    EXPECT_EQ(archive->find("").value(), std::nullopt);
     const auto object = archive->member(1);
     ASSERT_TRUE(object.ok()) << object.error().message;
     EXPECT_EQ(object->name(), "lib.a(g.o)");
@@ -104,12 +104,12 @@ TEST(Archives, WithoutIndexDefinitionsAreCollected) {
   std::vector<std::thread> threads;
   for (int i = 0; i < 4; ++i)
     threads.emplace_back([&] {
-      EXPECT_EQ(archive->find("f"), 1U);
-      EXPECT_EQ(archive->find("g"), 2U);
+      EXPECT_EQ(archive->find("f").value(), 1U);
+      EXPECT_EQ(archive->find("g").value(), 2U);
     });
   for (std::thread& thread : threads) thread.join();
-  EXPECT_EQ(archive->find("hidden_f"), std::nullopt);
-  EXPECT_EQ(archive->find("missing"), std::nullopt);
+  EXPECT_EQ(archive->find("hidden_f").value(), std::nullopt);
+  EXPECT_EQ(archive->find("missing").value(), std::nullopt);
   const auto broken = archive->member(0);
   ASSERT_FALSE(broken.ok());
   EXPECT_EQ(broken.error().message, "lib.a(text): is text, not an object file");
@@ -125,7 +125,7 @@ TEST(Archives, Bsd) {
   ASSERT_TRUE(archive.ok()) << archive.error().message;
   ASSERT_EQ(archive->size(), 1U);
   EXPECT_EQ(archive->member_name(0), "name with blank.o");
-  EXPECT_EQ(archive->find("f"), 0U);
+  EXPECT_EQ(archive->find("f").value(), 0U);
   EXPECT_TRUE(archive->member(0).ok());
   expect_error(magic + member("#1/99", "abc"), "has its name (\"#1/99\") outside its 3 bytes");
   expect_error(magic + member("__.SYMDEF", le(800) + le(0)), "tables reach past its end");
@@ -137,7 +137,7 @@ TEST(Archives, EmptyOnes) {
   const auto archive = open(magic);
   ASSERT_TRUE(archive.ok());
   EXPECT_EQ(archive->size(), 0U);
-  EXPECT_EQ(archive->find("f"), std::nullopt);
+  EXPECT_EQ(archive->find("f").value(), std::nullopt);
   EXPECT_TRUE(Archive::is_archive(to_bytes(magic)));
   EXPECT_TRUE(Archive::is_archive(to_bytes("!<thin>\n")));
   EXPECT_FALSE(Archive::is_archive(to_bytes("!<arch>")));
@@ -172,7 +172,7 @@ TEST(Archives, EveryTruncation) {
   for (std::size_t size = 0; size < text.size(); ++size) {
     const auto archive = open(text.substr(0, size));
     if (!archive) continue;
-    for (std::size_t i = 0; i < archive->size(); ++i) EXPECT_FALSE(archive->find("h").has_value());
+    for (std::size_t i = 0; i < archive->size(); ++i) EXPECT_FALSE(archive->find("h").value().has_value());
   }
 }
 
@@ -195,8 +195,8 @@ TEST(ThinArchives, MembersComeThroughTheLoader) {
   ASSERT_TRUE(bytes.ok());
   EXPECT_EQ(archive->member_bytes(0)->data(), bytes->data()); // loaded once
   EXPECT_EQ(asked, std::vector<std::string>{"sub/f.o"});
-  EXPECT_EQ(archive->find("f"), 0U);
-  EXPECT_EQ(archive->find("g"), std::nullopt);
+  EXPECT_EQ(archive->find("f").value(), 0U);
+  EXPECT_EQ(archive->find("g").value(), std::nullopt);
   const auto failed = archive->member(1);
   ASSERT_FALSE(failed.ok());
   EXPECT_EQ(failed.error().message, "lib.a(g.o): no such thing");
@@ -224,7 +224,7 @@ TEST(ThinArchives, MadeByArAndReadFromAFolder) {
   ASSERT_EQ(std::system(("cd " + folder + " && ar rcsT lib.a f_with_a_long_file_name.o g.o").c_str()), 0);
   const auto archive = Archive::read_file(folder + "/lib.a");
   ASSERT_TRUE(archive.ok()) << archive.error().message;
-  EXPECT_EQ(archive->find("g"), 1U);
+  EXPECT_EQ(archive->find("g").value(), 1U);
   const auto object = archive->member(0);
   ASSERT_TRUE(object.ok()) << object.error().message;
   EXPECT_EQ(object->symbols()[2].name(), "f");
@@ -258,7 +258,7 @@ Totals read_all(const Archive& archive) {
     // Each global that a member defines leads back to a member that defines it.
     for (const Symbol& symbol : object->symbols())
       if (symbol.defined() && symbol.binding == Binding::global && symbol.visibility == Visibility::normal) {
-        EXPECT_TRUE(archive.find(symbol.name()).has_value()) << symbol.name();
+        EXPECT_TRUE(archive.find(symbol.name()).value().has_value()) << symbol.name();
       }
   }
   return totals;
@@ -275,7 +275,7 @@ void expect_archive(const std::string& file, const char* symbol) {
   EXPECT_GT(totals.sections, totals.members * 5);
   EXPECT_GT(totals.symbols, totals.members);
   EXPECT_GT(totals.relocations, totals.members);
-  const auto found = archive->find(symbol);
+  const std::optional<std::size_t> found = archive->find(symbol).value();
   ASSERT_TRUE(found.has_value()) << symbol;
   bool defined = false;
   const Object object = archive->member(*found).value();

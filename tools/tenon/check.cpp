@@ -119,11 +119,12 @@ template <class Check> bool survives(Check check) {
 
 class Image {
 public:
-  Image(const Linked& linked, std::span<const Definition> definitions)
-      : linked_(linked), mirror_(linked), entries_(linked.entries()) {
+  Image(const Linked& linked, std::span<const PlacedSymbol> symbols, std::vector<LinkerEntry> entries,
+        std::span<const Definition> definitions)
+      : linked_(linked), mirror_(linked), entries_(std::move(entries)) {
     for (const Definition& definition : definitions)
       symbols_.emplace(definition.name, PlacedSymbol{definition.name, definition.address, 0, {}, section_absolute});
-    for (const PlacedSymbol& symbol : linked.symbols()) {
+    for (const PlacedSymbol& symbol : symbols) {
       auto [place, added] = symbols_.emplace(symbol.name, symbol);
       // Of several local symbols with one name the first counts, but a global one counts more.
       if (!added && place->second.binding == Binding::local && symbol.binding != Binding::local) place->second = symbol;
@@ -234,7 +235,11 @@ Result<void> check_rules(const Linked& linked, std::span<const Definition> defin
   LLVMInitializeX86TargetInfo();
   LLVMInitializeX86TargetMC();
   LLVMInitializeX86Disassembler();
-  Image image(linked, definitions);
+  Result<std::vector<PlacedSymbol>> symbols = linked.symbols();
+  if (!symbols) return std::move(symbols).error();
+  Result<std::vector<LinkerEntry>> entries = linked.entries();
+  if (!entries) return std::move(entries).error();
+  Image image(linked, *symbols, std::move(*entries), definitions);
   std::string complaints;
   llvm::raw_string_ostream stream(complaints);
   llvm::RuntimeDyldChecker checker(

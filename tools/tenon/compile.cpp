@@ -198,8 +198,9 @@ Result<void> compile_all_ir(std::span<const InputFile* const> files, const Input
       static_cast<unsigned>(std::min<std::size_t>(inputs.size(), std::max(1u, std::thread::hardware_concurrency())));
   Result<CompilerPool> pool = CompilerPool::create(compile_options, threads);
   if (!pool) return std::move(pool).error();
-  std::vector<Result<Object>> objects = pool->compile(inputs);
-  for (std::size_t i = 0; i < objects.size(); ++i) slots[places[i]] = std::move(objects[i]);
+  Result<std::vector<Result<Object>>> objects = pool->compile(inputs);
+  if (!objects) return std::move(objects).error();
+  for (std::size_t i = 0; i < objects->size(); ++i) slots[places[i]] = std::move((*objects)[i]);
   return {};
 }
 

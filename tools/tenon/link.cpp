@@ -76,9 +76,11 @@ Result<void> bind_missing(Draft& draft) {
 
 Result<void> show(const LinkOptions& options, const Parsed& parsed, const Linked& linked,
                   std::span<const ModuleLayout> layouts) {
-  if (!options.map.empty())
-    if (Result<void> written = write_text(options.map, format_map(linked, layouts, parsed.definitions)); !written)
-      return written;
+  if (!options.map.empty()) {
+    Result<std::string> map = format_map(linked, layouts, parsed.definitions);
+    if (!map) return std::move(map).error();
+    if (Result<void> written = write_text(options.map, *map); !written) return written;
+  }
   if (!options.output.empty())
     if (Result<void> written = write_image(options.output, linked); !written) return written;
   for (const std::string& file : options.checks)

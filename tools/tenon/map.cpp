@@ -78,8 +78,8 @@ void append_sections(std::string& text, const Linked& linked) {
   }
 }
 
-void append_symbols(std::string& text, const Linked& linked, std::span<const Definition> definitions) {
-  const std::vector<PlacedSymbol> symbols = linked.symbols();
+void append_symbols(std::string& text, const Linked& linked, std::span<const PlacedSymbol> symbols,
+                    std::span<const Definition> definitions) {
   text += "\nSYMBOLS\n           address         size b name                                 module\n";
   auto add = [&text](Addr address, std::uint64_t size, char binding, std::string_view name, std::string_view module) {
     append(text, "0x%016llx %12llu %c ", wide(address.value), wide(size), binding);
@@ -88,15 +88,14 @@ void append_symbols(std::string& text, const Linked& linked, std::span<const Def
     text += " " + printable(module) + "\n";
   };
   for (const Definition& definition : definitions) add(definition.address, 0, 'a', definition.name, "--define");
-  for (const PlacedSymbol& symbol : by_address(std::span(symbols)))
+  for (const PlacedSymbol& symbol : by_address(symbols))
     if (symbol.type != SymbolType::section && symbol.type != SymbolType::file)
       add(symbol.address, symbol.size, binding_letter(symbol.binding), symbol.name, linked.module_name(symbol.module));
 }
 
-void append_entries(std::string& text, const Linked& linked) {
-  const std::vector<LinkerEntry> entries = linked.entries();
+void append_entries(std::string& text, const Linked& linked, std::span<const LinkerEntry> entries) {
   text += "\nSTUBS AND GOT\n           address kind             target symbol                               module\n";
-  for (const LinkerEntry& entry : by_address(std::span(entries))) {
+  for (const LinkerEntry& entry : by_address(entries)) {
     append(text, "0x%016llx %-4s 0x%016llx ", wide(entry.address.value), kind_name(entry.kind), wide(entry.target.value));
     text += printable(entry.symbol);
     text.append(entry.symbol.size() < 36 ? 36 - entry.symbol.size() : 0, ' ');
@@ -104,7 +103,7 @@ void append_entries(std::string& text, const Linked& linked) {
   }
 }
 
-void append_sizes(std::string& text, const Linked& linked) {
+void append_sizes(std::string& text, const Linked& linked, std::span<const LinkerEntry> entries) {
   std::uint64_t sizes[segment_count] = {};
   std::uint64_t total = 0;
   for (const PlacedSection& section : linked.sections()) {
@@ -113,7 +112,7 @@ void append_sizes(std::string& text, const Linked& linked) {
     total += section.size;
   }
   std::map<LinkerEntry::Kind, std::size_t> counts;
-  for (const LinkerEntry& entry : linked.entries()) ++counts[entry.kind];
+  for (const LinkerEntry& entry : entries) ++counts[entry.kind];
   text += "\nSIZES\n";
   for (std::size_t i = 0; i < segment_count; ++i) append(text, "%-7s %12llu\n", to_string(Segment(i)), wide(sizes[i]));
   append(text, "total   %12llu\n", wide(total));
@@ -152,16 +151,20 @@ Result<void> write_sections(const std::string& path, const Linked& linked, std::
 
 } // namespace
 
-std::string format_map(const Linked& linked, std::span<const ModuleLayout> layouts,
-                       std::span<const Definition> definitions) {
+Result<std::string> format_map(const Linked& linked, std::span<const ModuleLayout> layouts,
+                               std::span<const Definition> definitions) {
+  Result<std::vector<PlacedSymbol>> symbols = linked.symbols();
+  if (!symbols) return std::move(symbols).error();
+  Result<std::vector<LinkerEntry>> entries = linked.entries();
+  if (!entries) return std::move(entries).error();
   std::string text = "MODULES\n";
   for (const ModuleLayout& layout : layouts)
     append(text, "%6u ", layout.id.index), text += printable(linked.module_name(layout.id)) + "\n";
   text += "\n";
   append_sections(text, linked);
-  append_symbols(text, linked, definitions);
-  append_entries(text, linked);
-  append_sizes(text, linked);
+  append_symbols(text, linked, *symbols, definitions);
+  append_entries(text, linked, *entries);
+  append_sizes(text, linked, *entries);
   return text;
 }
 

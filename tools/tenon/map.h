@@ -12,7 +12,9 @@
 namespace tenon::cli {
 
 // Readable by people, and by programs: each table has its columns separated by blanks, names last, a blank line behind it.
-std::string format_map(const Linked& linked, std::span<const ModuleLayout> layouts, std::span<const Definition> definitions);
+// Errors: out_of_memory.
+Result<std::string> format_map(const Linked& linked, std::span<const ModuleLayout> layouts,
+                               std::span<const Definition> definitions);
 
 // Writes `text`; "-" is standard output. Errors: system.
 Result<void> write_text(const std::string& path, const std::string& text);

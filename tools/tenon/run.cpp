@@ -58,13 +58,15 @@ Result<void> add_entry_member(LoadedInputs& inputs, const std::string& entry) {
   for (const Object& object : inputs.objects)
     for (const Symbol& symbol : object.symbols())
       if (symbol.defined() && !symbol.is_local() && symbol.name() == entry) return {};
-  for (const Archive& archive : inputs.archives)
-    if (std::optional<std::size_t> index = archive.find(entry)) {
-      Result<Object> member = archive.member(*index);
-      if (!member) return std::move(member).error();
-      inputs.objects.push_back(std::move(*member));
-      return {};
-    }
+  for (const Archive& archive : inputs.archives) {
+    Result<std::optional<std::size_t>> index = archive.find(entry);
+    if (!index) return std::move(index).error();
+    if (!*index) continue;
+    Result<Object> member = archive.member(**index);
+    if (!member) return std::move(member).error();
+    inputs.objects.push_back(std::move(*member));
+    return {};
+  }
   return Error{ErrorCode::undefined,
                "no file defines the entry '" + entry + "' (hint: --entry NAME names another function to begin with)"};
 }
@@ -92,11 +94,13 @@ struct Candidate {
 };
 
 // Functions by which modules can be pinned: a few of each, because hidden ones will not be found.
-std::vector<Candidate> pin_candidates(const Linked& linked) {
+Result<std::vector<Candidate>> pin_candidates(const Linked& linked) {
   constexpr unsigned enough = 4;
   std::map<std::uint32_t, unsigned> counts;
   std::vector<Candidate> candidates;
-  for (const PlacedSymbol& symbol : linked.symbols())
+  Result<std::vector<PlacedSymbol>> symbols = linked.symbols();
+  if (!symbols) return std::move(symbols).error();
+  for (const PlacedSymbol& symbol : *symbols)
     if (symbol.type == SymbolType::function && symbol.binding != Binding::local && counts[symbol.module.index]++ < enough)
       candidates.push_back({symbol.module, std::string(symbol.name)});
   return candidates;
@@ -133,12 +137,13 @@ Result<void> link_all(const RunOptions& options, std::vector<Object> objects, Li
   Result<Linked> linked = std::move(*placed).link();
   if (!linked) return std::move(linked).error();
   times.link_ms = timer.lap_ms();
-  std::vector<Candidate> candidates = pin_candidates(*linked);
+  Result<std::vector<Candidate>> candidates = pin_candidates(*linked);
+  if (!candidates) return std::move(candidates).error();
   timer.lap_ms();
   Result<Committed> committed = std::move(*linked).commit();
   times.commit_ms = timer.lap_ms();
   if (!committed) return std::move(committed).error();
-  pin_modules(candidates);
+  pin_modules(*candidates);
   return {};
 }
 

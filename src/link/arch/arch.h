@@ -1,35 +1,63 @@
-// What the generic passes ask of an architecture. One file per architecture implements it; relocation formulas in the
-// psABI's letters stand only there.
+// What the generic passes ask of an architecture. x86_64.cpp and its like implement it; relocation formulas in the psABI's
+// letters stand only there, machine code that the linker writes in x86_64_stubs.cpp.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
-#include "link/module.h"
+#include "link/bound.h"
 
 #include <string>
+#include <utility>
+#include <vector>
+
+namespace tenon::link {
+struct FrameRow;
+}
 
 namespace tenon::link::arch {
 
 // Marks in the targets what the relocations of `section` need, and adds thunks. Offsets are checked here.
 Result<void> survey_section(Module& module, std::uint32_t section, const Reach& reach);
 
-// Applies the relocations of `section` to its local bytes. `modules`: for TLS keys of other modules of the change.
-Result<void> fix_section(Module& module, std::uint32_t section, std::span<const std::unique_ptr<Module>> modules,
-                         bool low_2gib);
+// Applies the relocations of a section of `module` to its local bytes.
+Result<void> fix_section(Module& module, const Bound& bound, const SectionBytes& bytes);
+
+// What linked bytes are taken back and linked again with, one relocation at a time. restore() makes of a relocated field
+// what the object had there, for all sections but those in Module::rewritten: some of their bytes must be had from
+// elsewhere. relocate() is for a field as the object has it; not for thunked ones. It answers which bytes, from the first to
+// before the second offset, are the relocation's to replace.
+std::pair<std::uint64_t, std::uint64_t> restore(std::byte* local, const Relocation& relocation, bool code);
+Result<void> relocate(const Bound& bound, const SectionBytes& bytes, const Relocation& relocation);
 
 // Sizes of what the linker adds.
 inline constexpr std::uint64_t stub_bytes = 8;      // jmp *cell(%rip)
 inline constexpr std::uint64_t dso_stub_bytes = 16; // lea __dso_handle(%rip), %reg; jmp *cell(%rip)
 inline constexpr std::uint64_t thunk_bytes = 24;
-inline constexpr std::uint64_t stub_frames_bytes = 48; // one CIE, one FDE
+inline constexpr std::uint64_t frame_head_bytes = 24;   // what all descriptions of stubs and thunks begin with
+inline constexpr std::uint64_t stub_frame_bytes = 24;   // the description of stubs
+inline constexpr std::uint64_t frame_address_field = 8; // where a description has the address that it is for
 
 // False: what they refer to is out of reach, which only a client's addresses can bring about.
 [[nodiscard]] bool write_stub(std::byte* at, std::uint64_t address, std::uint64_t cell);
 [[nodiscard]] bool write_dso_stub(std::byte* at, std::uint64_t address, std::uint64_t cell, std::uint64_t dso_handle,
                                   unsigned argument);
-// All thunks of the module, and the jumps to them. Errors: out_of_range.
-Result<void> write_thunks(Module& module);
-// Call frame information for [begin, begin + size) of stubs, without thunks, to lie at `address`.
-[[nodiscard]] bool write_stub_frames(std::byte* at, std::uint64_t address, std::uint64_t begin, std::uint64_t size);
+
+// Finds the instructions that thunks stand for, and leads those whose data is too far through them. Errors: out_of_range.
+Result<void> write_thunks(Module& module, const Bound& bound);
+// Of one thunk, when its instruction is known. Whether the data is out of the instruction's reach; the thunk itself; the
+// jump to it, to the bytes of its section.
+bool thunk_is_used(const Bound& bound, const Thunk& thunk, std::uint64_t section) noexcept;
+Result<void> write_thunk(const Bound& bound, const Thunk& thunk, std::uint64_t section, std::byte* code);
+Result<void> write_thunk_site(const Bound& bound, const Thunk& thunk, std::uint64_t section, std::byte* bytes);
+
+// Call frame information: the head, then descriptions. Addresses are put in once they are known: `to` of what is described,
+// `at` of the description. False: out of reach.
+void write_frame_head(std::byte* at);
+void write_stub_frame(std::byte* at, std::uint64_t size);
+[[nodiscard]] bool set_frame_address(std::byte* description, std::uint64_t at, std::uint64_t to);
+// The description of `size` bytes of thunks that run in the frame `row`, to lie `offset` bytes after where the head begins.
+// False, and nothing appended: there is no way to say it.
+bool append_thunk_frame(std::vector<std::byte>& to, std::uint32_t offset, std::uint32_t size, const FrameRow& row);
+inline constexpr std::uint64_t return_address_column = 16; // what CIEs call it
 
 // What stands in for a function that is not there yet: calls report(name), the name following the code.
 inline constexpr std::uint64_t trap_bytes = 19;

@@ -10,24 +10,23 @@
 //   - by a branch: through a stub, `jmp *cell(%rip)`, whose cell lies in the GOT;
 //   - by a GOT load: as it stands; it is relaxed to a direct reference (B.2) where the target is near;
 //   - by a PC-relative load of data, `mov sym(%rip), %reg` or `lea sym(%rip), %reg`: the instruction is replaced by a jump
-//   to a
-//     thunk that loads the address as 64 bits and jumps back. A jump, not a call: the red zone below the stack pointer is
-//     live;
+//   to
+//     a thunk (x86_64_stubs.cpp);
 //   - by any other PC-relative instruction: not at all, an error that names it.
-// A thunk runs in the frame of the function that jumps to it, which its two instructions, at other addresses, have no
-// description of: none is given, so that unwinding stops there instead of going astray. Only a signal or a sampler can see a
-// thread there. An undefined weak symbol has S = 0 and is far by the same rules.
+// An undefined weak symbol has S = 0 and is far by the same rules.
+//
+// Relocations can be taken back and applied again (restore, relocate): fields of RELA relocations hold nothing of their own,
+// and relaxed instructions can be told back from what they became. Sections for which that is not enough, because a field
+// was not zero or an instruction was led through a thunk, are noted in Module::rewritten.
 //
 // TLS: general-dynamic, local-dynamic and descriptor sequences work for every variable, through the engine's own entry
 // points. Local-dynamic code counts on its variables to lie in one block: see share_tls. Initial-exec and local-exec work
 // for the host's variables that lie at a fixed distance from the thread pointer.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include "link/arch/arch.h"
+#include "link/arch/x86_64.h"
 
 #include "base/check.h"
 #include "base/hex.h"
-
-#include <Zydis/Zydis.h>
 
 #include <algorithm>
 #include <cstring>
@@ -102,7 +101,6 @@ constexpr std::uint8_t widths[type_count] = {0, 8,   4, 4, 4, bad, bad, bad, bad
                                              1, bad, 8, 8, 4, 4,   4,   4,   4,   8,   8,   4, 8, 8, 8,
                                              8, 8,   4, 8, 4, 0,   bad, bad, bad, bad, bad, 4, 4};
 
-template <class T> void put(std::byte* at, T value) { std::memcpy(at, &value, sizeof value); }
 template <class T> T get(const std::byte* at) {
   T value;
   std::memcpy(&value, at, sizeof value);
@@ -113,37 +111,42 @@ std::uint8_t byte_at(const std::byte* at) { return std::to_integer<std::uint8_t>
 bool fits_signed(std::int64_t value, unsigned bits) {
   return value >= -(std::int64_t(1) << (bits - 1)) && value < (std::int64_t(1) << (bits - 1));
 }
-bool fits_32(std::int64_t value) { return value == std::int32_t(value); }
 // The ABI does not say whether 8- and 16-bit fields are signed: both readings are allowed, as in other linkers.
 bool fits_either(std::int64_t value, unsigned bits) {
   return value >= -(std::int64_t(1) << (bits - 1)) && value < (std::int64_t(1) << bits);
 }
 
-std::string symbol_label(const Module& module, std::uint32_t index) {
-  const Symbol& symbol = module.symbols()[index];
-  if (symbol.type == SymbolType::section && symbol.section < module.object_sections())
-    return "section " + std::string(module.sections()[symbol.section].name);
+// `module` is null once its object is gone.
+std::string symbol_label(const Module* module, std::uint32_t index) {
+  if (module == nullptr) return "symbol #" + std::to_string(index);
+  const Symbol& symbol = module->symbols()[index];
+  if (symbol.type == SymbolType::section && symbol.section < module->object_sections())
+    return "section " + std::string(module->sections()[symbol.section].name);
   return symbol.name().empty() ? "symbol #" + std::to_string(index) : "'" + std::string(symbol.name()) + "'";
 }
 
 // "relocation R_X86_64_PC32 at offset 0x12 against 'f'": the module and section are said by the callers further out.
-std::string label(const Module& module, const Relocation& r) {
+std::string label(const Module* module, const Relocation& r) {
   return "relocation " + relocation_name(r.type) + " at offset " + base::hex(r.offset) + " against " +
          symbol_label(module, r.symbol);
 }
 
 Error fault(ErrorCode code, const Module& module, const Relocation& r, std::string_view what) {
-  return {code, label(module, r) + " " + std::string(what)};
+  return {code, label(&module, r) + " " + std::string(what)};
 }
 
-Error out_of_range(const Module& module, const Relocation& r, std::uint64_t S, std::int64_t value, std::string_view hint) {
+} // namespace
+
+Error out_of_range(const Module* module, const Relocation& r, std::uint64_t S, std::int64_t value, std::string_view hint) {
   std::string distance =
       value < 0 ? "-" + base::hex(std::uint64_t(0) - std::uint64_t(value)) : base::hex(std::uint64_t(value));
   std::string text = "(at " + base::hex(S) + ") is out of range: the field of " + std::to_string(widths[r.type] * 8) +
                      " bits can't hold the distance " + distance;
   if (!hint.empty()) text.append("; ").append(hint);
-  return fault(ErrorCode::out_of_range, module, r, text);
+  return {ErrorCode::out_of_range, label(module, r) + " " + text};
 }
+
+namespace {
 
 // Whether a symbol that a thread-local sequence refers to can be thread-local at all.
 bool may_be_tls(const Target& target) {
@@ -208,6 +211,23 @@ void relax(std::byte* field, std::int64_t value) { // value as for a field that 
   put(field, std::int32_t(value));
 }
 
+// Whether an instruction looks like what relax() makes of one.
+bool seems_relaxed(const std::byte* local, const Relocation& r, bool code) {
+  if (!code || r.offset < 2 || r.addend != -4) return false;
+  std::uint8_t opcode = byte_at(local + r.offset - 2), modrm = byte_at(local + r.offset - 1);
+  return (opcode == 0x8D && (modrm & 0xC7) == 0x05) || (opcode == 0x67 && modrm == 0xE8) || opcode == 0xE9;
+}
+
+void unrelax(std::byte* field) {
+  std::uint8_t opcode = byte_at(field - 2);
+  if (opcode == 0x8D) {
+    field[-2] = std::byte{0x8B};
+  } else {
+    field[-2] = std::byte{0xFF};
+    field[-1] = std::byte(opcode == 0x67 ? 0x15 : 0x25);
+  }
+}
+
 // Whether a GOT load of the symbol may become a direct reference at all.
 bool may_relax(const Target& target) {
   return target.kind == TargetKind::section || target.kind == TargetKind::module || target.kind == TargetKind::fixed;
@@ -230,15 +250,15 @@ bool fits_absolute_32(std::uint32_t type, std::uint64_t value) {
 // A stub can stand for a symbol, not for a place inside of a section.
 bool can_stub(const Module& module, const Relocation& r) { return module.symbols()[r.symbol].type != SymbolType::section; }
 
-const TlsBinding* find_tls_binding(const Module& module, std::uint32_t symbol) {
-  auto binding = std::lower_bound(module.tls_bindings.begin(), module.tls_bindings.end(), symbol,
+const TlsBinding* find_tls_binding(std::span<const TlsBinding> bindings, std::uint32_t symbol) {
+  auto binding = std::lower_bound(bindings.begin(), bindings.end(), symbol,
                                   [](const TlsBinding& b, std::uint32_t s) { return b.symbol < s; });
-  return binding != module.tls_bindings.end() && binding->symbol == symbol ? &*binding : nullptr;
+  return binding != bindings.end() && binding->symbol == symbol ? &*binding : nullptr;
 }
 
 // Local-dynamic code adds an offset to the beginning of the module's own block, which the variable is not in.
 Error foreign_local_dynamic(const Module& module, const Relocation& r) {
-  const TlsBinding* binding = find_tls_binding(module, r.symbol);
+  const TlsBinding* binding = find_tls_binding(module.tls_bindings, r.symbol);
   return fault(
       ErrorCode::unsupported, module, r,
       "is a local-dynamic access to a thread-local variable of another module (its own copy was dropped for the one that " +
@@ -254,7 +274,7 @@ void survey_pc32(Module& module, std::uint32_t section, const Relocation& r, con
   if (call && can_stub(module, r))
     want(module, r.symbol, need::stub);
   else if (form == Form::memory && (target.kind == TargetKind::fixed || target.kind == TargetKind::null))
-    module.thunks.push_back({section, r.symbol, r.offset, r.addend, r.type, 0});
+    module.thunks.push_back({section, r.symbol, r.offset, r.addend, r.type, 0, 0, 0, 0});
 }
 
 } // namespace
@@ -368,20 +388,23 @@ namespace {
 
 // Everything that a fixup's formula needs, for one section.
 struct Context {
-  Module& module;
-  std::uint32_t section;
-  std::span<const std::unique_ptr<Module>> modules;
-  bool low_2gib;
+  const Bound& bound;
+  const SectionBytes& bytes;
+  Module* module; // where fields that name slots are listed; null: linked before
   std::uint64_t GOT;
   std::uint64_t stubs;
-  std::uint64_t base; // of the section
-  std::byte* local;
+  std::byte* local; // of the section
   bool code;
   bool debug;
+  bool odd = false; // restore() would not give back what stood there
+
+  Context(const Bound& bound_, const SectionBytes& bytes_, Module* module_)
+      : bound(bound_), bytes(bytes_), module(module_), GOT(bound.got), stubs(bound.stubs), local(bytes.local),
+        code(bytes.code), debug(bytes.debug) {}
 
   const Entry& entry(const Target& target) const {
     TENON_CHECK(target.entry != 0, "a relocation that the survey did not see");
-    return module.entries[target.entry - 1];
+    return bound.entries[target.entry - 1];
   }
   // G + GOT: the cell that holds the symbol's address.
   std::uint64_t cell(const Target& target) const {
@@ -393,7 +416,7 @@ struct Context {
     if (target.kind == TargetKind::slot) return true;
     return target.entry != 0 && (entry(target).address_cell != none || entry(target).got != none);
   }
-  bool has_stub(const Target& target) const { return target.entry != 0 && module.entries[target.entry - 1].stub != none; }
+  bool has_stub(const Target& target) const { return target.entry != 0 && bound.entries[target.entry - 1].stub != none; }
   std::uint64_t L(const Target& target) const { return stubs + entry(target).stub; }
 };
 
@@ -409,12 +432,12 @@ std::uint64_t address_of(const Context& c, const Target& target) {
   }
 }
 
-bool is_thunked(const Module& module, std::uint32_t section, const Relocation& r) {
+bool is_thunked(std::span<const Thunk> thunks, std::uint32_t section, const Relocation& r) {
   auto key = [](const Thunk& t) { return std::tuple(t.section, t.offset, t.symbol); };
   const std::tuple wanted(section, std::uint64_t(r.offset), std::uint32_t(r.symbol));
-  auto found = std::lower_bound(module.thunks.begin(), module.thunks.end(), wanted,
-                                [&](const Thunk& t, const auto& k) { return key(t) < k; });
-  return found != module.thunks.end() && key(*found) == wanted;
+  auto found =
+      std::lower_bound(thunks.begin(), thunks.end(), wanted, [&](const Thunk& t, const auto& k) { return key(t) < k; });
+  return found != thunks.end() && key(*found) == wanted;
 }
 
 // PC32: S + A - P, signed 32 bits. PLT32: L + A - P, where L is S itself if that is near.
@@ -426,10 +449,10 @@ Result<void> fix_pc32(const Context& c, const Relocation& r, const Target& targe
   }
   if (!fits_32(value) && target.kind == TargetKind::discarded) value = 0;
   if (!fits_32(value)) {
-    if (is_thunked(c.module, c.section, r)) return {};
+    if (is_thunked(c.bound.thunks, c.bytes.section, r)) return {};
     bool host_data = (target.flags & target_flag::host) != 0;
     return out_of_range(
-        c.module, r, S, value,
+        c.bound.module, r, S, value,
         host_data ? "host data that far is reached by `mov` and `lea` loads or through the GOT: compile with -fPIC" : "");
   }
   put(c.local + r.offset, std::int32_t(value));
@@ -437,19 +460,22 @@ Result<void> fix_pc32(const Context& c, const Relocation& r, const Target& targe
 }
 
 // GOTPCREL[X]: G + GOT + A - P. Relaxed to S + A - P where the target can be reached (psABI B.2).
-Result<void> fix_gotpcrel(const Context& c, const Relocation& r, const Target& target, std::uint64_t S, std::uint64_t P) {
+Result<void> fix_gotpcrel(Context& c, const Relocation& r, const Target& target, std::uint64_t S, std::uint64_t P) {
   // As the survey saw it: other relocations may have changed the bytes by now.
-  if (r.type != R_GOTPCREL && c.code && may_relax(target) && relaxable(c.module.sections()[c.section].content, r)) {
+  bool relaxing = r.type != R_GOTPCREL && c.code && may_relax(target) && relaxable(c.bytes.original, r);
+  if (relaxing) {
     std::int64_t direct = std::int64_t(S + std::uint64_t(r.addend) - P);
     if (fits_32(direct) && fits_32(direct + 1)) {
+      c.odd |= std::memcmp(c.local + r.offset - 2, c.bytes.original.data() + r.offset - 2, 2) != 0;
       relax(c.local + r.offset, direct);
       return {};
     }
     if (!c.has_cell(target)) // the survey took it to be near: its value lies outside of its section
-      return out_of_range(c.module, r, S, direct, {});
+      return out_of_range(c.bound.module, r, S, direct, {});
   }
+  c.odd |= r.type != R_GOTPCREL && !relaxing && seems_relaxed(c.local, r, c.code);
   std::int64_t value = std::int64_t(c.cell(target) + std::uint64_t(r.addend) - P);
-  if (!fits_32(value)) return out_of_range(c.module, r, c.cell(target), value, "its GOT entry is too far");
+  if (!fits_32(value)) return out_of_range(c.bound.module, r, c.cell(target), value, "its GOT entry is too far");
   put(c.local + r.offset, std::int32_t(value));
   return {};
 }
@@ -461,30 +487,31 @@ Result<void> fix_absolute(const Context& c, const Relocation& r, const Target& t
       !fits_absolute_32(r.type, S))
     value = std::int64_t((S = c.L(target)) + std::uint64_t(r.addend));
   bool host = target.kind == TargetKind::fixed && (target.flags & target_flag::host) != 0;
-  std::string_view hint = c.debug       ? ""
-                          : !c.low_2gib ? use_pic
-                          : host        ? "data of the host lies out of its reach: compile with -fPIC"
-                                        : "";
+  std::string_view hint = c.debug             ? ""
+                          : !c.bound.low_2gib ? use_pic
+                          : host              ? "data of the host lies out of its reach: compile with -fPIC"
+                                              : "";
   switch (r.type) {
   case R_64:
     put(c.local + r.offset, value);
-    if (target.kind == TargetKind::slot && !c.code && !c.debug)
-      c.module.slot_pointers.push_back({c.section, r.symbol, r.offset, r.addend});
+    if (target.kind == TargetKind::slot && !c.code && !c.debug && c.module != nullptr)
+      c.module->slot_pointers.push_back({c.bytes.section, r.symbol, r.offset, r.addend});
     return {};
   case R_32:
-    if (std::uint64_t(value) > std::numeric_limits<std::uint32_t>::max()) return out_of_range(c.module, r, S, value, hint);
+    if (std::uint64_t(value) > std::numeric_limits<std::uint32_t>::max())
+      return out_of_range(c.bound.module, r, S, value, hint);
     put(c.local + r.offset, std::uint32_t(value));
     return {};
   case R_32S:
-    if (!fits_32(value)) return out_of_range(c.module, r, S, value, hint);
+    if (!fits_32(value)) return out_of_range(c.bound.module, r, S, value, hint);
     put(c.local + r.offset, std::int32_t(value));
     return {};
   case R_16:
-    if (!fits_either(value, 16)) return out_of_range(c.module, r, S, value, {});
+    if (!fits_either(value, 16)) return out_of_range(c.bound.module, r, S, value, {});
     put(c.local + r.offset, std::int16_t(value));
     return {};
   default:
-    if (!fits_either(value, 8)) return out_of_range(c.module, r, S, value, {});
+    if (!fits_either(value, 8)) return out_of_range(c.bound.module, r, S, value, {});
     put(c.local + r.offset, std::int8_t(value));
     return {};
   }
@@ -494,7 +521,7 @@ Result<void> fix_absolute(const Context& c, const Relocation& r, const Target& t
 Result<void> fix_pc(const Context& c, const Relocation& r, std::uint64_t S, std::uint64_t P) {
   std::int64_t value = std::int64_t(S + std::uint64_t(r.addend) - P);
   unsigned bits = widths[r.type] * 8U;
-  if (bits < 64 && !fits_signed(value, bits)) return out_of_range(c.module, r, S, value, {});
+  if (bits < 64 && !fits_signed(value, bits)) return out_of_range(c.bound.module, r, S, value, {});
   std::memcpy(c.local + r.offset, &value, widths[r.type]); // little-endian: the low bytes
   return {};
 }
@@ -515,13 +542,13 @@ Result<void> fix_got(const Context& c, const Relocation& r, const Target& target
     put(c.local + r.offset, value);
     return {};
   }
-  if (!fits_32(std::int64_t(value))) return out_of_range(c.module, r, S, std::int64_t(value), {});
+  if (!fits_32(std::int64_t(value))) return out_of_range(c.bound.module, r, S, std::int64_t(value), {});
   put(c.local + r.offset, std::int32_t(value));
   return {};
 }
 
-std::int64_t static_tls_offset(const Module& module, std::uint32_t symbol) {
-  const TlsBinding* binding = find_tls_binding(module, symbol);
+std::int64_t static_tls_offset(const Bound& bound, std::uint32_t symbol) {
+  const TlsBinding* binding = find_tls_binding(bound.tls_bindings, symbol);
   return binding != nullptr ? binding->static_offset : 0;
 }
 
@@ -529,25 +556,37 @@ Result<void> fix_tls(const Context& c, const Relocation& r, const Target& target
   std::uint64_t A = std::uint64_t(r.addend), value = 0;
   switch (r.type) {
   case R_TLSGD: value = c.GOT + c.entry(target).tls_pair + A - P; break;
-  case R_TLSLD: value = c.GOT + c.module.tls_ld + A - P; break;
+  case R_TLSLD: value = c.GOT + c.bound.tls_ld + A - P; break;
   case R_GOTPC32_TLSDESC: value = c.GOT + c.entry(target).tls_descriptor + A - P; break;
   case R_GOTTPOFF: value = c.GOT + c.entry(target).tls_offset + A - P; break;
   case R_TPOFF32:
-  case R_TPOFF64: value = std::uint64_t(static_tls_offset(c.module, r.symbol)) + A; break;
+  case R_TPOFF64: value = std::uint64_t(static_tls_offset(c.bound, r.symbol)) + A; break;
   default: value = target.address + A; break; // DTPOFF: the offset in its module's block
   }
   if (widths[r.type] == 8) {
     put(c.local + r.offset, value);
     return {};
   }
-  if (!fits_32(std::int64_t(value))) return out_of_range(c.module, r, target.address, std::int64_t(value), {});
+  if (!fits_32(std::int64_t(value))) return out_of_range(c.bound.module, r, target.address, std::int64_t(value), {});
   put(c.local + r.offset, std::int32_t(value));
   return {};
 }
 
-Result<void> fix_one(const Context& c, const Relocation& r) {
-  const Target& target = c.module.targets[r.symbol];
-  std::uint64_t S = address_of(c, target), P = c.base + r.offset;
+// What stands in a field of at most 8 bytes; nothing, before it is relocated for the first time.
+std::uint64_t field_of(const std::byte* local, const Relocation& r) {
+  switch (widths[r.type]) {
+  case 4: return get<std::uint32_t>(local + r.offset);
+  case 8: return get<std::uint64_t>(local + r.offset);
+  case 2: return get<std::uint16_t>(local + r.offset);
+  case 1: return byte_at(local + r.offset);
+  default: return 0;
+  }
+}
+
+Result<void> fix_one(Context& c, const Relocation& r) {
+  const Target& target = c.bound.targets[r.symbol];
+  std::uint64_t S = address_of(c, target), P = c.bytes.address + r.offset;
+  c.odd |= field_of(c.local, r) != 0;
   switch (r.type) {
   case R_NONE:
   case R_TLSDESC_CALL: return {};
@@ -576,7 +615,7 @@ Result<void> fix_one(const Context& c, const Relocation& r) {
   case R_SIZE64: {
     std::uint64_t Z = c.entry(target).size + std::uint64_t(r.addend);
     if (r.type == R_SIZE32 && Z > std::numeric_limits<std::uint32_t>::max())
-      return out_of_range(c.module, r, S, std::int64_t(Z), {});
+      return out_of_range(c.bound.module, r, S, std::int64_t(Z), {});
     std::memcpy(c.local + r.offset, &Z, widths[r.type]);
     return {};
   }
@@ -586,210 +625,40 @@ Result<void> fix_one(const Context& c, const Relocation& r) {
 
 } // namespace
 
-Result<void> fix_section(Module& module, std::uint32_t section, std::span<const std::unique_ptr<Module>> modules,
-                         bool low_2gib) {
-  const SectionPlace& place = module.places[section];
-  SectionKind kind = module.sections()[section].kind;
-  Context c{module,
-            section,
-            modules,
-            low_2gib,
-            module.place(Synthetic::got).address,
-            module.place(Synthetic::stubs).address,
-            place.address,
-            place.local,
-            kind == SectionKind::code,
-            kind == SectionKind::debug};
-  for (const Relocation& r : c.debug ? module.object.relocations(section) : module.relocations(section)) {
-    if (c.debug && (!in_bounds(r, place.content_size) ||
+Result<void> fix_section(Module& module, const Bound& bound, const SectionBytes& bytes) {
+  Context c(bound, bytes, &module);
+  std::uint32_t filled = 0;
+  for (const Relocation& r : c.debug ? module.object.relocations(bytes.section) : module.relocations(bytes.section)) {
+    if (c.debug && (!in_bounds(r, bytes.original.size()) ||
                     (r.type != R_64 && r.type != R_32 && r.type != R_DTPOFF64 && r.type != R_DTPOFF32)))
-      return bad_relocation(module, r, place.content_size);
-    const Target& target = module.targets[r.symbol];
-    std::uint64_t P = place.address + r.offset;
+      return bad_relocation(module, r, bytes.original.size());
+    const Target& target = bound.targets[r.symbol];
+    std::uint64_t P = bytes.address + r.offset;
     // The two kinds that make up nearly all of a program are settled here when nothing is special about them.
     if ((r.type == R_PC32 || r.type == R_PLT32) && target.kind <= TargetKind::fixed && target.kind != TargetKind::missing) {
       std::int64_t value = std::int64_t(target.address + std::uint64_t(r.addend) - P);
       if (fits_32(value)) [[likely]] {
-        put(place.local + r.offset, std::int32_t(value));
+        filled |= get<std::uint32_t>(bytes.local + r.offset);
+        put(bytes.local + r.offset, std::int32_t(value));
         continue;
       }
     }
     if (Result<void> done = fix_one(c, r); !done) return done;
   }
+  if ((filled != 0 || c.odd) && !c.debug) module.rewritten.push_back(bytes.section);
   return {};
 }
 
-bool write_stub(std::byte* at, std::uint64_t address, std::uint64_t cell) {
-  static constexpr std::uint8_t code[stub_bytes] = {0xFF, 0x25, 0, 0, 0, 0, 0xCC, 0xCC}; // jmp *cell(%rip)
-  std::memcpy(at, code, sizeof code);
-  std::int64_t distance = std::int64_t(cell - (address + 6));
-  put(at + 2, std::int32_t(distance));
-  return fits_32(distance);
+Result<void> relocate(const Bound& bound, const SectionBytes& bytes, const Relocation& relocation) {
+  Context c(bound, bytes, nullptr);
+  return fix_one(c, relocation);
 }
 
-bool write_dso_stub(std::byte* at, std::uint64_t address, std::uint64_t cell, std::uint64_t dso_handle, unsigned argument) {
-  // lea __dso_handle(%rip), %rsi | %rcx; jmp *cell(%rip): the second or fourth integer argument (psABI 3.2.3).
-  const std::uint8_t code[13] = {0x48, 0x8D, std::uint8_t(argument == 2 ? 0x35 : 0x0D), 0, 0, 0, 0, 0xFF, 0x25, 0, 0, 0, 0};
-  std::memcpy(at, code, sizeof code);
-  std::int64_t to_dso = std::int64_t(dso_handle - (address + 7)), to_cell = std::int64_t(cell - (address + 13));
-  put(at + 3, std::int32_t(to_dso));
-  put(at + 9, std::int32_t(to_cell));
-  return fits_32(to_dso) && fits_32(to_cell);
-}
-
-namespace {
-
-// Finds instructions by decoding from the start of the function around them: bytes before a field alone don't tell a prefix
-// from the end of the instruction before. Asked in the order of sections and offsets, it goes over the code once.
-class Decoder {
-public:
-  ZydisDecodedInstruction instruction;
-  ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
-  std::uint64_t begin = 0; // of `instruction`
-
-  explicit Decoder(const Module& module) : module_(module) {
-    for (const Symbol& symbol : module.symbols())
-      if (symbol.type == SymbolType::function && symbol.section < module.object_sections())
-        functions_.emplace_back(symbol.section, symbol.value);
-    std::sort(functions_.begin(), functions_.end());
-    ready_ = ZYAN_SUCCESS(ZydisDecoderInit(&decoder_, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64));
-  }
-
-  // The instruction whose displacement is the field at `offset`.
-  bool find(std::uint32_t section, std::uint64_t offset) {
-    Bytes content = module_.sections()[section].content;
-    std::uint64_t at = function_around(section, offset);
-    if (section == section_ && begin >= at && begin <= offset) at = begin;
-    section_ = section;
-    while (ready_ && at <= offset && at < content.size()) {
-      begin = at;
-      if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder_, content.data() + at, content.size() - at, &instruction, operands)))
-        return false;
-      if (at + instruction.length > offset)
-        return instruction.raw.disp.size == 32 && at + instruction.raw.disp.offset == offset;
-      at += instruction.length;
-    }
-    return false;
-  }
-
-private:
-  std::uint64_t function_around(std::uint32_t section, std::uint64_t offset) const {
-    auto after = std::upper_bound(functions_.begin(), functions_.end(), std::pair(section, offset));
-    return after != functions_.begin() && std::prev(after)->first == section ? std::prev(after)->second : 0;
-  }
-
-  const Module& module_;
-  std::vector<std::pair<std::uint32_t, std::uint64_t>> functions_; // section, offset; sorted
-  ZydisDecoder decoder_;
-  bool ready_ = false;
-  std::uint32_t section_ = 0; // where `begin` lies
-};
-
-// mov disp(%rip), %r32/%r64 -> loads; lea -> only the address.
-struct Load {
-  std::uint8_t reg = 0; // 0 to 15
-  bool wide = false, address_only = false;
-};
-
-bool load_of(const ZydisDecodedInstruction& instruction, const ZydisDecodedOperand* operands, Load& load) {
-  if (instruction.length < 6 || operands[0].type != ZYDIS_OPERAND_TYPE_REGISTER) return false;
-  bool mov = instruction.mnemonic == ZYDIS_MNEMONIC_MOV && instruction.opcode == 0x8B;
-  load.address_only = instruction.mnemonic == ZYDIS_MNEMONIC_LEA;
-  load.wide = operands[0].size == 64;
-  if ((!mov && !load.address_only) || (!load.wide && (load.address_only || operands[0].size != 32))) return false;
-  ZyanI8 id = ZydisRegisterGetId(operands[0].reg.value);
-  load.reg = std::uint8_t(id);
-  return id >= 0 && id < 16 && id != 4; // never the stack pointer
-}
-
-std::size_t encode_load(std::uint8_t* code, const Load& load, std::uint64_t address) {
-  std::uint8_t high = load.reg >> 3, low = load.reg & 7;
-  std::size_t n = 0;
-  code[n++] = std::uint8_t(0x48 | high); // movabs $address, %reg
-  code[n++] = std::uint8_t(0xB8 + low);
-  std::memcpy(code + n, &address, 8);
-  n += 8;
-  if (load.address_only) return n;
-  code[n++] = std::uint8_t(0x40 | (load.wide ? 8 : 0) | (high << 2) | high); // mov 0(%reg), %reg
-  code[n++] = 0x8B;
-  code[n++] = std::uint8_t(0x40 | (low << 3) | low);
-  if (low == 4) code[n++] = 0x24; // r12 as a base takes a SIB byte
-  code[n++] = 0;
-  return n;
-}
-
-Result<void> write_thunk(Module& module, const Thunk& thunk, Decoder& decoder) {
-  const SectionPlace& place = module.places[thunk.section];
-  const Target& target = module.targets[thunk.symbol];
-  const Relocation relocation{thunk.offset, thunk.type, thunk.symbol, thunk.addend};
-  std::uint64_t S = target.kind == TargetKind::null ? 0 : target.address;
-  std::int64_t direct = std::int64_t(S + std::uint64_t(thunk.addend) - (place.address + thunk.offset));
-  if (fits_32(direct)) return {}; // and so fixed up as it stands
-
-  Load load;
-  if (!decoder.find(thunk.section, thunk.offset) || !load_of(decoder.instruction, decoder.operands, load))
-    return out_of_range(
-        module, relocation, S, direct,
-        "data of the host that far can be reached by `mov` to a general register and `lea` only: compile with -fPIC "
-        "and without copy relocations (-fno-direct-access-external-data)");
-  std::uint64_t begin = decoder.begin, end = begin + decoder.instruction.length;
-  std::uint64_t address = S + std::uint64_t(thunk.addend) + (end - thunk.offset);
-  const SectionPlace& stubs = module.place(Synthetic::stubs);
-  std::uint64_t at = stubs.address + thunk.stub;
-  std::uint8_t code[thunk_bytes];
-  std::memset(code, 0xCC, sizeof code);
-  std::size_t n = encode_load(code, load, address);
-  code[n++] = 0xE9;
-  std::int64_t back = std::int64_t(place.address + end - (at + n + 4)),
-               there = std::int64_t(at - (place.address + begin + 5));
-  if (!fits_32(back) || !fits_32(there)) return out_of_range(module, relocation, at, there, "its thunk is too far");
-  std::int32_t back_32 = std::int32_t(back);
-  std::memcpy(code + n, &back_32, 4);
-  std::memcpy(stubs.local + thunk.stub, code, sizeof code);
-  std::byte* site = place.local + begin;
-  site[0] = std::byte{0xE9};
-  put(site + 1, std::int32_t(there));
-  std::memset(site + 5, 0x90, decoder.instruction.length - 5U);
-  return {};
-}
-
-} // namespace
-
-Result<void> write_thunks(Module& module) {
-  if (module.thunks.empty()) return {};
-  Decoder decoder(module);
-  for (const Thunk& thunk : module.thunks)
-    if (Result<void> done = write_thunk(module, thunk, decoder); !done)
-      return std::move(done).error().within(module.sections()[thunk.section].name);
-  return {};
-}
-
-bool write_stub_frames(std::byte* at, std::uint64_t address, std::uint64_t begin, std::uint64_t size) {
-  // A stub has pushed nothing: the return address is on top of the stack (DWARF 5, 6.4; CFA = rsp + 8, return address at CFA
-  // - 8).
-  static constexpr std::uint8_t cie[24] = {20, 0,    0,  0, 0,    0,    0, 0, 1,    'z', 'R', 0,
-                                           1,  0x78, 16, 1, 0x1B, 0x0C, 7, 8, 0x90, 1,   0,   0};
-  std::uint8_t fde[24] = {20, 0, 0, 0, 28, 0, 0, 0};
-  std::int64_t pc = std::int64_t(begin - (address + 24 + 8));
-  std::int32_t pc_32 = std::int32_t(pc), size_32 = std::int32_t(size);
-  std::memcpy(fde + 8, &pc_32, 4);
-  std::memcpy(fde + 12, &size_32, 4);
-  std::memcpy(at, cie, sizeof cie);
-  std::memcpy(at + 24, fde, sizeof fde);
-  return fits_32(pc);
-}
-
-void write_trap(std::byte* at, std::uint64_t report, std::string_view name) {
-  std::uint8_t code[trap_bytes] = {0x48, 0x8D, 0x3D, trap_bytes - 7,
-                                   0,    0,    0, // lea name(%rip), %rdi
-                                   0x48, 0xB8, 0,    0,
-                                   0,    0,    0,    0,
-                                   0,    0,     // movabs $report, %rax
-                                   0xFF, 0xE0}; // jmp *%rax
-  std::memcpy(code + 9, &report, sizeof report);
-  std::memcpy(at, code, sizeof code);
-  std::memcpy(at + trap_bytes, name.data(), name.size());
-  at[trap_bytes + name.size()] = std::byte{0};
+std::pair<std::uint64_t, std::uint64_t> restore(std::byte* local, const Relocation& r, bool code) {
+  bool relaxed = (r.type == R_GOTPCRELX || r.type == R_REX_GOTPCRELX) && seems_relaxed(local, r, code);
+  if (relaxed) unrelax(local + r.offset);
+  std::memset(local + r.offset, 0, widths[r.type]);
+  return {r.offset - (relaxed ? 2 : 0), r.offset + widths[r.type]};
 }
 
 } // namespace tenon::link::arch

@@ -1,0 +1,231 @@
+// Unwind information for thunks. A thunk runs in the frame of the function that jumped to it, as that frame is at the
+// instruction that it stands in for: the function's own description is run up to there, and the row that comes out is the
+// thunk's. Thunks next to each other with the same row share a description.
+//
+// Where nothing describes the function, or in a way that FrameProgram does not know, the thunk has no description: unwinding
+// stops there instead of going astray.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "link/arch/arch.h"
+#include "link/frame_rows.h"
+#include "link/frames.h"
+#include "link/passes.h"
+
+#include <algorithm>
+#include <optional>
+#include <tuple>
+
+namespace tenon::link {
+
+namespace {
+
+// What is needed of a CIE.
+struct Common {
+  std::uint64_t code_factor = 1;
+  std::int64_t data_factor = 1;
+  std::size_t address_bytes = 8; // of an FDE's first two fields
+  bool has_augmentation = false;
+  Bytes instructions;
+};
+
+// The function that a description is for.
+struct Described {
+  std::uint32_t section = 0;
+  std::uint64_t begin = 0;
+  std::uint32_t unwind_section = 0;
+  object::EhRecord record;
+};
+
+// Reads a record field by field; what lies outside reads as zero, and is remembered.
+class Fields {
+public:
+  Fields(Bytes bytes, std::size_t at) : bytes_(bytes), at_(std::min(at, bytes.size())) {}
+
+  std::uint64_t fixed(std::size_t size) {
+    if (size > bytes_.size() - at_) return fail();
+    std::uint64_t value = 0;
+    for (std::size_t i = 0; i < size; ++i) value |= std::to_integer<std::uint64_t>(bytes_[at_++]) << (8 * i);
+    return value;
+  }
+  std::uint64_t uleb() { return leb(false); }
+  std::int64_t sleb() { return std::int64_t(leb(true)); }
+  void skip(std::uint64_t size) {
+    if (size > bytes_.size() - at_)
+      fail();
+    else
+      at_ += size;
+  }
+  bool sound() const noexcept { return sound_; }
+  Bytes rest() const noexcept { return bytes_.subspan(at_); }
+  std::size_t position() const noexcept { return at_; }
+
+private:
+  std::uint64_t leb(bool is_signed) {
+    std::uint64_t value = 0;
+    for (unsigned shift = 0; shift < 63;) {
+      std::uint64_t byte = fixed(1);
+      value |= (byte & 0x7F) << shift;
+      shift += 7;
+      if ((byte & 0x80) == 0) return is_signed && (byte & 0x40) != 0 ? value | ~std::uint64_t(0) << shift : value;
+    }
+    return fail();
+  }
+  std::uint64_t fail() {
+    sound_ = false;
+    at_ = bytes_.size();
+    return 0;
+  }
+
+  Bytes bytes_;
+  std::size_t at_;
+  bool sound_ = true;
+};
+
+// Bytes of an encoded pointer (LSB 5.0, 10.5.1); 0: one that has no fixed size.
+std::size_t encoded_bytes(std::uint64_t encoding) {
+  switch (encoding & 0x0F) {
+  case 0x00:
+  case 0x04:
+  case 0x0C: return 8;
+  case 0x02:
+  case 0x0A: return 2;
+  case 0x03:
+  case 0x0B: return 4;
+  default: return 0;
+  }
+}
+
+// `content` ends with the record.
+std::optional<Common> read_cie(Bytes content, std::uint32_t offset) {
+  Common common;
+  Fields fields(content, offset);
+  if (fields.fixed(4) == 0xFFFFFFFF) return std::nullopt;
+  fields.skip(4);
+  std::uint64_t version = fields.fixed(1);
+  if (version != 1 && version != 3) return std::nullopt;
+  std::string augmentation;
+  while (char c = char(fields.fixed(1))) augmentation.push_back(c);
+  common.code_factor = fields.uleb();
+  common.data_factor = fields.sleb();
+  if ((version == 1 ? fields.fixed(1) : fields.uleb()) != arch::return_address_column) return std::nullopt;
+  common.has_augmentation = !augmentation.empty();
+  if (common.has_augmentation) {
+    if (augmentation[0] != 'z') return std::nullopt;
+    std::uint64_t size = fields.uleb();
+    std::size_t instructions = fields.position() + std::min<std::uint64_t>(size, content.size());
+    for (char c : augmentation.substr(1)) {
+      if (c == 'R')
+        common.address_bytes = encoded_bytes(fields.fixed(1));
+      else if (c == 'L')
+        fields.skip(1);
+      else if (c == 'P')
+        fields.skip(encoded_bytes(fields.fixed(1)));
+      else
+        return std::nullopt; // 'S' among them: the frame of a signal handler's caller
+    }
+    if (instructions < fields.position() || instructions > content.size()) return std::nullopt;
+    fields.skip(instructions - fields.position());
+  }
+  common.instructions = fields.rest();
+  constexpr std::int64_t largest_factor = 1 << 10; // real ones are 1 and -8
+  if (!fields.sound() || common.address_bytes < 4 || common.code_factor > largest_factor ||
+      common.data_factor > largest_factor || common.data_factor < -largest_factor)
+    return std::nullopt;
+  return common;
+}
+
+// Answers for thunks in ascending order.
+class Describer {
+public:
+  explicit Describer(const Module& module) : module_(module) {}
+
+  Result<void> read() {
+    std::span<const Section> sections = module_.sections();
+    for (std::uint32_t i : module_.kept) {
+      if (sections[i].kind != SectionKind::unwind) continue;
+      for (const Relocation& r : module_.relocations(i)) relocated_.emplace_back(i, r.offset);
+      Result<void> walked = for_each_frame(module_, i, [&](const Relocation& start, const object::EhRecord& record) {
+        if (frame_is_live(module_, start))
+          described_.push_back({module_.targets[start.symbol].where, frame_offset(module_, start), i, record});
+      });
+      if (!walked) return std::move(walked).error().within(sections[i].name);
+    }
+    std::sort(relocated_.begin(), relocated_.end());
+    std::sort(described_.begin(), described_.end(), [](const Described& a, const Described& b) { return key(a) < key(b); });
+    return {};
+  }
+
+  const FrameRow* row_at(std::uint32_t section, std::uint64_t offset) {
+    std::tuple wanted(section, offset, ~std::uint32_t(0), ~std::uint32_t(0));
+    auto after =
+        std::partition_point(described_.begin(), described_.end(), [&](const Described& d) { return key(d) <= wanted; });
+    if (after == described_.begin() || std::prev(after)->section != section) return nullptr;
+    const Described& described = *std::prev(after);
+    if (current_ != &described) begin(described);
+    return program_ && offset - described.begin < size_ ? program_->at(offset - described.begin) : nullptr;
+  }
+
+private:
+  static std::tuple<std::uint32_t, std::uint64_t, std::uint32_t, std::uint32_t> key(const Described& d) {
+    return {d.section, d.begin, d.unwind_section, d.record.offset};
+  }
+
+  // Nothing that is copied elsewhere may be for a relocation to fill.
+  bool is_relocated(std::uint32_t section, std::uint64_t begin, std::uint64_t end) const {
+    auto first = std::lower_bound(relocated_.begin(), relocated_.end(), std::pair(section, begin));
+    return first != relocated_.end() && first->first == section && first->second < end;
+  }
+
+  void begin(const Described& described) {
+    current_ = &described;
+    program_.reset();
+    Bytes content = module_.sections()[described.unwind_section].content;
+    Fields cie_length(content, described.record.cie_offset);
+    std::uint64_t cie_end = described.record.cie_offset + 4 + cie_length.fixed(4);
+    std::optional<Common> common =
+        read_cie(content.first(std::min<std::uint64_t>(cie_end, content.size())), described.record.cie_offset);
+    if (!common) return;
+    std::uint64_t end = std::uint64_t(described.record.offset) + described.record.size;
+    Fields fields(content.first(end), described.record.pc_begin_offset + common->address_bytes);
+    size_ = fields.fixed(common->address_bytes);
+    if (common->has_augmentation) fields.skip(fields.uleb());
+    if (!fields.sound() || is_relocated(described.unwind_section, fields.position(), end) ||
+        is_relocated(described.unwind_section, cie_end - common->instructions.size(), cie_end))
+      return;
+    program_.emplace(common->instructions, fields.rest(), common->code_factor, common->data_factor);
+  }
+
+  const Module& module_;
+  std::vector<std::pair<std::uint32_t, std::uint64_t>> relocated_; // section, offset; sorted
+  std::vector<Described> described_;                               // sorted
+  const Described* current_ = nullptr;
+  std::optional<FrameProgram> program_; // of `current_`, if its frames are known
+  std::uint64_t size_ = 0;
+};
+
+} // namespace
+
+Result<void> describe_thunks(Module& module) {
+  module.thunk_frames.clear();
+  module.thunk_frame_bytes.clear();
+  if (module.thunks.empty() || !module.unwinding) return {};
+  Describer describer(module);
+  if (Result<void> read = describer.read(); !read) return read;
+  const std::uint64_t head = arch::frame_head_bytes + (module.plain_stub_size != 0 ? arch::stub_frame_bytes : 0);
+  for (std::size_t i = 0, end; i < module.thunks.size(); i = end) {
+    const FrameRow* row = describer.row_at(module.thunks[i].section, module.thunks[i].offset);
+    std::optional<FrameRow> shared;
+    if (row != nullptr) shared = *row;
+    for (end = i + 1; end < module.thunks.size(); ++end) {
+      const FrameRow* next = describer.row_at(module.thunks[end].section, module.thunks[end].offset);
+      if ((next != nullptr) != shared.has_value() || (next != nullptr && *next != *shared)) break;
+    }
+    if (!shared) continue;
+    auto size = std::uint32_t((end - i) * arch::thunk_bytes);
+    std::uint64_t at = head + module.thunk_frame_bytes.size();
+    if (arch::append_thunk_frame(module.thunk_frame_bytes, std::uint32_t(at), size, *shared))
+      module.thunk_frames.push_back({module.thunks[i].stub, size, std::uint32_t(at)});
+  }
+  return {};
+}
+
+} // namespace tenon::link
