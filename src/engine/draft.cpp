@@ -31,7 +31,8 @@ void begin_modules(ChangeState& change) {
 
 link::Reach engine_reach(const EngineState& engine) {
   const memory::Space& space = *engine.machinery->space;
-  return {true, space.begin().value, space.end().value};
+  return {true, space.begin().value, space.end().value, space.area_begin(memory::AreaKind::code).value,
+          space.area_end(memory::AreaKind::code).value};
 }
 
 void describe_layouts(ChangeState& change) {

@@ -156,6 +156,10 @@ struct RunSize {
 struct Reach {
   bool known = false; // false: addresses are the client's, nothing outside of a block is surely near
   std::uint64_t begin = 0, end = 0;
+  std::uint64_t code_begin = 0, code_end = 0; // of that, where code can lie
+
+  // What is near all code, which is more.
+  Reach from_code() const noexcept { return {known, code_begin, code_end, code_begin, code_end}; }
 
   bool covers(std::uint64_t address) const noexcept {
     // 2^31 less the largest addends and instruction tails that may be added to a symbol.

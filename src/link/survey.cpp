@@ -84,13 +84,14 @@ private:
 Result<void> survey(Module& module, const Reach& reach) {
   reset(module);
   std::span<const Section> sections = module.sections();
+  const Reach code_reach = reach.from_code();
   for (std::size_t position = 0; position < module.kept.size(); ++position) {
     // Tables of a few relocations each: every one is a cache miss unless it is asked for ahead.
     constexpr std::size_t ahead = 6;
     if (position + ahead < module.kept.size()) __builtin_prefetch(module.relocations(module.kept[position + ahead]).data());
     const std::uint32_t i = module.kept[position];
     module.relocation_count += module.relocations(i).size();
-    if (Result<void> done = arch::survey_section(module, i, reach); !done)
+    if (Result<void> done = arch::survey_section(module, i, sections[i].kind == SectionKind::code ? code_reach : reach); !done)
       return std::move(done).error().within(sections[i].name);
     if (sections[i].kind == SectionKind::unwind && module.unwinding) {
       bool astray = false;
