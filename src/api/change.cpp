@@ -2,15 +2,15 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include <tenon/change.h>
 
-#include "api/border.h"
 #include "base/check.h"
+#include "base/guarded.h"
 #include "engine/change_state.h"
 
 #include <cstring>
 
 namespace tenon {
 
-using api::guarded;
+using base::guarded;
 
 Change::Change(std::unique_ptr<engine::ChangeState> state) noexcept
     : state_(std::move(state)), starved_(state_ == nullptr) {}
@@ -47,7 +47,7 @@ template <class F> void collected(engine::ChangeState& state, F&& body) noexcept
   try {
     body();
   } catch (const std::bad_alloc&) {
-    if (!state.misuse) state.misuse = api::out_of_memory();
+    if (!state.misuse) state.misuse = base::out_of_memory();
   }
 }
 
@@ -80,7 +80,7 @@ void Change::remove(Module module) noexcept {
 }
 
 Result<Draft> Change::draft() && {
-  if (starved_) return api::out_of_memory();
+  if (starved_) return base::out_of_memory();
   return guarded([&]() -> Result<Draft> {
     std::unique_ptr<engine::ChangeState> state = take(state_);
     if (Result<void> drafted = engine::draft(*state); !drafted) return std::move(drafted).error();

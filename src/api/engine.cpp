@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include <tenon/engine.h>
 
-#include "api/border.h"
+#include "base/guarded.h"
 #include "engine/change_state.h"
 #include "engine/host.h"
 
@@ -12,7 +12,7 @@
 
 namespace tenon {
 
-using api::guarded;
+using base::guarded;
 
 Result<Engine> Engine::create(const Options& options) {
   return guarded([&]() -> Result<Engine> {

@@ -5,7 +5,7 @@
 // `llvm.used` too, because the target machine remembers the addresses of such globals for good and would mark a later
 // module's global that happens to lie at the same address.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include "compile/border.h"
+#include "base/guarded.h"
 #include "compile/codegen.h"
 #include "compile/diagnostics.h"
 #include "compile/ir_pipeline.h"
@@ -115,7 +115,7 @@ Compiler& Compiler::operator=(Compiler&&) noexcept = default;
 Compiler::~Compiler() = default;
 
 Result<Compiler> Compiler::create(const CompileOptions& options) {
-  return at_border([&]() -> Result<Compiler> {
+  return base::guarded([&]() -> Result<Compiler> {
     auto machinery = build(options);
     if (!machinery) return std::move(machinery).error();
     return Compiler(std::make_unique<State>(State{options, std::move(*machinery)}));
@@ -125,11 +125,11 @@ Result<Compiler> Compiler::create(const CompileOptions& options) {
 const CompileOptions& Compiler::options() const noexcept { return state_->options; }
 
 Result<Object> Compiler::compile(llvm::Module& module) {
-  return at_border([&] { return state_->compile(module, state_->options.consume_ir); });
+  return base::guarded([&] { return state_->compile(module, state_->options.consume_ir); });
 }
 
 Result<Object> Compiler::compile_ir(Bytes ir, std::string name) {
-  return at_border([&]() -> Result<Object> {
+  return base::guarded([&]() -> Result<Object> {
     if (!state_->machinery.machine) {
       auto built = build(state_->options);
       if (!built) return std::move(built).error();
@@ -147,7 +147,7 @@ Result<Object> Compiler::compile_ir(Bytes ir, std::string name) {
 }
 
 Result<Object> compile(llvm::TargetMachine& machine, llvm::Module& module) {
-  return at_border([&]() -> Result<Object> {
+  return base::guarded([&]() -> Result<Object> {
     // The client may have set up another target than ours, but inline assembly is parsed by what is registered.
     initialize_native_target();
     bool broken_debug_info = false;

@@ -1,7 +1,7 @@
 // CompilerPool: one queue, one Compiler per worker. Modules differ in size by orders of magnitude, so workers take the next
 // one when they are free; nothing is dealt out beforehand.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include "compile/border.h"
+#include "base/guarded.h"
 
 #include <tenon/llvm.h>
 
@@ -52,7 +52,7 @@ void CompilerPool::State::work() {
     Job job = std::move(queue.front());
     queue.pop_front();
     lock.unlock();
-    Result<Object> object = compile_layer::at_border([&]() -> Result<Object> {
+    Result<Object> object = base::guarded([&]() -> Result<Object> {
       if (!compiler) return compiler.error(); // a copy: there is one for each job
       return compiler->compile_ir(job.input.ir, std::move(job.input.name));
     });
@@ -68,7 +68,7 @@ CompilerPool& CompilerPool::operator=(CompilerPool&&) noexcept = default;
 CompilerPool::~CompilerPool() = default;
 
 Result<CompilerPool> CompilerPool::create(const CompileOptions& options, unsigned threads) {
-  return compile_layer::at_border([&]() -> Result<CompilerPool> {
+  return base::guarded([&]() -> Result<CompilerPool> {
     if (auto usable = Compiler::create(options); !usable) return std::move(usable).error();
     if (threads == 0) threads = std::max(1u, std::thread::hardware_concurrency());
     auto state = std::make_unique<State>(options);
@@ -85,7 +85,7 @@ Result<CompilerPool> CompilerPool::create(const CompileOptions& options, unsigne
 unsigned CompilerPool::threads() const noexcept { return static_cast<unsigned>(state_->workers.size()); }
 
 Result<std::future<Result<Object>>> CompilerPool::submit(Input input) {
-  return compile_layer::at_border([&]() -> Result<std::future<Result<Object>>> {
+  return base::guarded([&]() -> Result<std::future<Result<Object>>> {
     State::Job job{std::move(input), {}};
     std::future<Result<Object>> result = job.promise.get_future();
     {
@@ -98,13 +98,13 @@ Result<std::future<Result<Object>>> CompilerPool::submit(Input input) {
 }
 
 Result<std::vector<Result<Object>>> CompilerPool::compile(std::span<const Input> inputs) {
-  return compile_layer::at_border([&]() -> Result<std::vector<Result<Object>>> {
+  return base::guarded([&]() -> Result<std::vector<Result<Object>>> {
     std::vector<Result<std::future<Result<Object>>>> pending;
     std::vector<Result<Object>> results;
     pending.reserve(inputs.size());
     results.reserve(inputs.size());
     // From here on nothing throws: the client may free the inputs when this returns, so all that were taken must be done.
-    for (const Input& input : inputs) pending.push_back(compile_layer::at_border([&] { return submit(Input(input)); }));
+    for (const Input& input : inputs) pending.push_back(base::guarded([&] { return submit(Input(input)); }));
     for (auto& result : pending) results.push_back(result ? result->get() : Result<Object>(std::move(result).error()));
     return results;
   });

@@ -1,6 +1,6 @@
 // Disassembler: LLVM's MC layer behind a few plain values.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include "compile/border.h"
+#include "base/guarded.h"
 #include "compile/target.h"
 
 #include <tenon/llvm.h>
@@ -111,7 +111,7 @@ Disassembler& Disassembler::operator=(Disassembler&&) noexcept = default;
 Disassembler::~Disassembler() = default;
 
 Result<Disassembler> Disassembler::create(Machine machine) {
-  return compile_layer::at_border([&]() -> Result<Disassembler> {
+  return base::guarded([&]() -> Result<Disassembler> {
     auto state = std::make_unique<State>();
     if (machine != Machine::x86_64 || !state->build())
       return Error{ErrorCode::unsupported, "no disassembler for this machine: only x86-64 is served"};
@@ -120,7 +120,7 @@ Result<Disassembler> Disassembler::create(Machine machine) {
 }
 
 Result<Disassembler::Instruction> Disassembler::decode(Bytes code, std::uint64_t offset, Addr code_begin, Detail detail) {
-  return compile_layer::at_border([&] { return state_->decode(code, offset, code_begin, detail); });
+  return base::guarded([&] { return state_->decode(code, offset, code_begin, detail); });
 }
 
 } // namespace tenon

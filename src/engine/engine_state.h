@@ -1,9 +1,11 @@
 // Engines and libraries from the inside.
 //
 // Locks, in the order in which they may be taken:
-//     EngineState::commit_mutex   one commit, removal or definition at a time; short: no byte is linked and no client code
-//     runs EngineState::tables         all symbol tables of the engine: shared to find, exclusive to change memory's and the
-//     unwinder's own locks
+//
+//     EngineState::commit_mutex  one commit, removal or definition at a time; short: no byte is linked, no client code runs
+//     EngineState::tables        all symbol tables of the engine: shared to find, exclusive to change
+//     memory's and the unwinder's own locks
+//
 // No lock is held while the client's resolver, memory, inspector, initializers or finalizers run.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once

@@ -107,9 +107,8 @@ std::uint8_t definition_flags(const link::Module& module, const Symbol& symbol) 
     SectionKind kind = module.sections()[symbol.section].kind;
     if (kind == SectionKind::tls_data || kind == SectionKind::tls_zero) flags |= link::target_flag::tls;
   }
-  if (symbol.type == SymbolType::function) flags |= link::target_flag::function;
   if (symbol.type == SymbolType::object) flags |= link::target_flag::data;
-  if (symbol.type == SymbolType::ifunc) flags |= link::target_flag::ifunc | link::target_flag::function;
+  if (symbol.type == SymbolType::ifunc) flags |= link::target_flag::ifunc;
   return flags;
 }
 

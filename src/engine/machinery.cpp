@@ -38,7 +38,8 @@ memory::Block OwnedBlock::piece(Addr begin, Addr end) const noexcept {
   return piece;
 }
 
-void OwnedBlock::keep_only(std::vector<OwnedBlock>& blocks, std::size_t index, std::span<const Stretch> kept) {
+void OwnedBlock::keep_only(std::vector<OwnedBlock>& blocks, std::size_t index, std::span<const Stretch> kept,
+                           std::vector<OwnedBlock>& freed) {
   if (!blocks[index]) return;
   const memory::Block whole = *blocks[index];
   std::vector<memory::Block> pieces, gaps;
@@ -53,11 +54,12 @@ void OwnedBlock::keep_only(std::vector<OwnedBlock>& blocks, std::size_t index, s
   if (at < whole.end()) gaps.push_back(blocks[index].piece(at, whole.end()));
   if (gaps.empty()) return;
   blocks.reserve(blocks.size() + pieces.size());
+  freed.reserve(freed.size() + gaps.size());
 
   std::shared_ptr<Machinery> machinery = std::move(blocks[index].machinery_);
   blocks[index].block_ = {};
   for (const memory::Block& piece : pieces) blocks.emplace_back(machinery, piece);
-  for (const memory::Block& gap : gaps) OwnedBlock(machinery, gap).reset();
+  for (const memory::Block& gap : gaps) freed.emplace_back(machinery, gap);
 }
 
 } // namespace tenon::engine

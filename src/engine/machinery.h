@@ -48,9 +48,10 @@ public:
   void reset() noexcept;
 
   // Of blocks[index] keeps what lies in the given stretches of addresses (sorted, each of whole granules, no two of them
-  // touching), as blocks of their own at the end of `blocks`, and frees the rest; it is empty then. May throw
-  // std::bad_alloc, and then nothing has changed.
-  static void keep_only(std::vector<OwnedBlock>& blocks, std::size_t index, std::span<const Stretch> kept);
+  // touching), as blocks of their own at the end of `blocks`, and moves the rest to the end of `freed`; it is empty then.
+  // May throw std::bad_alloc, and then nothing has changed.
+  static void keep_only(std::vector<OwnedBlock>& blocks, std::size_t index, std::span<const Stretch> kept,
+                        std::vector<OwnedBlock>& freed);
 
 private:
   memory::Block piece(Addr begin, Addr end) const noexcept;

@@ -24,10 +24,9 @@ bool defines(const ChangeState& change, std::uint32_t module, std::uint32_t name
 
 bool fills_forward(const Name& name) { return name.forward_record; }
 
-std::uint16_t record_flags(const Name& name, const link::Target& target, const Symbol& symbol) {
+std::uint16_t record_flags(const Name& name, const link::Target& target) {
   std::uint16_t flags = name.hidden ? symbol_flag::hidden : 0;
   if (name.strength != Strength::strong) flags |= symbol_flag::weak;
-  if ((target.flags & flag::function) != 0 || symbol.type == SymbolType::function) flags |= symbol_flag::function;
   if ((target.flags & flag::data) != 0) flags |= symbol_flag::data;
   if ((target.flags & flag::tls) != 0) flags |= symbol_flag::tls;
   return flags;
@@ -74,7 +73,7 @@ void make_records(ChangeState& change, std::uint32_t m) {
         const link::Target& target = definition_of(change, m, symbol);
         SymbolRecord* record = change.records[id].symbol = make(name);
         record->address = target.address;
-        record->flags = record_flags(name, target, module.symbols()[symbol]);
+        record->flags = record_flags(name, target);
         record->set_size(name.strength == Strength::common ? change.extras[name.extra].common_size
                                                            : module.symbols()[symbol].size);
         if (target.kind == link::TargetKind::section && target.where < group_of_section.size())

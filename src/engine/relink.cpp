@@ -21,8 +21,14 @@ bool is_address(const link::Target& target) { return (target.flags & link::targe
 
 bool is_code(const link::SectionPlace& place) { return place.run == link::Run::code; }
 
-bool lies_in(std::uint64_t address, const link::SectionPlace& place) {
-  return place.size == 0 ? address == place.address : address - place.address < place.size;
+// Where a symbol goes.
+struct SymbolMove {
+  std::uint64_t from = 0, to = 0;
+  bool at_end = false; // of its section: another module may begin there
+};
+
+bool is_before(const SymbolMove& a, const SymbolMove& b) {
+  return std::pair(a.from, a.at_end) < std::pair(b.from, b.at_end);
 }
 
 } // namespace
@@ -67,16 +73,24 @@ Result<void> Relink::move_bounds() {
 }
 
 void Relink::follow(const Relink& other) {
-  std::vector<std::uint32_t> moved;
-  for (std::uint32_t i = 0; i < other.addresses_.size(); ++i)
-    if (other.state_->places[i].kept && other.addresses_[i] != other.state_->places[i].address) moved.push_back(i);
-  for (link::Target& target : targets_) {
+  const std::span<const link::SectionPlace> places = other.state_->places;
+  std::vector<SymbolMove> moves;
+  for (std::size_t i = 0; i < other.targets_.size(); ++i) {
+    const link::Target& linked = other.state_->bindings[i];
+    if (linked.kind != TargetKind::section || !is_address(linked)) continue;
+    const bool at_end =
+        linked.where < places.size() && linked.address - places[linked.where].address == places[linked.where].size;
+    moves.push_back({linked.address, other.targets_[i].address, at_end});
+  }
+  std::sort(moves.begin(), moves.end(), is_before);
+  for (std::size_t i = 0; i < targets_.size(); ++i) {
+    link::Target& target = targets_[i];
+    // As it is linked: where one module is to go, another may lie still.
+    const std::uint64_t linked = state_->bindings[i].address;
     if (target.kind != TargetKind::fixed || !is_address(target)) continue;
-    for (std::uint32_t i : moved)
-      if (const link::SectionPlace& place = other.state_->places[i]; lies_in(target.address, place)) {
-        target.address += other.addresses_[i] - place.address;
-        break;
-      }
+    auto move = std::lower_bound(moves.begin(), moves.end(), SymbolMove{linked, 0, false}, is_before);
+    if (move != moves.end() && move->from == linked && (!move->at_end || target.address == linked))
+      target.address = move->to;
   }
 }
 

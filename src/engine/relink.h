@@ -27,7 +27,8 @@ public:
   // same distance, or not at all). May throw std::bad_alloc, as may follow().
   static Result<Relink> create(const ModuleState& state, std::span<const SectionMove> moves);
 
-  // What this module refers to in `other`, another module, is where `other` will have it.
+  // What this module refers to in `other`, another module, is where `other` will have it. An address at which a section of
+  // one module ends and another module's begins is the latter's, if both are followed.
   void follow(const Relink& other);
 
   // `bytes` of the section as it is linked now become those for where it will lie. In place; after an error they are of no

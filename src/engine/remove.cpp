@@ -210,16 +210,20 @@ void close_orphans(EngineState& engine) noexcept {
 
 void sweep(EngineState& engine) noexcept {
   ModuleList dead;
+  std::vector<OwnedBlock> freed;
   bool orphans;
   {
     std::lock_guard lock(engine.commit_mutex);
-    std::unique_lock tables(engine.tables);
-    check_remnants(engine);
+    {
+      std::unique_lock tables(engine.tables);
+      check_remnants(engine);
+    }
     split_dead(engine, dead);
     for (const std::shared_ptr<ModuleState>& module : engine.removed)
-      if (!module->needed_whole) trim(*module);
+      if (!module->needed_whole) trim(*module, freed);
     orphans = !engine.orphans.empty();
   }
+  freed.clear();
   release_all(dead);
   if (orphans) close_orphans(engine);
 }

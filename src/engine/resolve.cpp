@@ -9,7 +9,8 @@
 #include <glob.h>
 
 #include <algorithm>
-#include <mutex>
+#include <atomic>
+#include <memory>
 #include <new>
 #include <optional>
 #include <system_error>
@@ -45,9 +46,8 @@ void resolve_to_record(ChangeState& change, Name& name, SymbolRecord* record) {
   change.has_forwards |= name.forward_record;
   name.address = record->address;
   name.kind = TargetKind::fixed;
-  name.flags = std::uint8_t((name.flags & ~(flag::host | flag::tls)) |
-                            ((record->flags & symbol_flag::function) != 0 ? flag::function : 0) |
-                            ((record->flags & symbol_flag::data) != 0 ? flag::data : 0));
+  name.flags =
+      std::uint8_t((name.flags & ~(flag::host | flag::tls)) | ((record->flags & symbol_flag::data) != 0 ? flag::data : 0));
   if (record->slot != 0 && ((record->flags & (symbol_flag::rebindable | symbol_flag::forward)) != 0)) {
     name.kind = TargetKind::slot;
     name.address = record->slot;
@@ -125,27 +125,32 @@ Result<bool> ask_archive(ChangeState& change, const Archive& archive, std::span<
   return grown;
 }
 
-// The compiler's support library, from wherever a GCC keeps it; null if there is none. It is read once; if that fails for
-// want of memory or of descriptors, the next change tries again.
+using SupportArchive = std::optional<Archive>; // nothing: there is none
+
+// Never destroyed, and without a lock beside it: changes may go on while the process ends, and threads may fork at any time.
+constinit std::atomic<const SupportArchive*> known_support{nullptr};
+
+const Archive* archive_in(const SupportArchive& support) { return support ? &*support : nullptr; }
+
+// The compiler's support library, from wherever a GCC keeps it; null if there is none. It is read once, or by several
+// changes at once, one of which prevails; if that fails for want of memory or of descriptors, the next change tries again.
 Result<const Archive*> support_archive() {
-  static std::mutex mutex;
-  static std::optional<Archive> archive;
-  static bool looked = false;
-  std::lock_guard lock(mutex);
-  if (looked) return archive ? &*archive : nullptr;
+  const SupportArchive* known = known_support.load(std::memory_order_acquire);
+  if (known != nullptr) return archive_in(*known);
   struct Found : glob_t {
     Found() : glob_t{} {}
     ~Found() { globfree(this); }
   } found;
+  auto made = std::make_unique<SupportArchive>();
   int status = glob("/usr/lib/gcc/x86_64-linux-gnu/*/libgcc.a", 0, nullptr, &found);
   if (status == GLOB_NOSPACE) throw std::bad_alloc();
   if (status == 0 && found.gl_pathc != 0) {
     Result<Archive> read = Archive::read_file(newest_version({found.gl_pathv, found.gl_pathc}));
     if (!read) return std::move(read).error().within("the compiler's support library");
-    archive = std::move(*read);
+    *made = std::move(*read);
   }
-  looked = true;
-  return archive ? &*archive : nullptr;
+  if (known_support.compare_exchange_strong(known, made.get(), std::memory_order_acq_rel)) known = made.release();
+  return archive_in(*known);
 }
 
 Result<bool> ask_process(ChangeState& change, void* handle, std::span<const std::uint32_t> wanted, std::uint32_t library) {

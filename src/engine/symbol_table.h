@@ -18,8 +18,8 @@ namespace tenon::engine {
 struct ModuleState;
 
 namespace symbol_flag {
-inline constexpr std::uint16_t hidden = 1, weak = 2, function = 4, tls = 8, data = 16, rebindable = 32, forward = 64,
-                               group = 128, erased = 256;
+inline constexpr std::uint16_t hidden = 1, weak = 2, tls = 4, data = 8, rebindable = 16, forward = 32, group = 64,
+                               erased = 128;
 }
 
 // A published symbol, or a COMDAT group by its signature. Variable length: the name follows.

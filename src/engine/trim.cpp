@@ -1,15 +1,23 @@
-// Which sections a shared COMDAT group needs is read off the kept relocations: the group's own sections, what these refer
-// to, and so on. Unwind information refers to every function of its module, so it is kept but not followed into code.
+// What shared COMDAT groups need is read off the kept relocations: the sections that their symbols lie in, what these refer
+// to, and so on. That is all there is only where nothing can have been stored meanwhile: a pointer in writable memory, put
+// there by an initializer or by any call, may lead anywhere in the module. So a module is trimmed only if its shared groups
+// reach nothing writable, and have no part in what is the linker's to fill while the program runs: thread-local memory,
+// slots. Any other remnant stays whole.
+//
+// Unwind information refers to every function of its module. It is kept, and followed except to the functions that it is of:
+// the unwinder does read tables of landing pads and pointers to personality routines. If it leads to more code, a routine of
+// the module's own, the module stays whole too, since that may in turn look at anything.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "engine/trim.h"
 
 #include "base/align.h"
 #include "memory/free_space.h"
+#include "object/eh_frame.h"
 
 #include <algorithm>
 #include <new>
+#include <optional>
 #include <utility>
-#include <vector>
 
 namespace tenon::engine {
 
@@ -28,6 +36,16 @@ struct Needed {
   void reach(std::uint32_t section) noexcept {
     if (std::exchange(sections[section], std::uint8_t(1)) == 0) pending.push_back(section);
   }
+  // `edges`: sorted by `from`.
+  void follow(const std::vector<Edge>& edges) noexcept {
+    while (!pending.empty()) {
+      const std::uint32_t section = pending.back();
+      pending.pop_back();
+      auto edge = std::lower_bound(edges.begin(), edges.end(), section,
+                                   [](const Edge& e, std::uint32_t from) { return e.from < from; });
+      for (; edge != edges.end() && edge->from == section; ++edge) reach(edge->to);
+    }
+  }
 };
 
 bool is_shared(const SymbolRecord& record) noexcept { return record.group != nullptr && record.group->users != 0; }
@@ -39,67 +57,105 @@ std::uint32_t count_shared(const ModuleState& module) noexcept {
   return count;
 }
 
-// Sorted by `from`: relocations are kept in the order of sections.
-std::vector<Edge> edges_of(const ModuleState& module) {
+// In the client's memory blocks are the client's, and sections that __start_ symbols bound lie among other modules'.
+bool is_divisible(const ModuleState& module) noexcept {
+  return module.client.memory == nullptr && module.tls == nullptr &&
+         std::none_of(module.places.begin(), module.places.end(), [](const link::SectionPlace& place) {
+           return place.leads || place.follows || (place.kept && place.run == link::Run::slots);
+         });
+}
+
+bool is_writable(const link::SectionPlace& place) noexcept { return place.run == link::Run::data && place.size != 0; }
+
+// The fields of an .eh_frame section that name the functions, in order; nothing if it can't be read.
+std::optional<std::vector<std::uint64_t>> function_fields(const link::SectionPlace& place) {
+  std::vector<std::uint64_t> fields;
+  const Bytes linked(Addr{place.address}.as<const std::byte*>(), place.size);
+  Result<void> walked = object::walk_eh_frame(linked, [&](const object::EhRecord& record) {
+    if (!record.is_cie) fields.push_back(record.pc_begin_offset);
+  });
+  if (!walked) return std::nullopt;
+  return fields;
+}
+
+// Sorted by `from`: relocations are kept in the order of sections. Without those from unwind information to the functions
+// that it describes. Nothing if there is no telling.
+std::optional<std::vector<Edge>> edges_of(const ModuleState& module) {
   std::vector<Edge> edges;
+  std::optional<std::vector<std::uint64_t>> functions;
+  std::uint32_t functions_of = link::none;
+  bool sound = true;
   module.relocations.for_each([&](std::uint32_t section, const Relocation& relocation) {
     const link::Target& target = module.bindings[relocation.symbol];
-    if (target.kind != link::TargetKind::section || target.where >= module.places.size()) return;
-    Edge edge{section, target.where};
+    if (target.kind != link::TargetKind::section || target.where >= module.places.size() || !sound) return;
+    const std::uint64_t field = relocation.offset; // a packed field has no address to pass on
+    if (const link::SectionPlace& from = module.places[section]; from.serves_all) {
+      if (std::exchange(functions_of, section) != section) functions = function_fields(from);
+      sound = functions.has_value();
+      if (!sound || (module.places[target.where].run == link::Run::code &&
+                     std::binary_search(functions->begin(), functions->end(), field)))
+        return;
+    }
+    const Edge edge{section, target.where};
     if (edges.empty() || edges.back().from != edge.from || edges.back().to != edge.to) edges.push_back(edge);
   });
+  if (!sound) return std::nullopt;
   return edges;
 }
 
-// The sections in which symbols of shared groups are defined. `by_address`: placed sections in the order of addresses.
-void reach_groups(const ModuleState& module, const std::vector<std::uint32_t>& by_address, Needed& needed) {
+// The sections in which symbols of shared groups are defined. Records don't know theirs; the symbols of the object do, and
+// are at the same addresses.
+bool reach_groups(const ModuleState& module, Needed& needed) {
+  std::vector<std::uint64_t> addresses;
   module.for_each_record([&](const SymbolRecord& record) {
-    if (!is_shared(record) || (record.flags & symbol_flag::tls) != 0) return;
-    auto after = std::upper_bound(
-        by_address.begin(), by_address.end(), record.address,
-        [&](std::uint64_t address, std::uint32_t section) { return address < module.places[section].address; });
-    // Every section that begins at or before the address and reaches it: empty ones may share their first byte.
-    while (after != by_address.begin()) {
-      const link::SectionPlace& place = module.places[*--after];
-      if (record.address - place.address > place.size) break;
-      needed.reach(*after);
-      if (record.address != place.address) break;
-    }
+    if (is_shared(record)) addresses.push_back(record.address);
   });
+  std::sort(addresses.begin(), addresses.end());
+  addresses.erase(std::unique(addresses.begin(), addresses.end()), addresses.end());
+  std::vector<std::uint8_t> found(addresses.size());
+  for (const link::Target& target : module.bindings) {
+    if (target.kind != link::TargetKind::section || target.where >= module.places.size()) continue;
+    auto at = std::lower_bound(addresses.begin(), addresses.end(), target.address);
+    if (at == addresses.end() || *at != target.address) continue;
+    found[std::size_t(at - addresses.begin())] = 1;
+    needed.reach(target.where);
+  }
+  return std::find(found.begin(), found.end(), 0) == found.end();
 }
 
-void follow(const ModuleState& module, const std::vector<Edge>& edges, Needed& needed) {
-  // The linker's own sections serve whatever is left. Unwind information and thread-local images stay whole, and so does
-  // what frames refer to besides their functions: tables of landing pads, pointers to personality routines.
+// What has to stay; nothing: all of it.
+std::optional<Needed> find_needed(const ModuleState& module) {
+  const std::optional<std::vector<Edge>> edges = edges_of(module);
+  Needed needed(module.places.size());
+  if (!edges || !reach_groups(module, needed)) return std::nullopt;
+  needed.follow(*edges);
+  for (std::uint32_t i = 0; i < module.places.size(); ++i)
+    if (needed.sections[i] != 0 && is_writable(module.places[i])) return std::nullopt;
+
+  // The linker's own sections serve whatever is left.
   for (std::uint32_t i = 0; i < module.places.size(); ++i)
     if (module.places[i].serves_all) needed.sections[i] = 1;
-  for (const Edge& edge : edges)
-    if (module.places[edge.from].serves_all && module.places[edge.to].run != link::Run::code) needed.reach(edge.to);
-  while (!needed.pending.empty()) {
-    std::uint32_t section = needed.pending.back();
-    needed.pending.pop_back();
-    auto edge = std::lower_bound(edges.begin(), edges.end(), section,
-                                 [](const Edge& e, std::uint32_t from) { return e.from < from; });
-    for (; edge != edges.end() && edge->from == section; ++edge) needed.reach(edge->to);
-  }
-}
-
-std::vector<std::uint32_t> in_order(const ModuleState& module) {
-  std::vector<std::uint32_t> by_address;
+  const std::vector<std::uint8_t> by_program = needed.sections;
+  for (const Edge& edge : *edges)
+    if (module.places[edge.from].serves_all) needed.reach(edge.to);
+  needed.follow(*edges);
   for (std::uint32_t i = 0; i < module.places.size(); ++i)
-    if (module.places[i].kept) by_address.push_back(i);
-  std::sort(by_address.begin(), by_address.end(),
-            [&](std::uint32_t a, std::uint32_t b) { return module.places[a].address < module.places[b].address; });
-  return by_address;
+    if (needed.sections[i] != by_program[i] && module.places[i].run == link::Run::code) return std::nullopt;
+  return needed;
 }
 
 // What stays, in whole granules.
-std::vector<Stretch> stretches(const ModuleState& module, const std::vector<std::uint32_t>& by_address,
-                               const Needed& needed) {
+std::vector<Stretch> stretches(const ModuleState& module, const Needed& needed) {
+  std::vector<std::uint32_t> by_address;
+  for (std::uint32_t i = 0; i < module.places.size(); ++i)
+    if (const link::SectionPlace& place = module.places[i];
+        place.kept && !place.overlies && place.size != 0 && needed.sections[i] != 0)
+      by_address.push_back(i);
+  std::sort(by_address.begin(), by_address.end(),
+            [&](std::uint32_t a, std::uint32_t b) { return module.places[a].address < module.places[b].address; });
   std::vector<Stretch> kept;
   for (std::uint32_t i : by_address) {
     const link::SectionPlace& place = module.places[i];
-    if (needed.sections[i] == 0 || place.size == 0) continue;
     Addr begin{base::align_down(place.address, memory::granule)};
     Addr end{base::align_up(place.address + place.size, memory::granule)};
     if (!kept.empty() && begin <= kept.back().end)
@@ -110,30 +166,25 @@ std::vector<Stretch> stretches(const ModuleState& module, const std::vector<std:
   return kept;
 }
 
+void take_rest(ModuleState& module, const Needed& needed, std::vector<OwnedBlock>& freed) {
+  const std::vector<Stretch> kept = stretches(module, needed);
+  module.parts.reserve(module.parts.size() + module.blocks.size());
+  for (OwnedBlock& block : module.blocks)
+    if (block) module.parts.push_back(std::move(block));
+  for (std::size_t i = 0, count = module.parts.size(); i < count; ++i) OwnedBlock::keep_only(module.parts, i, kept, freed);
+  std::erase_if(module.parts, [](const OwnedBlock& part) { return !part; });
+}
+
 } // namespace
 
-void trim(ModuleState& module) noexcept {
-  // In the client's memory blocks are the client's, and sections that __start_ symbols bound lie among other modules'.
-  const bool divisible =
-      module.client.memory == nullptr && std::none_of(module.places.begin(), module.places.end(),
-                                                      [](const auto& place) { return place.leads || place.follows; });
+void trim(ModuleState& module, std::vector<OwnedBlock>& freed) noexcept {
   const std::uint32_t shared = count_shared(module);
-  if (!divisible || shared == 0 || shared == module.trimmed_for) return;
+  if (shared == 0 || shared == module.trimmed_for || !is_divisible(module)) return;
   try {
-    const std::vector<std::uint32_t> by_address = in_order(module);
-    Needed needed(module.places.size());
-    reach_groups(module, by_address, needed);
-    follow(module, edges_of(module), needed);
-    const std::vector<Stretch> kept = stretches(module, by_address, needed);
-
-    module.parts.reserve(module.parts.size() + module.blocks.size());
-    for (OwnedBlock& block : module.blocks)
-      if (block) module.parts.push_back(std::move(block));
-    for (std::size_t i = 0, count = module.parts.size(); i < count; ++i) OwnedBlock::keep_only(module.parts, i, kept);
-    std::erase_if(module.parts, [](const OwnedBlock& part) { return !part; });
+    if (const std::optional<Needed> needed = find_needed(module)) take_rest(module, *needed, freed);
     module.trimmed_for = shared;
   } catch (const std::bad_alloc&) {
-    // Nothing that is needed was freed; what was not freed waits for another time.
+    // Nothing that is needed was taken; what was not taken waits for another time.
   }
 }
 

@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "link/frame_rows.h"
 
+#include "link/arch/arch.h"
+
 #include <algorithm>
 
 namespace tenon::link {
@@ -92,6 +94,48 @@ bool put_rule(std::vector<std::byte>& to, std::uint64_t reg, const FrameRule& ru
   return false;
 }
 
+// Whether an expression (DWARF 5, section 2.5) says the same wherever the code lies. What is not certain to is not taken:
+// jumps among its operations too, which may lead into an operand.
+bool holds_anywhere(Bytes expression) {
+  constexpr std::uint8_t deref = 0x06, const1u = 0x08, constu = 0x10, consts = 0x11, dup = 0x12, pick = 0x15, rot = 0x17,
+                         abs = 0x19, plus_uconst = 0x23, bra = 0x28, ne = 0x2e, lit0 = 0x30, reg0 = 0x50, breg0 = 0x70,
+                         deref_size = 0x94, no_operation = 0x96;
+  FieldReader operations(expression);
+  while (operations.sound() && !operations.at_end()) {
+    const auto operation = std::uint8_t(operations.fixed(1));
+    if (operation >= const1u && operation < constu)
+      operations.skip(std::uint64_t(1) << (operation - const1u) / 2);
+    else if (operation == constu || operation == plus_uconst)
+      operations.uleb();
+    else if (operation == consts)
+      operations.sleb();
+    else if (operation == pick || operation == deref_size)
+      operations.skip(1);
+    else if (operation >= breg0 && operation < breg0 + 32 && operation != breg0 + arch::return_address_column)
+      operations.sleb();
+    else if (operation != deref && (operation < dup || operation > rot) && operation != no_operation &&
+             (operation < abs || operation > ne || operation == bra) && (operation < lit0 || operation >= reg0))
+      return false;
+  }
+  return operations.sound();
+}
+
+bool holds_anywhere(const FrameRule& rule) {
+  switch (rule.kind) {
+  case Kind::reg: return rule.value != std::int64_t(arch::return_address_column);
+  case Kind::expression:
+  case Kind::val_expression: return holds_anywhere(rule.expression);
+  default: return true;
+  }
+}
+
+bool holds_anywhere(const FrameRow& row) {
+  const FrameRule& return_address = row.registers[arch::return_address_column];
+  return return_address.kind == Kind::offset && return_address.value == arch::return_address_offset &&
+         holds_anywhere(row.cfa) &&
+         std::all_of(row.registers.begin(), row.registers.end(), [](const FrameRule& rule) { return holds_anywhere(rule); });
+}
+
 } // namespace
 
 bool operator==(const FrameRule& a, const FrameRule& b) noexcept {
@@ -102,37 +146,36 @@ FrameProgram::FrameProgram(Bytes common, Bytes own, std::uint64_t code_factor, s
     : program_(common), code_factor_(code_factor), data_factor_(data_factor) {
   run(0);
   initial_ = row_;
-  known_ &= at_ == common.size(); // it advances nowhere
-  program_ = own;
-  at_ = 0;
+  known_ &= program_.sound() && program_.at_end(); // it advances nowhere
+  program_ = FieldReader(own);
 }
 
 const FrameRow* FrameProgram::at(std::uint64_t offset) {
   run(offset);
-  return known_ ? &row_ : nullptr;
+  return known_ && program_.sound() && holds_anywhere(row_) ? &row_ : nullptr;
 }
 
 void FrameProgram::run(std::uint64_t until) {
-  while (known_ && location_ <= until && at_ < program_.size()) step();
+  while (known_ && program_.sound() && location_ <= until && !program_.at_end()) step();
 }
 
 void FrameProgram::step() {
-  auto opcode = std::uint8_t(fixed(1));
+  auto opcode = std::uint8_t(program_.fixed(1));
   auto advance = [&](std::uint64_t delta) {
     known_ &= !__builtin_mul_overflow(delta, code_factor_, &delta) && !__builtin_add_overflow(location_, delta, &location_);
   };
   switch (opcode & 0xC0) {
   case advance_loc: return advance(opcode & 0x3F);
-  case offset_short: return set(opcode & 0x3F, Kind::offset, std::int64_t(uleb()) * data_factor_);
+  case offset_short: return set(opcode & 0x3F, Kind::offset, std::int64_t(program_.uleb()) * data_factor_);
   case restore_short: return restore_rule(opcode & 0x3F);
   default: break;
   }
   switch (opcode) {
   case nop: return;
-  case advance_loc1: return advance(fixed(1));
-  case advance_loc2: return advance(fixed(2));
-  case advance_loc4: return advance(fixed(4));
-  case restore_extended: return restore_rule(uleb());
+  case advance_loc1: return advance(program_.fixed(1));
+  case advance_loc2: return advance(program_.fixed(2));
+  case advance_loc4: return advance(program_.fixed(4));
+  case restore_extended: return restore_rule(program_.uleb());
   case remember_state:
     known_ &= remembered_.size() < most_remembered;
     if (known_) remembered_.push_back(row_);
@@ -143,20 +186,20 @@ void FrameProgram::step() {
     row_ = remembered_.back();
     remembered_.pop_back();
     return;
-  case gnu_args_size: uleb(); return; // of use to landing pads only
+  case gnu_args_size: program_.uleb(); return; // of use to landing pads only
   case def_cfa:
   case def_cfa_sf:
-    row_.cfa = {Kind::reg, std::int64_t(uleb()), {}};
-    row_.cfa_offset = opcode == def_cfa ? std::int64_t(uleb()) : sleb() * data_factor_;
+    row_.cfa = {Kind::reg, std::int64_t(program_.uleb()), {}};
+    row_.cfa_offset = opcode == def_cfa ? std::int64_t(program_.uleb()) : program_.sleb() * data_factor_;
     return;
   case def_cfa_register:
     known_ &= row_.cfa.kind == Kind::reg;
-    row_.cfa.value = std::int64_t(uleb());
+    row_.cfa.value = std::int64_t(program_.uleb());
     return;
   case def_cfa_offset:
   case def_cfa_offset_sf:
     known_ &= row_.cfa.kind == Kind::reg;
-    row_.cfa_offset = opcode == def_cfa_offset ? std::int64_t(uleb()) : sleb() * data_factor_;
+    row_.cfa_offset = opcode == def_cfa_offset ? std::int64_t(program_.uleb()) : program_.sleb() * data_factor_;
     return;
   case def_cfa_expression:
     row_.cfa = {Kind::expression, 0, block()};
@@ -168,15 +211,15 @@ void FrameProgram::step() {
 
 // Rules whose register is an operand.
 void FrameProgram::step_extended(std::uint8_t opcode) {
-  std::uint64_t reg = uleb();
+  std::uint64_t reg = program_.uleb();
   switch (opcode) {
   case undefined: return set(reg, Kind::undefined);
   case same_value: return set(reg, Kind::same);
-  case register_: return set(reg, Kind::reg, std::int64_t(uleb()));
-  case offset_extended: return set(reg, Kind::offset, std::int64_t(uleb()) * data_factor_);
-  case offset_extended_sf: return set(reg, Kind::offset, sleb() * data_factor_);
-  case val_offset: return set(reg, Kind::val_offset, std::int64_t(uleb()) * data_factor_);
-  case val_offset_sf: return set(reg, Kind::val_offset, sleb() * data_factor_);
+  case register_: return set(reg, Kind::reg, std::int64_t(program_.uleb()));
+  case offset_extended: return set(reg, Kind::offset, std::int64_t(program_.uleb()) * data_factor_);
+  case offset_extended_sf: return set(reg, Kind::offset, program_.sleb() * data_factor_);
+  case val_offset: return set(reg, Kind::val_offset, std::int64_t(program_.uleb()) * data_factor_);
+  case val_offset_sf: return set(reg, Kind::val_offset, program_.sleb() * data_factor_);
   case expression: return set(reg, Kind::expression, 0, block());
   case val_expression: return set(reg, Kind::val_expression, 0, block());
   default: known_ = false; // DW_CFA_set_loc too: its operand is for a relocation to fill
@@ -197,50 +240,10 @@ void FrameProgram::restore_rule(std::uint64_t reg) {
     row_.registers[reg] = initial_.registers[reg];
 }
 
-std::uint64_t FrameProgram::fixed(std::size_t bytes) {
-  if (bytes > program_.size() - at_) {
-    known_ = false;
-    at_ = program_.size();
-    return 0;
-  }
-  std::uint64_t value = 0;
-  for (std::size_t i = 0; i < bytes; ++i) value |= std::to_integer<std::uint64_t>(program_[at_++]) << (8 * i);
-  return value;
-}
-
-// Operands are kept far below 64 bits, so that products with a factor do not overflow: no frame has 2^40 bytes.
-std::uint64_t FrameProgram::uleb() {
-  std::uint64_t value = 0;
-  for (unsigned shift = 0; shift < 42; shift += 7) {
-    std::uint64_t byte = fixed(1);
-    value |= (byte & 0x7F) << shift;
-    if ((byte & 0x80) == 0) return value;
-  }
-  known_ = false;
-  return 0;
-}
-
-std::int64_t FrameProgram::sleb() {
-  std::uint64_t value = 0;
-  for (unsigned shift = 0; shift < 42;) {
-    std::uint64_t byte = fixed(1);
-    value |= (byte & 0x7F) << shift;
-    shift += 7;
-    if ((byte & 0x80) == 0) return std::int64_t((byte & 0x40) != 0 ? value | ~std::uint64_t(0) << shift : value);
-  }
-  known_ = false;
-  return 0;
-}
-
 Bytes FrameProgram::block() {
-  std::uint64_t size = uleb();
-  if (size > program_.size() - at_) {
-    known_ = false;
-    return {};
-  }
-  Bytes bytes = program_.subspan(at_, size);
-  at_ += size;
-  return bytes;
+  std::uint64_t size = program_.uleb();
+  known_ &= size <= longest_row;
+  return known_ ? program_.block(size) : Bytes{};
 }
 
 bool append_row(std::vector<std::byte>& to, const FrameRow& row, std::int64_t data_factor) {

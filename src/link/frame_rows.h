@@ -1,11 +1,15 @@
 // The frame of a function at one of its instructions: a row of the table that a program of call frame instructions stands
 // for (DWARF 5, section 6.4), and such a row said again in instructions.
 //
-// Only what a compiler writes is understood; of anything else the answer is "not known", never a wrong row.
+// Only what a compiler writes is understood; of anything else the answer is "not known", never a wrong row. Nor is a row
+// given that would be wrong for code at another address: one that looks at the instruction pointer, or finds the return
+// address elsewhere than where a call puts it.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
 #include <tenon/object.h>
+
+#include "link/field_reader.h"
 
 #include <array>
 #include <cstdint>
@@ -45,13 +49,9 @@ private:
   void step_extended(std::uint8_t opcode);
   void set(std::uint64_t reg, FrameRule::Kind kind, std::int64_t value = 0, Bytes expression = {});
   void restore_rule(std::uint64_t reg);
-  std::uint64_t uleb();
-  std::int64_t sleb();
-  std::uint64_t fixed(std::size_t bytes);
   Bytes block();
 
-  Bytes program_;
-  std::size_t at_ = 0;
+  FieldReader program_;
   std::uint64_t location_ = 0; // that the next instructions are for
   std::uint64_t code_factor_;
   std::int64_t data_factor_;

@@ -155,6 +155,7 @@ Result<void> select_sections(Module& module, std::span<const std::uint8_t> dropp
     place.content_size = zero ? 0 : section.size;
     place.alignment = section.alignment;
     place.serves_all = section.kind == SectionKind::unwind || is_tls(section);
+    place.overlies = section.kind == SectionKind::tls_zero;
     if (!place.kept) continue;
     module.kept.push_back(i);
     has_tls |= is_tls(section);

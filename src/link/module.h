@@ -46,13 +46,11 @@ inline constexpr std::uint8_t got = 1, stub = 2, tls_pair = 4, tls_descriptor = 
 }
 
 namespace target_flag {
-inline constexpr std::uint8_t near = 1;        // within reach of every byte of the module's memory
-inline constexpr std::uint8_t function = 2;    // defined as one
-inline constexpr std::uint8_t tls = 4;         // address is an offset in its TLS block
-inline constexpr std::uint8_t ifunc = 8;       // own IFUNC: address is that of its stub
-inline constexpr std::uint8_t host = 16;       // outside of the engine
-inline constexpr std::uint8_t static_tls = 32; // a host variable with a fixed offset from the thread pointer
-inline constexpr std::uint8_t data = 64;       // known to be a data object
+inline constexpr std::uint8_t tls = 1;        // address is an offset in its TLS block
+inline constexpr std::uint8_t ifunc = 2;      // own IFUNC: address is that of its stub
+inline constexpr std::uint8_t host = 4;       // outside of the engine
+inline constexpr std::uint8_t static_tls = 8; // a host variable with a fixed offset from the thread pointer
+inline constexpr std::uint8_t data = 16;      // known to be a data object
 } // namespace target_flag
 
 struct Target {
@@ -116,6 +114,7 @@ struct SectionPlace {
   bool leads = false;      // the first section of a NamedRun of this module's
   bool follows = false;    // another section of a NamedRun: whose module it is places it
   bool serves_all = false; // unwind information, TLS images, the linker's own: needed as long as any other section is
+  bool overlies = false;   // thread-local zero fill: nothing of it lies at its address, other sections may
 };
 
 // The linker's own sections follow the object's, in this order.
@@ -158,15 +157,18 @@ struct Reach {
   std::uint64_t begin = 0, end = 0;
   std::uint64_t code_begin = 0, code_end = 0; // of that, where code can lie
 
-  // What is near all code, which is more.
+  // The same for references from code, which can lie in a part of the whole only: what is near that part may be far from
+  // the rest.
   Reach from_code() const noexcept { return {known, code_begin, code_end, code_begin, code_end}; }
 
   bool covers(std::uint64_t address) const noexcept {
     // 2^31 less the largest addends and instruction tails that may be added to a symbol.
     constexpr std::uint64_t span = (std::uint64_t(1) << 31) - (std::uint64_t(1) << 20);
-    return known && (address >= begin ? address - begin < span : end - address < span) &&
-           (address <= end ? end - address < span || address >= begin : address - begin < span);
+    return known && distance(address, begin) < span && distance(address, end) < span;
   }
+
+private:
+  static std::uint64_t distance(std::uint64_t a, std::uint64_t b) noexcept { return a < b ? b - a : a - b; }
 };
 
 struct TlsIndex {

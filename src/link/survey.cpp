@@ -91,7 +91,8 @@ Result<void> survey(Module& module, const Reach& reach) {
     if (position + ahead < module.kept.size()) __builtin_prefetch(module.relocations(module.kept[position + ahead]).data());
     const std::uint32_t i = module.kept[position];
     module.relocation_count += module.relocations(i).size();
-    if (Result<void> done = arch::survey_section(module, i, sections[i].kind == SectionKind::code ? code_reach : reach); !done)
+    if (Result<void> done = arch::survey_section(module, i, sections[i].kind == SectionKind::code ? code_reach : reach);
+        !done)
       return std::move(done).error().within(sections[i].name);
     if (sections[i].kind == SectionKind::unwind && module.unwinding) {
       bool astray = false;

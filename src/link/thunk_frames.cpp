@@ -6,6 +6,7 @@
 // stops there instead of going astray.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "link/arch/arch.h"
+#include "link/field_reader.h"
 #include "link/frame_rows.h"
 #include "link/frames.h"
 #include "link/passes.h"
@@ -35,51 +36,6 @@ struct Described {
   object::EhRecord record;
 };
 
-// Reads a record field by field; what lies outside reads as zero, and is remembered.
-class Fields {
-public:
-  Fields(Bytes bytes, std::size_t at) : bytes_(bytes), at_(std::min(at, bytes.size())) {}
-
-  std::uint64_t fixed(std::size_t size) {
-    if (size > bytes_.size() - at_) return fail();
-    std::uint64_t value = 0;
-    for (std::size_t i = 0; i < size; ++i) value |= std::to_integer<std::uint64_t>(bytes_[at_++]) << (8 * i);
-    return value;
-  }
-  std::uint64_t uleb() { return leb(false); }
-  std::int64_t sleb() { return std::int64_t(leb(true)); }
-  void skip(std::uint64_t size) {
-    if (size > bytes_.size() - at_)
-      fail();
-    else
-      at_ += size;
-  }
-  bool sound() const noexcept { return sound_; }
-  Bytes rest() const noexcept { return bytes_.subspan(at_); }
-  std::size_t position() const noexcept { return at_; }
-
-private:
-  std::uint64_t leb(bool is_signed) {
-    std::uint64_t value = 0;
-    for (unsigned shift = 0; shift < 63;) {
-      std::uint64_t byte = fixed(1);
-      value |= (byte & 0x7F) << shift;
-      shift += 7;
-      if ((byte & 0x80) == 0) return is_signed && (byte & 0x40) != 0 ? value | ~std::uint64_t(0) << shift : value;
-    }
-    return fail();
-  }
-  std::uint64_t fail() {
-    sound_ = false;
-    at_ = bytes_.size();
-    return 0;
-  }
-
-  Bytes bytes_;
-  std::size_t at_;
-  bool sound_ = true;
-};
-
 // Bytes of an encoded pointer (LSB 5.0, 10.5.1); 0: one that has no fixed size.
 std::size_t encoded_bytes(std::uint64_t encoding) {
   switch (encoding & 0x0F) {
@@ -94,16 +50,22 @@ std::size_t encoded_bytes(std::uint64_t encoding) {
   }
 }
 
+// Many descriptions may have one CIE, which is read for each: compilers' take some dozen bytes, longer ones are not known.
+constexpr std::size_t longest_augmentation = 8, most_instructions = 256;
+
 // `content` ends with the record.
 std::optional<Common> read_cie(Bytes content, std::uint32_t offset) {
   Common common;
-  Fields fields(content, offset);
+  FieldReader fields(content, offset);
   if (fields.fixed(4) == 0xFFFFFFFF) return std::nullopt;
   fields.skip(4);
   std::uint64_t version = fields.fixed(1);
   if (version != 1 && version != 3) return std::nullopt;
   std::string augmentation;
-  while (char c = char(fields.fixed(1))) augmentation.push_back(c);
+  while (char c = char(fields.fixed(1))) {
+    if (augmentation.size() == longest_augmentation) return std::nullopt;
+    augmentation.push_back(c);
+  }
   common.code_factor = fields.uleb();
   common.data_factor = fields.sleb();
   if ((version == 1 ? fields.fixed(1) : fields.uleb()) != arch::return_address_column) return std::nullopt;
@@ -127,8 +89,8 @@ std::optional<Common> read_cie(Bytes content, std::uint32_t offset) {
   }
   common.instructions = fields.rest();
   constexpr std::int64_t largest_factor = 1 << 10; // real ones are 1 and -8
-  if (!fields.sound() || common.address_bytes < 4 || common.code_factor > largest_factor ||
-      common.data_factor > largest_factor || common.data_factor < -largest_factor)
+  if (!fields.sound() || common.instructions.size() > most_instructions || common.address_bytes < 4 ||
+      common.code_factor > largest_factor || common.data_factor > largest_factor || common.data_factor < -largest_factor)
     return std::nullopt;
   return common;
 }
@@ -142,7 +104,10 @@ public:
     std::span<const Section> sections = module_.sections();
     for (std::uint32_t i : module_.kept) {
       if (sections[i].kind != SectionKind::unwind) continue;
-      for (const Relocation& r : module_.relocations(i)) relocated_.emplace_back(i, r.offset);
+      for (const Relocation& r : module_.relocations(i)) {
+        const std::uint64_t offset = r.offset; // a packed field has no address to pass on
+        relocated_.emplace_back(i, offset);
+      }
       Result<void> walked = for_each_frame(module_, i, [&](const Relocation& start, const object::EhRecord& record) {
         if (frame_is_live(module_, start))
           described_.push_back({module_.targets[start.symbol].where, frame_offset(module_, start), i, record});
@@ -179,13 +144,13 @@ private:
     current_ = &described;
     program_.reset();
     Bytes content = module_.sections()[described.unwind_section].content;
-    Fields cie_length(content, described.record.cie_offset);
+    FieldReader cie_length(content, described.record.cie_offset);
     std::uint64_t cie_end = described.record.cie_offset + 4 + cie_length.fixed(4);
     std::optional<Common> common =
         read_cie(content.first(std::min<std::uint64_t>(cie_end, content.size())), described.record.cie_offset);
     if (!common) return;
     std::uint64_t end = std::uint64_t(described.record.offset) + described.record.size;
-    Fields fields(content.first(end), described.record.pc_begin_offset + common->address_bytes);
+    FieldReader fields(content.first(end), described.record.pc_begin_offset + common->address_bytes);
     size_ = fields.fixed(common->address_bytes);
     if (common->has_augmentation) fields.skip(fields.uleb());
     if (!fields.sound() || is_relocated(described.unwind_section, fields.position(), end) ||

@@ -7,9 +7,10 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "base/bytes.h"
 #include "base/check.h"
+#include "base/guarded.h"
 #include "base/printable.h"
+#include "base/set_once.h"
 #include "object/archive_format.h"
-#include "object/guard.h"
 #include "object/mapped_file.h"
 #include "object/symbol_index.h"
 
@@ -17,7 +18,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <mutex>
 
 namespace tenon {
 
@@ -39,11 +39,8 @@ struct Archive::File {
   std::vector<Member> members; // by rising header_offset
   object::SymbolIndex index;   // if has_index
 
-  using Loaded = std::shared_ptr<const std::vector<std::byte>>;
-  std::mutex mutex;                                                 // guards what follows
-  std::vector<Loaded> loaded;                                       // of a thin archive, by member
-  std::unique_ptr<const object::SymbolIndex> made_index;            // if not has_index
-  std::atomic<const object::SymbolIndex*> made_index_view{nullptr}; // the same, for readers without the lock
+  std::vector<base::SetOnce<std::vector<std::byte>>> loaded; // of a thin archive, by member
+  base::SetOnce<object::SymbolIndex> made_index;             // if not has_index
 };
 
 namespace {
@@ -118,7 +115,7 @@ Result<void> ArchiveReader::read() {
     offset += offset & 1; // the last member's padding may be missing
     if (auto done = read_member(std::move(*record)); !done) return done;
   }
-  if (file_.thin) file_.loaded.resize(file_.members.size());
+  if (file_.thin) file_.loaded = std::vector<base::SetOnce<std::vector<std::byte>>>(file_.members.size());
   if (!index_) return {};
   file_.has_index = true;
   if (auto done = index_is_bsd_ ? read_bsd_index(*index_, index_width_) : read_gnu_index(*index_, index_width_); !done)
@@ -281,7 +278,7 @@ bool Archive::is_archive(Bytes bytes) noexcept {
 }
 
 Result<Archive> Archive::borrow(Bytes bytes, std::shared_ptr<const void> owner, std::string name, Loader loader) {
-  return object::guarded([&]() -> Result<Archive> {
+  return base::guarded([&]() -> Result<Archive> {
     auto file = std::make_shared<File>();
     file->name = std::move(name);
     file->bytes = bytes;
@@ -293,7 +290,7 @@ Result<Archive> Archive::borrow(Bytes bytes, std::shared_ptr<const void> owner, 
 }
 
 Result<Archive> Archive::copy(Bytes bytes, std::string name, Loader loader) {
-  return object::guarded([&]() -> Result<Archive> {
+  return base::guarded([&]() -> Result<Archive> {
     auto owned = std::make_shared<const std::vector<std::byte>>(bytes.begin(), bytes.end());
     const Bytes view(*owned);
     return borrow(view, std::move(owned), std::move(name), std::move(loader));
@@ -301,7 +298,7 @@ Result<Archive> Archive::copy(Bytes bytes, std::string name, Loader loader) {
 }
 
 Result<Archive> Archive::read_file(const std::string& path) {
-  return object::guarded([&]() -> Result<Archive> {
+  return base::guarded([&]() -> Result<Archive> {
     auto mapped = object::map_file(path);
     if (!mapped) return std::move(mapped).error();
     const std::string folder = path.substr(0, path.rfind('/') + 1);
@@ -325,26 +322,20 @@ std::string_view Archive::member_name(std::size_t index) const noexcept {
 Result<Bytes> Archive::member_bytes(std::size_t index) const {
   TENON_CHECK(index < file_->members.size(), "a member that the archive does not have");
   if (!file_->thin) return file_->members[index].bytes;
-  return object::guarded([&]() -> Result<Bytes> {
-    {
-      const std::lock_guard lock(file_->mutex);
-      if (file_->loaded[index]) return Bytes(*file_->loaded[index]);
-    }
+  return base::guarded([&]() -> Result<Bytes> {
+    if (const auto* loaded = file_->loaded[index].get()) return Bytes(*loaded);
     const std::string_view member = file_->members[index].name;
     const auto context = [&] { return file_->name + "(" + base::printable(member) + ")"; };
     if (!file_->loader)
       return Error{ErrorCode::unsupported, context() + ": is a member of a thin archive, which needs a loader"};
     auto loaded = file_->loader(member);
     if (!loaded) return std::move(loaded).error().within(context());
-    auto bytes = std::make_shared<const std::vector<std::byte>>(*std::move(loaded));
-    const std::lock_guard lock(file_->mutex);
-    if (!file_->loaded[index]) file_->loaded[index] = std::move(bytes);
-    return Bytes(*file_->loaded[index]);
+    return Bytes(file_->loaded[index].set(std::make_unique<const std::vector<std::byte>>(*std::move(loaded))));
   });
 }
 
 Result<Object> Archive::member(std::size_t index) const {
-  return object::guarded([&]() -> Result<Object> {
+  return base::guarded([&]() -> Result<Object> {
     auto bytes = member_bytes(index);
     if (!bytes) return std::move(bytes).error();
     // The archive keeps the bytes, its own or those that were loaded.
@@ -354,8 +345,8 @@ Result<Object> Archive::member(std::size_t index) const {
 
 Result<std::optional<std::size_t>> Archive::find(std::string_view symbol) const {
   if (file_->has_index) return file_->index.find(symbol);
-  if (const auto* made = file_->made_index_view.load(std::memory_order_acquire)) return made->find(symbol);
-  return object::guarded([&] { return find_in_made_index(symbol); });
+  if (const auto* made = file_->made_index.get()) return made->find(symbol);
+  return base::guarded([&] { return find_in_made_index(symbol); });
 }
 
 Result<std::optional<std::size_t>> Archive::find_in_made_index(std::string_view symbol) const {
@@ -378,12 +369,7 @@ Result<std::optional<std::size_t>> Archive::find_in_made_index(std::string_view 
       }
   }
   index->build();
-  const std::lock_guard lock(file_->mutex);
-  if (!file_->made_index) {
-    file_->made_index = std::move(index);
-    file_->made_index_view.store(file_->made_index.get(), std::memory_order_release);
-  }
-  return file_->made_index->find(symbol);
+  return file_->made_index.set(std::move(index)).find(symbol);
 }
 
 } // namespace tenon

@@ -1,17 +1,17 @@
 // The public face of an object file: picks the reader by the magic number and hands out views of what it made.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "base/check.h"
+#include "base/guarded.h"
 #include "object/compressed.h"
 #include "object/elf_reader.h"
 #include "object/file_kind.h"
-#include "object/guard.h"
 #include "object/mapped_file.h"
 #include "object/object_file.h"
 
 namespace tenon {
 
 Result<Object> Object::borrow(Bytes bytes, std::shared_ptr<const void> owner, std::string name) {
-  return object::guarded([&]() -> Result<Object> {
+  return base::guarded([&]() -> Result<Object> {
     if (!object::has_elf_magic(bytes)) return object::not_an_object(bytes, name);
     auto file = std::make_shared<File>();
     file->name = std::move(name);
@@ -23,7 +23,7 @@ Result<Object> Object::borrow(Bytes bytes, std::shared_ptr<const void> owner, st
 }
 
 Result<Object> Object::copy(Bytes bytes, std::string name) {
-  return object::guarded([&]() -> Result<Object> {
+  return base::guarded([&]() -> Result<Object> {
     if (!object::has_elf_magic(bytes)) return object::not_an_object(bytes, name);
     auto owned = std::make_shared<const std::vector<std::byte>>(bytes.begin(), bytes.end());
     const Bytes view(*owned);
@@ -32,7 +32,7 @@ Result<Object> Object::copy(Bytes bytes, std::string name) {
 }
 
 Result<Object> Object::read_file(const std::string& path) {
-  return object::guarded([&]() -> Result<Object> {
+  return base::guarded([&]() -> Result<Object> {
     auto mapped = object::map_file(path);
     if (!mapped) return std::move(mapped).error();
     return borrow(mapped->bytes, std::move(mapped->owner), path);
@@ -56,12 +56,12 @@ std::span<const Relocation> Object::relocations(std::uint32_t index) const noexc
 
 Result<void> Object::check_relocations(std::uint32_t index) const {
   TENON_CHECK(index < file_->sections.size(), "relocations of a section that does not exist");
-  return object::guarded([&] { return object::check_relocations(*file_, index); });
+  return base::guarded([&] { return object::check_relocations(*file_, index); });
 }
 
 Result<std::vector<std::byte>> Object::uncompressed(std::uint32_t index, std::uint64_t limit) const {
   TENON_CHECK(index < file_->sections.size(), "bytes of a section that does not exist");
-  return object::guarded([&] { return object::uncompressed(*file_, index, limit); });
+  return base::guarded([&] { return object::uncompressed(*file_, index, limit); });
 }
 
 } // namespace tenon

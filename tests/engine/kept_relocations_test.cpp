@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -413,6 +414,38 @@ words_here: .quad __start_words
   Result<Relink> refused = Relink::create(state, moves);
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code, ErrorCode::unsupported);
+}
+
+// A module's section goes to where another's has been: what refers to both is told of each once. And a symbol at the end of
+// a section goes with it.
+TEST_F(KeptRelocations, WhatMovesIsFollowedOnce) {
+  Committed committed =
+      commit(engine, library,
+             {assemble(".data\n.quad table, table_end, other\n"),
+              assemble(".section .data.table,\"aw\"\n.globl table, table_end\ntable: .quad 1, 2, 3\ntable_end:\n"),
+              assemble(".data\n.globl other\nother: .quad 3\n")});
+  auto section_of = [&](std::size_t module, const char* symbol) {
+    const ModuleState& state = *committed.modules()[module].state();
+    std::uint32_t found = 0;
+    for (std::uint32_t s = 1; s < state.places.size(); ++s)
+      if (state.places[s].size != 0 && state.places[s].address == address_of(library, symbol).value) found = s;
+    EXPECT_NE(found, 0U);
+    return found;
+  };
+  const std::uint64_t there = address_of(library, "other").value;
+  const SectionMove table[] = {{section_of(1, "table"), there}}, other[] = {{section_of(2, "other"), 0x7000}};
+  Relink user = expect(Relink::create(*committed.modules()[0].state(), {}));
+  user.follow(expect(Relink::create(*committed.modules()[1].state(), table)));
+  user.follow(expect(Relink::create(*committed.modules()[2].state(), other)));
+  const ModuleState& state = *committed.modules()[0].state();
+  std::uint32_t data = 1;
+  while (state.places[data].run != link::Run::data || state.places[data].size == 0) ++data;
+  SectionBytes bytes = bytes_of(state, data);
+  expect(user.section(data, bytes));
+  std::array<std::uint64_t, 3> words{};
+  ASSERT_EQ(bytes.size(), sizeof words);
+  std::memcpy(words.data(), bytes.data(), sizeof words);
+  EXPECT_EQ(words, (std::array<std::uint64_t, 3>{there, there + 24, 0x7000}));
 }
 
 TEST_F(KeptRelocations, OutOfReachIsAnError) {

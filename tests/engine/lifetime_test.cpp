@@ -150,6 +150,120 @@ TEST_F(Lifetime, ASharedGroupKeepsOnlyWhatItNeeds) {
   expect_nothing_left();
 }
 
+// Where a shared group's needs can't be told from its references, its module stays whole. Of `text` two modules are made, in
+// which NAME is `a` and `b`; the first is removed, what was freed is filled with other things, and the second's use_b goes
+// on.
+struct LifetimeOfGroups : Lifetime {
+  static std::string of(std::string text, const char* name) {
+    for (std::size_t at; (at = text.find("NAME")) != std::string::npos;) text.replace(at, 4, name);
+    return text;
+  }
+  template <class Make> void remove_first(const std::string& text, Make&& make) {
+    Module a = commit(engine, library, make(of(text, "a")), named("a"));
+    commit(engine, library, make(of(text, "b")), named("b"));
+    EXPECT_EQ(function<int(int)>(library, "use_b")(2), 7);
+    expect(try_remove(engine, {a}));
+    for (int i = 0; i < 40; ++i)
+      commit(engine, expect(engine.library("more" + std::to_string(i))),
+             assemble(".text\n.fill 3000,1,0xcc\n.section .rodata,\"a\"\n.fill 3000,1,0xcc\n.data\n.fill 3000,1,0xcc\n"));
+  }
+  void expect_unharmed() {
+    auto use = function<int(int)>(library, "use_b");
+    EXPECT_EQ(use(2), 7);
+    std::thread([&] { EXPECT_EQ(use(2), 7) << "where its thread-local variables are new"; }).join();
+  }
+  static Object optimized(const std::string& text) {
+    return compile_cpp(text, "-O1 -fPIC -ffunction-sections -fdata-sections");
+  }
+};
+
+TEST_F(LifetimeOfGroups, WhatInitializersStored) {
+  for (const char* value :
+       {"std::getenv(\"NO_SUCH_VARIABLE\") ? nullptr : &impl", "nullptr; static int stored = (hook = &impl, 0)"}) {
+    remove_first(std::string("#include <cstdlib>\nstatic int impl(int i) { return i * 3 + 1; }"
+                             "inline int (*volatile hook)(int) = ") +
+                     value + "; extern \"C\" int use_NAME(int i) { return hook(i); }",
+                 optimized);
+    expect_unharmed();
+    expect(try_remove(engine, expect(library.modules())));
+  }
+}
+
+TEST_F(LifetimeOfGroups, WhatFunctionsStored) {
+  remove_first("static int impl(int i) { return i * 3 + 1; } static int (*volatile stored)(int);"
+               "inline __attribute__((noinline)) int shared(int i) { return stored(i); }"
+               "extern \"C\" { __attribute__((constructor)) void store_NAME() { stored = &impl; }"
+               "int use_NAME(int i) { return shared(i); } }",
+               optimized);
+  expect_unharmed();
+}
+
+TEST_F(LifetimeOfGroups, WhatThreadLocalImagesReferTo) {
+  remove_first("static int impl(int i) { return i * 3 + 1; } inline thread_local int (*volatile fp)(int) = &impl;"
+               "extern \"C\" int use_NAME(int i) { return fp(i); }",
+               optimized);
+  expect_unharmed();
+}
+
+TEST_F(LifetimeOfGroups, WhatAnIfuncChose) {
+  remove_first(R"(
+    .section .text.resolve,"axG",@progbits,f,comdat
+.Lresolve: lea impl(%rip), %rax
+    ret
+    .weak f
+    .type f,@gnu_indirect_function
+    .set f, .Lresolve
+    .section .text.impl,"ax",@progbits
+impl: lea 5(%rdi), %eax
+    ret
+    .section .text.use_NAME,"ax",@progbits
+    .globl use_NAME
+use_NAME: jmp f@PLT
+)",
+               [](const std::string& text) { return assemble(text); });
+  expect_unharmed();
+}
+
+TEST_F(LifetimeOfGroups, PersonalityRoutinesOfTheModuleItself) {
+  // The routine says "go on": 8.
+  remove_first(R"(
+    .section .text.shared,"axG",@progbits,shared,comdat
+    .weak shared
+    .type shared,@function
+shared: .cfi_startproc
+    .cfi_personality 0x1b, personality
+    subq $8, %rsp
+    .cfi_def_cfa_offset 16
+    call *%rdi
+    addq $8, %rsp
+    ret
+    .cfi_endproc
+    .section .text.personality,"ax",@progbits
+personality: mov $8, %eax
+    ret
+    .section .text.use_NAME,"ax",@progbits
+    .globl use_NAME, throw_NAME
+use_NAME: lea 5(%rdi), %eax
+    ret
+throw_NAME: jmp shared@PLT
+)",
+               [](const std::string& text) { return assemble(text); });
+  EXPECT_THROW(function<void(void (*)())>(library, "throw_b")([] { throw 5; }), int);
+}
+
+TEST_F(LifetimeOfGroups, ManyEmptyOnesAtOneAddress) {
+  std::string text;
+  for (int i = 0; i < 20000; ++i) {
+    const std::string g = "g" + std::to_string(i);
+    text += ".section .rodata." + g + ",\"aG\",@progbits," + g + ",comdat\n.weak " + g + "\n" + g + ":\n";
+  }
+  const std::uint64_t before = engine.usage().live;
+  remove_first(text + ".text\n.globl use_NAME\nuse_NAME: lea 5(%rdi), %eax\nret\n.fill 40000,1,0x90\n",
+               [](const std::string& all) { return assemble(all); });
+  expect_unharmed();
+  EXPECT_LT(engine.usage().live - before, 40 * 10000U + 50000U) << "the first one's code was to be freed";
+}
+
 TEST_F(Lifetime, HandlesKeepCodeCallable) {
   Module module =
       commit(engine, library,

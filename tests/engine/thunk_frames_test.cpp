@@ -17,7 +17,21 @@
 namespace tenon::test {
 namespace {
 
-constexpr std::uint64_t far_data = 0x10000000000; // nothing is within 2 GiB of it
+// A page that nothing is within 2 GiB of. The first of these places is ThreadSanitizer's to give, the second
+// AddressSanitizer's.
+std::uint64_t far_data = 0;
+
+void map_far_data() {
+  for (std::uint64_t place : {0x10000000000, 0x180000000000}) {
+    void* at = mmap(reinterpret_cast<void*>(place), 4096, PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    if (at == MAP_FAILED) continue;
+    far_data = place;
+    static_cast<long*>(at)[0] = 1234;
+    return;
+  }
+  throw std::runtime_error("the places for far data are taken");
+}
 
 struct Frame {
   std::uint64_t ip = 0, rbx = 0;
@@ -46,8 +60,7 @@ struct ThunkFrames : testing::Test {
   struct sigaction before{};
 
   ThunkFrames() {
-    void* at = mmap(reinterpret_cast<void*>(far_data), 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    static_cast<long*>(at)[0] = 1234;
+    map_far_data();
     Absolute far[] = {{"far", {far_data}, false}};
     expect(library.define(far));
     struct sigaction action{};
@@ -233,6 +246,9 @@ TEST_F(ThunkFrames, EndWhereNothingDescribesTheFunction) {
     .text
     caller bare_caller, bare, 0x1001
     caller strange_caller, strange, 0x1002
+    caller by_address_caller, by_address, 0x1003
+    caller own_return_caller, own_return, 0x1004
+    caller by_register_caller, by_register, 0x1005
 bare: movq far(%rip), %rax
     ret
 strange: .cfi_startproc
@@ -240,9 +256,54 @@ strange: .cfi_startproc
     movq far(%rip), %rax
     ret
     .cfi_endproc
+by_address: .cfi_startproc
+    .cfi_escape 0x16, 3, 2, 0x80, 0x00 # rbx is rip + 0
+    movq far(%rip), %rax
+    ret
+    .cfi_endproc
+own_return: .cfi_startproc
+    .cfi_offset %rip, -16
+    movq far(%rip), %rax
+    ret
+    .cfi_endproc
+by_register: .cfi_startproc
+    .cfi_register %rbx, %rip
+    movq far(%rip), %rax
+    ret
+    .cfi_endproc
 )"));
   EXPECT_EQ(frames_at_fault("bare_caller", 0, 1234).size(), 1U);
   EXPECT_EQ(frames_at_fault("strange_caller", 0, 1234).size(), 1U) << "instructions of no standard";
+  for (const char* caller : {"by_address_caller", "own_return_caller", "by_register_caller"})
+    EXPECT_EQ(frames_at_fault(caller, 0, 1234).size(), 1U) << caller << ": would be wrong in a thunk";
+}
+
+// A CIE that all descriptions share and that takes a megabyte: what would be read again for each is not read at all.
+TEST_F(ThunkFrames, CostNoMoreThanTheirFunctions) {
+  auto frames_with = [&](const std::string& padding, unsigned count) {
+    std::string text = ".text\n", descriptions = R"(
+    .section .eh_frame,"a",@unwind
+cie: .long cie_end - cie_begin
+cie_begin: .long 0
+    .byte 1
+    .asciz "zR"
+    .uleb128 1
+    .sleb128 -8
+    .byte 16
+    .uleb128 1
+    .byte 0x1b, 0x0c, 7, 8, 0x90, 1
+    .zero )" + padding + "\ncie_end:\n";
+    for (unsigned i = 0; i < count; ++i) {
+      const std::string name = "f" + std::to_string(i);
+      text += name + ": movq far(%rip), %rax\n";
+      descriptions += ".long 16, . - cie, " + name + " - ., 7\n.byte 0, 0, 0, 0\n";
+    }
+    const std::uint64_t before = engine.usage().frames;
+    Module module = commit(engine, library, assemble(text + "ret\n" + descriptions));
+    return engine.usage().frames - before;
+  };
+  EXPECT_EQ(frames_with("1000000", 20'000), frames_with("0", 20'000) - 1) << "the thunks have none";
+  EXPECT_EQ(frames_with("100", 3), frames_with("0", 3));
 }
 
 // What compilers make, many sites in one function, and memory accounted for: frames come and go with their module.

@@ -180,6 +180,17 @@ TEST_F(MalformedLink, SymbolOfAnEmptySectionIsNear) {
   EXPECT_TRUE(linked) << linked.error().message;
 }
 
+// What looks like `mov sym(%rip), %reg` from its last bytes, but adds a register to the field, or knows half an address.
+TEST_F(MalformedLink, FarOperandsThatAreNotRelativeToTheInstruction) {
+  for (const std::vector<std::byte>& instruction :
+       {hex({0x8B, 0x04, 0x05, 0, 0, 0, 0}), hex({0x67, 0x48, 0x8D, 0x05, 0, 0, 0, 0})}) {
+    ElfBuilder builder;
+    std::uint32_t text = builder.section(".text", elf::sht_progbits, code, instruction);
+    builder.relocations(text, {{instruction.size() - 4, r_pc32, builder.symbol("far", global, elf::stt_object, 0), -4}});
+    expect_error(link(builder.build()), ErrorCode::out_of_range, "can be reached by `mov`");
+  }
+}
+
 TEST_F(MalformedLink, StubsFarFromTheirCells) {
   ElfBuilder builder;
   std::uint32_t text = builder.section(".text", elf::sht_progbits, code, hex({0xE8, 0, 0, 0, 0}));

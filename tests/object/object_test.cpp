@@ -302,6 +302,7 @@ std::vector<std::byte> zstd_of(const std::string& text) {
 std::vector<std::byte> with_header(std::uint32_t type, std::uint64_t size, std::uint64_t alignment,
                                    const std::vector<std::byte>& data) {
   std::vector<std::byte> out;
+  out.reserve(sizeof(elf::CompressionHeader) + data.size());
   append(out, elf::CompressionHeader{type, 0, size, alignment});
   out.insert(out.end(), data.begin(), data.end());
   return out;

@@ -23,8 +23,8 @@ Result<void> fix_section(Module& module, const Bound& bound, const SectionBytes&
 
 // What linked bytes are taken back and linked again with, one relocation at a time. restore() makes of a relocated field
 // what the object had there, for all sections but those in Module::rewritten: some of their bytes must be had from
-// elsewhere. relocate() is for a field as the object has it; not for thunked ones. It answers which bytes, from the first to
-// before the second offset, are the relocation's to replace.
+// elsewhere. It answers which bytes, from the first to before the second offset, are the relocation's to replace.
+// relocate() is for a field as the object has it; not for thunked ones.
 std::pair<std::uint64_t, std::uint64_t> restore(std::byte* local, const Relocation& relocation, bool code);
 Result<void> relocate(const Bound& bound, const SectionBytes& bytes, const Relocation& relocation);
 
@@ -58,6 +58,7 @@ void write_stub_frame(std::byte* at, std::uint64_t size);
 // False, and nothing appended: there is no way to say it.
 bool append_thunk_frame(std::vector<std::byte>& to, std::uint32_t offset, std::uint32_t size, const FrameRow& row);
 inline constexpr std::uint64_t return_address_column = 16; // what CIEs call it
+inline constexpr std::int64_t return_address_offset = -8;  // where a call puts it, from the CFA
 
 // What stands in for a function that is not there yet: calls report(name), the name following the code.
 inline constexpr std::uint64_t trap_bytes = 19;

@@ -9,9 +9,8 @@
 // lies outside (the host's functions and data, the client's addresses) is reached
 //   - by a branch: through a stub, `jmp *cell(%rip)`, whose cell lies in the GOT;
 //   - by a GOT load: as it stands; it is relaxed to a direct reference (B.2) where the target is near;
-//   - by a PC-relative load of data, `mov sym(%rip), %reg` or `lea sym(%rip), %reg`: the instruction is replaced by a jump
-//   to
-//     a thunk (x86_64_stubs.cpp);
+//   - by a PC-relative load of data, `mov sym(%rip), %reg` or `lea sym(%rip), %reg`: a jump to a thunk takes its place
+//     (x86_64_stubs.cpp);
 //   - by any other PC-relative instruction: not at all, an error that names it.
 // An undefined weak symbol has S = 0 and is far by the same rules.
 //

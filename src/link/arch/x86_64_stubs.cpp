@@ -100,6 +100,10 @@ struct Load {
 bool load_of(const ZydisDecodedInstruction& instruction, const ZydisDecodedOperand* operands, Load& load) {
   if ((instruction.attributes & (ZYDIS_ATTRIB_HAS_SEGMENT_FS | ZYDIS_ATTRIB_HAS_SEGMENT_GS)) != 0) return false;
   if (instruction.length < 6 || operands[0].type != ZYDIS_OPERAND_TYPE_REGISTER) return false;
+  // Nothing but %rip: not 32 bits of it, and no base or index whose value the field is added to.
+  if (operands[1].type != ZYDIS_OPERAND_TYPE_MEMORY || operands[1].mem.base != ZYDIS_REGISTER_RIP ||
+      operands[1].mem.index != ZYDIS_REGISTER_NONE)
+    return false;
   bool mov = instruction.mnemonic == ZYDIS_MNEMONIC_MOV && instruction.opcode == 0x8B;
   load.address_only = instruction.mnemonic == ZYDIS_MNEMONIC_LEA;
   load.wide = operands[0].size == 64;
