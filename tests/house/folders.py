@@ -13,8 +13,9 @@ ALLOWED = {
     "memory": {"base"},
     "link": {"object", "memory", "base"},
     "notify": {"memory", "base"},
-    "engine": {"link", "object", "memory", "notify", "base"},
-    "api": {"engine", "link", "object", "memory", "notify", "base"},
+    "reclaim": {"base"},
+    "engine": {"link", "object", "memory", "notify", "reclaim", "base"},
+    "api": {"engine", "link", "object", "memory", "notify", "reclaim", "base"},
     "compile": {"base"},
 }
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*([<"])([^>"]+)[>"]', re.M)
