@@ -52,6 +52,20 @@ struct CompileOptions {
   bool verify = true;
   // Runs the IR pipeline of `level`. A client that has optimized already turns it off.
   bool optimize = true;
+  // All functions of the module can be replaced later, one by one, the static ones too (Change::replace). Each is opaque to
+  // the others at every level: it is not inlined, and a caller relies on nothing but its declaration. `always_inline` is the
+  // exception: such a function is part of those that call it, and they are to be replaced with it. Variables keep name, size
+  // and alignment at every level, and initializers stay apart: `__tenon_init.NAME` is what initializes NAME; one whose
+  // variable can't be told for sure keeps clang's name, `__cxx_global_var_init`. In the small code model calls, tail calls
+  // and calls of itself are placed and relocated so that they can be retargeted while threads execute them; calls of
+  // __tls_get_addr stay where they are. Implies function_sections and data_sections. The IR
+  // should not have been optimized before (clang: -Xclang -disable-llvm-passes): what was inlined stays so. Where a front
+  // end saw that a function's body throws nothing, it has left out its callers' handlers: a version that throws passes by.
+  bool replaceable = false;
+  // With `replaceable`: also functions that the source declares inline (templates and members defined in their class among
+  // them). Without, these can become part of the functions that call them, and are replaced together with those only: all
+  // that uses the changed header is compiled again. C++ that lives on small inline functions is much faster that way.
+  bool replaceable_inline = true;
   // Compile the client's llvm::Module itself and not a clone: faster, and what is left of the module afterwards (also after
   // an error) can only be destroyed.
   bool consume_ir = false;

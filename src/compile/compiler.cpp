@@ -8,7 +8,9 @@
 #include "base/guarded.h"
 #include "compile/codegen.h"
 #include "compile/diagnostics.h"
+#include "compile/initializers.h"
 #include "compile/ir_pipeline.h"
+#include "compile/opaque.h"
 #include "compile/prepare.h"
 #include "compile/read_ir.h"
 #include "compile/target.h"
@@ -55,7 +57,7 @@ Result<Machinery> build(const CompileOptions& options) {
   Machinery machinery;
   machinery.machine = std::move(*machine);
   if (options.optimize) machinery.pipeline = std::make_unique<IrPipeline>(*machinery.machine, options.level);
-  machinery.codegen = std::make_unique<Codegen>(*machinery.machine);
+  machinery.codegen = std::make_unique<Codegen>(*machinery.machine, options.replaceable);
   return machinery;
 }
 
@@ -63,9 +65,9 @@ Error compile_error(const std::string& name, const DiagnosticScope& diagnostics)
   return Error{ErrorCode::compile, name + ": " + diagnostics.errors()};
 }
 
-Result<Object> generate(Codegen& codegen, llvm::Module& module, const DiagnosticScope& diagnostics) {
+Result<Object> generate(Codegen& codegen, llvm::Module& module, Opaque* opaque, const DiagnosticScope& diagnostics) {
   const std::string& name = module.getModuleIdentifier();
-  auto bytes = codegen.run(module);
+  auto bytes = codegen.run(module, opaque);
   if (!bytes) return std::move(bytes).error().within(name);
   if (diagnostics.failed()) return compile_error(name, diagnostics);
   return Object::copy(*bytes, name);
@@ -102,9 +104,15 @@ Result<Object> Compiler::State::compile_owned(llvm::Module& module, bool strip_d
   adopt_target(module, *machinery.machine);
   if (options.pic) mark_as_library(module);
   DiagnosticScope diagnostics(module.getContext());
+  std::optional<Opaque> opaque;
+  if (options.replaceable) {
+    split_initializers(module);
+    opaque.emplace(module, options);
+  }
   if (machinery.pipeline) machinery.pipeline->run(module);
+  if (opaque) opaque->restore_functions();
   auto object = diagnostics.failed() ? compile_error(module.getModuleIdentifier(), diagnostics)
-                                     : generate(*machinery.codegen, module, diagnostics);
+                                     : generate(*machinery.codegen, module, opaque ? &*opaque : nullptr, diagnostics);
   if (!object || single_use) machinery.clear();
   return object;
 }
@@ -157,8 +165,8 @@ Result<Object> compile(llvm::TargetMachine& machine, llvm::Module& module) {
     if (broken_debug_info) llvm::StripDebugInfo(*clone);
     adopt_target(*clone, machine);
     DiagnosticScope diagnostics(clone->getContext());
-    Codegen codegen(machine);
-    return generate(codegen, *clone, diagnostics);
+    Codegen codegen(machine, /*retargetable=*/false);
+    return generate(codegen, *clone, /*opaque=*/nullptr, diagnostics);
   });
 }
 

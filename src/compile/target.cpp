@@ -36,8 +36,8 @@ llvm::CodeModel::Model code_model(CompileOptions::CodeModel model) {
 
 llvm::TargetOptions target_options(const CompileOptions& options) {
   llvm::TargetOptions target;
-  target.FunctionSections = options.function_sections;
-  target.DataSections = options.data_sections;
+  target.FunctionSections = options.function_sections || options.replaceable;
+  target.DataSections = options.data_sections || options.replaceable;
   target.UniqueSectionNames = true; // ".text.NAME": maps and errors name the function
   target.UseInitArray = true;       // .ctors run backwards, and only old tools want them
   target.EmulatedTLS = false;       // native thread_local: shared with objects of other compilers
