@@ -16,6 +16,7 @@ namespace versus {
 
 struct Settings {
   std::size_t repeat = 0; // rounds; 0: as many as the case thinks right
+  bool full = false;      // cases that have a long form run that
   std::string system_libraries = "/usr/lib/x86_64-linux-gnu";
   std::string llvm_libraries = "/usr/lib/llvm-22/lib";
   std::function<void(const std::string&)> progress; // never null
@@ -43,5 +44,19 @@ struct Case {
 
 // link/lua, link/sqlite, link/zstd, link/llvm (case_link.cpp).
 std::vector<Case> link_cases();
+// call/1, call/1k, call/10k (case_call.cpp).
+std::vector<Case> call_cases();
+// redirect/one, redirect/batch (case_redirect.cpp).
+std::vector<Case> redirect_cases();
+// swap/p50, swap/p99 (case_swap.cpp).
+std::vector<Case> swap_cases();
+// swap/caller (case_swap_caller.cpp).
+std::vector<Case> swap_caller_cases();
+// swap/memory (case_swap_memory.cpp).
+std::vector<Case> swap_memory_cases();
+// reclaim/p99 (case_reclaim.cpp).
+std::vector<Case> reclaim_cases();
+// collect/step (case_collect.cpp).
+std::vector<Case> collect_cases();
 
 } // namespace versus

@@ -14,7 +14,7 @@ namespace {
 constexpr const char* about =
     R"(Measures Tenon beside LLVM's linkers and beside the physical floor: same inputs, same work, in one process.
 
-Participants:
+Participants of link/*:
   tenon       one warm engine; an anonymous library per round, one change with all objects
   floor       mmap, page faults, memcpy of the sections, one store per relocation, mprotect
   floor_warm  memcpy and stores alone, into memory already faulted in
@@ -30,10 +30,20 @@ The rules are alike for all: debug sections are stripped; members with thread-lo
 them); STV_INTERNAL symbols are made STV_HIDDEN (JITLink rejects them); definitions in the set win over the host's; what
 neither gives is an absolute symbol; initializers are not run. Each participant's result is called and checked before timing.
 
+The other cases change code while it runs; their tables say what each column is:
+  call/*      ns for a call of a replaceable function; `direct` is the static linker's, `orc_stub` goes through ORC's stub
+  redirect/*  ns to lead a function to another body that is linked already
+  swap/*      a whole swap of a function under load: time, what callers notice, memory
+  reclaim/*   ms from the last frame's leaving to the memory being free
+  collect/*   ms, the longest step of collecting a dead cycle
+
 Exit status: 0, or 1 if a participant failed (named on standard error), or 2 for misuse.)";
 
 std::vector<versus::Case> all_cases() {
-  std::vector<versus::Case> cases = versus::link_cases();
+  std::vector<versus::Case> cases;
+  for (auto list : {versus::link_cases, versus::call_cases, versus::redirect_cases, versus::swap_cases,
+                    versus::swap_caller_cases, versus::swap_memory_cases, versus::reclaim_cases, versus::collect_cases})
+    for (versus::Case& one : list()) cases.push_back(std::move(one));
   return cases;
 }
 
@@ -93,6 +103,7 @@ int main(int argc, char** argv) {
   app.add_option("--repeat", settings.repeat, "timed rounds per case instead of the case's own number")
       ->type_name("N")
       ->check(CLI::Range(std::size_t{1}, std::size_t{1000000}));
+  app.add_flag("--full", settings.full, "the long form of cases that have one (swap/memory: a million swaps)");
   app.add_flag("--list", list, "name the cases and stop");
   app.add_option("--system-libraries", settings.system_libraries, "where liblua5.4.a, libsqlite3.a and libzstd.a are")
       ->type_name("DIR")

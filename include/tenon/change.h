@@ -52,6 +52,32 @@ struct Edit {
   static Edit bind(ModuleId module, std::string symbol, Addr address) noexcept;
 };
 
+// What becomes of the variables of a module that is replaced. One of the same name, size and alignment keeps its storage and
+// value, function-local statics and module-local variables included, and so does a constant of the same content;
+// constructors of kept variables do not run again. The unit is the section: objects compiled with data sections can gain and
+// lose variables freely, others must keep the layout of their data. Variables that a compiler has numbered (`count.0`) can't
+// be told apart from one version to the next, and are refused.
+struct DataPolicy {
+  // One whose size differs, or whose alignment is not met by the storage that it has.
+  enum class Differing : unsigned char {
+    refuse,       // an error that names it
+    keep,         // its storage serves if the new one fits into it; an error otherwise
+    reinitialize, // it begins anew, in new storage; an error if other modules refer to the old one
+    migrate,      // likewise, and `migration` is told both places before the new one is used
+  };
+  struct Migration {
+    std::string_view variable;
+    Addr old_address;
+    std::uint64_t old_size = 0;
+    Addr new_address; // already has its initial content
+    std::uint64_t new_size = 0;
+  };
+  Differing differing = Differing::refuse;
+  // Called during commit, from its thread, with no lock held, before anything is visible. An Error fails the commit, and
+  // nothing has happened. May not throw.
+  std::function<Result<void>(const Migration&)> migration;
+};
+
 class Draft;
 class Placed;
 class Linked;
@@ -64,9 +90,20 @@ class Change {
 public:
   // `object` is kept until the change ends. Modules of one change may refer to each other in any way, cycles included.
   ModuleId add(const Library& library, Object object, ModuleOptions options = {}) noexcept;
-  // The module goes at commit. Errors at draft or commit: still_used, naming who refers to it. Its COMDAT sections stay
-  // while others share them. The client guarantees that no thread is inside its code when the change commits.
-  void remove(Module module) noexcept;
+  // A new version of a module of a replaceable library (see LibraryOptions). At commit callers in all modules reach the new
+  // functions, each through its slot and its call sites, one after the other within microseconds; frames that are running
+  // finish in the old ones, whose memory is freed when no thread can be inside any more. Functions and variables are matched
+  // by name, module-local ones too. The Module handle, its symbols' addresses and the pointers that the program holds stay
+  // valid: a function's address is that of its stub, for good.
+  //
+  // Errors, of draft or commit: still_used (symbols that vanish but are referred to by others: all of them, with by whom),
+  // unsupported and needs_flag (variables that can't keep their storage, see DataPolicy; initializers that would run again
+  // for some variables), conflict (the module was replaced or removed meanwhile), invalid_argument (the library is not
+  // replaceable).
+  ModuleId replace(Module module, Object object, DataPolicy data = {}, ModuleOptions options = {}) noexcept;
+  // The module goes at commit: its symbols at once, its memory when no thread can be inside any more. Errors at draft or
+  // commit: still_used, naming who refers to it. Its COMDAT sections stay while others share them.
+  void remove(Module module, Quiet quiet = Quiet::prove) noexcept;
 
   // Chooses COMDAT groups and archive members, resolves symbols, counts GOT entries and stubs. Errors: duplicate, malformed,
   // unsupported, needs_flag, resolver, still_used, invalid_argument. What is undefined is no error yet: see
@@ -173,6 +210,20 @@ struct LinkerEntry {
 
 enum class Initialize : unsigned char { run, skip };
 
+// How the functions of replaced modules become visible.
+enum class Switch : unsigned char {
+  // Each slot and each call site by one atomic store, all of them within microseconds. A thread may call the new version of
+  // one function and then the old one of another.
+  each,
+  // As a set. What a thread sees is decided once for each of its outermost entries (Border::Entry): one that began before
+  // the commit sees the old versions of all replaced functions until it ends, one that begins after commit() has returned
+  // the new ones, and one that begins meanwhile sees one kind or the other, of all of them. Members of the old set keep
+  // calling each other. Nobody waits: while entries of before are under way, calls of the replaced functions from outside of
+  // the set cost a few nanoseconds more. A call by a thread that has declared no entry is an entry of its own, as far as
+  // the functions call each other directly.
+  atomic,
+};
+
 // Bytes are final for these addresses; nobody can see or run them yet.
 class Linked {
 public:
@@ -198,7 +249,7 @@ public:
   // inspector, and the memory is the engine's, the change is drafted, placed and linked again instead; resolver and
   // inspector may so be asked more than once. A program that goes on changing all the time gets the error after a hundred
   // attempts.
-  Result<Committed> commit(Initialize initialize = Initialize::run) &&;
+  Result<Committed> commit(Initialize initialize = Initialize::run, Switch how = Switch::each) &&;
 
   // Delivers the bytes of the blocks, in the order of Draft::blocks, into buffers of at least their sizes. Any number of
   // times.

@@ -3,6 +3,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
+#include <tenon/border.h>
 #include <tenon/change.h>
 #include <tenon/library.h>
 
@@ -17,6 +18,9 @@ struct Options {
   std::uint64_t reservation_bytes = std::uint64_t(1) << 31; // address space, at most 2 GiB; memory is used as it is needed
   bool low_2gib = false; // everything below 2^31: for objects that were not compiled as PIC (32-bit absolute relocations)
   Mapping mapping = Mapping::dual;
+  // A signal by which threads that run without blocking may be asked whether they are inside of code that is to be freed; 0:
+  // none is ever sent. One that the program does not use otherwise (SIGURG, or a real-time one).
+  int reclaim_signal = 0;
   bool unwinding = true; // exceptions and backtraces through linked code; off saves the registration
 };
 
@@ -26,6 +30,7 @@ struct EngineUsage {
   std::uint64_t live = 0;        // bytes in blocks of modules
   std::uint64_t bookkeeping = 0; // bytes on the heap for modules and symbols
   std::uint64_t modules = 0, symbols = 0, frames = 0;
+  std::uint64_t superseded = 0; // earlier versions that are not freed yet
 };
 
 // A counted handle; the engine ends with the last handle on it and on its libraries, and with every change that is under
@@ -39,11 +44,22 @@ public:
   static Result<Engine> create(const Options& options = {});
 
   // The library of that name, made if there is none yet; a new anonymous one if the name is empty. A new library searches
-  // Source::process() unless told otherwise.
-  Result<Library> library(std::string_view name = {});
+  // Source::process() unless told otherwise. Errors: invalid_argument (there is one of that name, with other options).
+  Result<Library> library(std::string_view name = {}, const LibraryOptions& options = {});
 
   // A new, empty change. If there is no memory for it, its draft() says so.
   Change change() noexcept;
+
+  // Frees what was removed or superseded and no thread can be inside of any more; a thread of the engine's own does this,
+  // too, within milliseconds. Who delays the rest. Errors: system.
+  Result<std::vector<Delay>> collect();
+
+  // Registers the calling thread at the engine's border (see border.h).
+  Result<Border> border(std::string_view thread_name = {});
+  // A stack that the system does not know, of a coroutine or a task that is switched out: it is looked at like a thread's.
+  // Until it is undeclared, which must be before its memory is given back.
+  Result<void> declare_stack(Addr begin, Addr end);
+  void undeclare_stack(Addr begin) noexcept;
 
   EngineUsage usage() const noexcept;
 

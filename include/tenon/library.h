@@ -96,6 +96,14 @@ private:
   State state_;
 };
 
+// Said when a library is made.
+struct LibraryOptions {
+  // Its modules can be replaced while threads run them: see Change::replace. Each function has a permanent stub, which is
+  // its address (8 bytes of code, 8 of slot); direct calls between modules and inside of them cost what they cost anyway.
+  // Without it a function's address is its own, and modules can only be added and removed.
+  bool replaceable = false;
+};
+
 // A symbol with a fixed address.
 struct Absolute {
   std::string_view name;
@@ -110,6 +118,12 @@ struct Usage {
   std::uint64_t code = 0, rodata = 0, data = 0, stubs = 0, got = 0, slots = 0, tls = 0, unwind = 0;
   std::uint64_t bookkeeping = 0; // on the heap: symbols, kept relocations, names
   std::uint64_t total() const noexcept { return code + rodata + data + stubs + got + slots + tls + unwind + bookkeeping; }
+};
+
+// Whether threads may be inside of code that is removed.
+enum class Quiet : unsigned char {
+  prove,             // the engine sees to it: the memory is freed when no thread can be inside any more, in the background
+  caller_guarantees, // nobody is, and nobody will be: it is freed at once
 };
 
 // A handle on a module. Counted: it keeps what is known of the module, not the module, which its library owns until a change
@@ -177,7 +191,7 @@ public:
 
   // Removes all modules, finalizers first, in reverse order. Errors: still_used (by modules of other libraries; nothing
   // changes).
-  Result<void> close();
+  Result<void> close(Quiet quiet = Quiet::prove);
 
   struct Handle;
   explicit Library(std::shared_ptr<Handle> handle) noexcept : handle_(std::move(handle)) {}

@@ -61,12 +61,33 @@ ModuleId Change::add(const Library& library, Object object, ModuleOptions option
     if (library.handle().engine != state_->engine)
       return misuse(*state_, "the library of module " + object.name() + " belongs to another engine");
     std::uint32_t index = state_->library_index(library.handle().state);
-    state_->additions.push_back({index, std::move(object), std::move(options)});
+    state_->additions.push_back({index, std::move(object), std::move(options), nullptr, {}});
   });
   return id;
 }
 
-void Change::remove(Module module) noexcept {
+ModuleId Change::replace(Module module, Object object, DataPolicy data, ModuleOptions options) noexcept {
+  if (starved_) return {};
+  TENON_CHECK(state_ != nullptr, "a change was used after it had been consumed");
+  ModuleId id{std::uint32_t(state_->additions.size())};
+  collected(*state_, [&] {
+    std::shared_ptr<engine::LibraryState> library = module.state()->library.lock();
+    if (library == nullptr || library->engine.lock() != state_->engine)
+      return misuse(*state_, "module " + module.name() + " belongs to another engine, or to none");
+    if (!library->replaceable)
+      return misuse(*state_,
+                    "module " + module.name() + " can't be replaced: its library was made without the option replaceable");
+    for (const engine::Addition& addition : state_->additions)
+      if (addition.replaces == module.state())
+        return misuse(*state_, "module " + module.name() + " is replaced twice in one change");
+    std::uint32_t index = state_->library_index(library);
+    if (options.name.empty()) options.name = module.name();
+    state_->additions.push_back({index, std::move(object), std::move(options), module.state(), std::move(data)});
+  });
+  return id;
+}
+
+void Change::remove(Module module, Quiet quiet) noexcept {
   if (starved_) return;
   TENON_CHECK(state_ != nullptr, "a change was used after it had been consumed");
   collected(*state_, [&] {
@@ -76,6 +97,7 @@ void Change::remove(Module module) noexcept {
     if (library == nullptr || library->engine.lock() != state_->engine)
       return misuse(*state_, "module " + module.name() + " belongs to another engine, or to none");
     state_->removals.push_back(module.state());
+    if (quiet == Quiet::caller_guarantees) state_->quiet.push_back(module.state().get());
   });
 }
 
@@ -210,9 +232,10 @@ Result<void> Linked::copy_out(std::span<const std::span<std::byte>> buffers) con
   return guarded([&] { return engine::copy_out(*state_, buffers); });
 }
 
-Result<Committed> Linked::commit(Initialize initialize) && {
+Result<Committed> Linked::commit(Initialize initialize, Switch how) && {
   return guarded([&]() -> Result<Committed> {
     std::unique_ptr<engine::ChangeState> state = take(state_);
+    state->atomic = how == Switch::atomic;
     // Another thread may have committed the same COMDAT groups, or taken away what this change found, since the draft: then
     // it is drafted anew from its inputs. Where the client knows addresses or bytes, or provides the memory, it has to do
     // that itself.

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include <tenon/engine.h>
 
+#include "api/border_state.h"
 #include "base/guarded.h"
 #include "engine/change_state.h"
 #include "engine/host.h"
@@ -22,13 +23,47 @@ Result<Engine> Engine::create(const Options& options) {
   });
 }
 
-Result<Library> Engine::library(std::string_view name) {
-  return guarded(
-      [&]() -> Result<Library> { return Library(std::make_shared<Library::Handle>(state_, state_->library(name))); });
+Result<Library> Engine::library(std::string_view name, const LibraryOptions& options) {
+  return guarded([&]() -> Result<Library> {
+    Result<std::shared_ptr<engine::LibraryState>> library = state_->library(name, options);
+    if (!library) return std::move(library).error();
+    return Library(std::make_shared<Library::Handle>(state_, std::move(*library)));
+  });
 }
 
 Change Engine::change() noexcept {
   return Change(std::unique_ptr<engine::ChangeState>(new (std::nothrow) engine::ChangeState(state_)));
+}
+
+Result<std::vector<Delay>> Engine::collect() {
+  return guarded([&]() -> Result<std::vector<Delay>> {
+    Result<engine::Reclaimer*> reclaimer = engine::reclaimer_of(*state_);
+    if (!reclaimer) return std::move(reclaimer).error();
+    std::vector<Delay> delays;
+    if (Result<std::size_t> checked = (*reclaimer)->check(&delays); !checked) return std::move(checked).error();
+    return delays;
+  });
+}
+
+Result<Border> Engine::border(std::string_view thread_name) {
+  return guarded([&]() -> Result<Border> {
+    Result<engine::Reclaimer*> reclaimer = engine::reclaimer_of(*state_);
+    if (!reclaimer) return std::move(reclaimer).error();
+    return Border(std::make_unique<Border::State>(state_, **reclaimer, thread_name));
+  });
+}
+
+Result<void> Engine::declare_stack(Addr begin, Addr end) {
+  return guarded([&]() -> Result<void> {
+    Result<engine::Reclaimer*> reclaimer = engine::reclaimer_of(*state_);
+    if (!reclaimer) return std::move(reclaimer).error();
+    (*reclaimer)->stacks().declare_stack(begin, end);
+    return {};
+  });
+}
+
+void Engine::undeclare_stack(Addr begin) noexcept {
+  if (state_->reclaimer) state_->reclaimer->stacks().undeclare_stack(begin);
 }
 
 const Options& Engine::options() const noexcept { return state_->options; }
@@ -45,7 +80,7 @@ EngineUsage Engine::usage() const noexcept {
   usage.frames = state_->machinery->frames ? space.slot_count() : 0;
   std::lock_guard lock(state_->commit_mutex);
   auto count = [&](const engine::ModuleState& module) {
-    ++usage.modules;
+    ++(module.auxiliary ? usage.superseded : usage.modules);
     usage.bookkeeping += module.usage.bookkeeping;
   };
   for (const std::weak_ptr<engine::LibraryState>& weak : state_->libraries) {
@@ -192,8 +227,8 @@ Result<std::vector<Module>> Library::modules() const {
   });
 }
 
-Result<void> Library::close() {
-  return guarded([&] { return engine::close_library(*handle_->engine, handle_->state); });
+Result<void> Library::close(Quiet quiet) {
+  return guarded([&] { return engine::close_library(*handle_->engine, handle_->state, quiet); });
 }
 
 Source Source::process() noexcept { return Source(State{}); }

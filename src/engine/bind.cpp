@@ -58,8 +58,15 @@ bool bind_section_bound(const ChangeState& change, link::Module& module, std::ui
 }
 
 // Names that mean something else in every module.
-bool bind_own(const ChangeState& change, link::Module& module, std::uint32_t id, Target& target) {
+bool bind_own(const ChangeState& change, std::uint32_t index, std::uint32_t id, Target& target) {
+  link::Module& module = *change.modules[index];
   std::string_view name = (*change.names)[id].view();
+  // Exit handlers that earlier versions have registered stay where they are: all versions have one handle.
+  if (name == "__dso_handle" && change.drafts[index].replaces != nullptr && change.drafts[index].replaces->dso_handle != 0) {
+    target.kind = TargetKind::fixed;
+    target.address = change.drafts[index].replaces->dso_handle;
+    return true;
+  }
   if (name == "__dso_handle") {
     target.kind = TargetKind::section;
     target.where = module.synthetic_index(Synthetic::dso_handle);
@@ -182,7 +189,7 @@ void bind_targets(ChangeState& change, std::uint32_t index) {
     Target& target = module.targets[first + i];
     if (name.module != link::none)
       target = target_in_change(change, name, index, first + i);
-    else if (target = {}; name.kind != TargetKind::missing || !bind_own(change, module, draft.names[i], target))
+    else if (target = {}; name.kind != TargetKind::missing || !bind_own(change, index, draft.names[i], target))
       target = target_outside(name);
     if (target.kind == TargetKind::thunk) module.wants_dso_handle = true;
     if (target.kind == TargetKind::fixed && (target.flags & flag::tls) != 0 && name.extra != link::none)

@@ -9,6 +9,8 @@
 
 #include "engine/engine_state.h"
 #include "engine/name_table.h"
+#include "engine/replacement.h"
+#include "engine/transition.h"
 #include "link/passes.h"
 
 #include <optional>
@@ -21,6 +23,8 @@ struct Addition {
   std::uint32_t library = 0; // index into ChangeState::libraries
   Object object;
   ModuleOptions options;
+  std::shared_ptr<ModuleState> replaces; // null: a new module
+  DataPolicy policy;
 };
 
 // A symbol whose references an edit has bound to an address; what the module itself defines by that name is still published.
@@ -46,7 +50,18 @@ struct ModuleDraft {
   std::vector<std::pair<std::string_view, SymbolRecord*>> shared_groups;
   std::vector<BoundSymbol> bound; // by edits
   std::vector<Redirect> redirects;
-  std::shared_ptr<ModuleState> state; // made before bytes are written: __dso_handle holds its address
+  std::shared_ptr<ModuleState> state;    // made before bytes are written: __dso_handle holds its address
+  std::shared_ptr<ModuleState> replaces; // the module that this is a new version of
+  DataPolicy policy;
+  Replacement replacement;
+
+  // What others refer to once the change is committed.
+  const std::shared_ptr<ModuleState>& identity() const noexcept { return replaces != nullptr ? replaces : state; }
+  Replaceable& replaceable() const noexcept {
+    return replaces != nullptr                  ? *replaces->replaceable
+           : replacement.replaceable != nullptr ? *replacement.replaceable
+                                                : *state->replaceable;
+  }
 };
 
 enum class PlaceMode : std::uint8_t { none, engine, client, addresses };
@@ -56,6 +71,7 @@ struct ChangeState {
   std::vector<std::shared_ptr<LibraryState>> libraries;
   std::vector<Addition> additions;
   std::vector<std::shared_ptr<ModuleState>> removals;
+  std::vector<const ModuleState*> quiet; // of these: the client guarantees that no thread is inside
   std::vector<Edit> edits;
   std::vector<std::string> edited_modules; // beside `edits`: the name of the module, as it was when the client saw it
   std::optional<Error> misuse;             // of the calls that collected the change
@@ -67,6 +83,7 @@ struct ChangeState {
   std::optional<NameTable> names;
   std::vector<NameExtra> extras;
   bool has_forwards = false;                       // some name is, or may be, a forward reference
+  bool has_identities = false;                     // replaceable modules are added, replaced or referred to
   std::vector<NameRecords> records;                // beside `names`, from prepare_states() on
   std::vector<const SymbolRecord*> leaving_groups; // COMDAT groups that only removed modules share, sorted
   std::vector<std::pair<std::uint32_t, link::SectionBound>> section_bounds; // of __start_ and __stop_ names, sorted by name
@@ -90,6 +107,10 @@ struct ChangeState {
   std::vector<OwnedBlock> forward_traps; // beside `forward_slots`: what the slot leads to until the symbol is defined
   std::vector<PlacedSection> placed_sections;
 
+  bool atomic = false; // the replaced functions become visible as a set
+  std::unique_ptr<Transition> transition;
+  ModuleList superseded; // the states of replaced modules' new versions, for EngineState::removed
+
   // From link() on.
   Inspector inspector;
   bool observed = false; // the client knows addresses or bytes: they may not change any more
@@ -97,6 +118,7 @@ struct ChangeState {
   explicit ChangeState(std::shared_ptr<EngineState> owner) : engine(std::move(owner)) {}
   ~ChangeState();
 
+  bool replaces(const ModuleState* module) const noexcept;
   std::uint32_t library_index(const std::shared_ptr<LibraryState>& library);
   // Forgets everything from draft() on.
   void undo_draft() noexcept;
@@ -146,6 +168,8 @@ Result<void> find_sizes(ChangeState& change, std::uint32_t module);      // that
 void list_missing(ChangeState& change);
 Result<void> survey_and_lay_out(ChangeState& change, bool engine_memory);
 
+// All symbols get their final addresses.
+void settle_all(ChangeState& change);
 // Once sections have addresses: definitions that edits have hidden from their own module get theirs.
 void settle_bound(ChangeState& change) noexcept;
 // What a module defines by a symbol, as others see it.

@@ -6,6 +6,7 @@
 // ones.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "engine/forwards.h"
+#include "engine/transition.h"
 
 #include "base/stable_sort.h"
 
@@ -34,6 +35,10 @@ Result<void> check_references(const ChangeState& change) {
       return conflict("'" + std::string(name.view()) + "', a forward reference, was defined or reopened meanwhile");
     if (name.module == link::none && (name.record->flags & symbol_flag::erased) != 0)
       return conflict("'" + std::string(name.view()) + "' of " + name.record->module->name + " was removed meanwhile");
+    // Calls are led to where a function is by now; who refers to data has its address in many places.
+    if (name.module == link::none && name.record->definition != nullptr && !name.forward_record &&
+        name.record->address != name.address)
+      return conflict("'" + std::string(name.view()) + "' of " + name.record->module->name + " was replaced meanwhile");
   }
   return {};
 }
@@ -144,7 +149,7 @@ void reserve_room(ChangeState& change, std::size_t forwards) {
   std::vector<std::size_t> symbols(change.libraries.size()), groups(change.libraries.size()),
       modules(change.libraries.size());
   for (ModuleDraft& draft : change.drafts) {
-    ++modules[draft.library];
+    if (draft.replaces == nullptr) ++modules[draft.library];
     draft.state->for_each_record(
         [&](const SymbolRecord& record) { ++((record.flags & symbol_flag::group) != 0 ? groups : symbols)[draft.library]; });
   }
@@ -155,7 +160,7 @@ void reserve_room(ChangeState& change, std::size_t forwards) {
     // Grown by doubling: reserving exactly would copy the list at every commit.
     if (std::size_t wanted = library.modules.size() + modules[l]; wanted > library.modules.capacity())
       library.modules.reserve(std::max(wanted, library.modules.capacity() * 2));
-    if (std::size_t wanted = change.engine->module_count + change.drafts.size(); wanted > change.engine->last.capacity())
+    if (std::size_t wanted = change.engine->module_count + change.drafts.size() + 1; wanted > change.engine->last.capacity())
       change.engine->last.reserve(std::max(wanted, change.engine->last.capacity() * 2));
     if (forwards != 0) {
       library.own_records.reserve(library.own_records.size() + forwards);
@@ -187,12 +192,14 @@ void publish(ChangeState& change, std::vector<NewForward>& forwards, const std::
     state.for_each_record([&](SymbolRecord& record) {
       ((record.flags & symbol_flag::group) != 0 ? library.groups : library.symbols).insert(&record);
     });
+    if (draft.replaces != nullptr) continue; // goes on being the module that it is
     state.sequence = change.engine->next_sequence++;
     state.index = std::uint32_t(library.modules.size());
     library.modules.push_back(draft.state);
     ++change.engine->module_count;
     state.live.store(true, std::memory_order_release);
   }
+  publish_definitions(change);
 }
 
 void adopt_client_memory(ChangeState& change) noexcept {
@@ -225,7 +232,10 @@ std::vector<PendingCall> collect_initializers(ChangeState& change, bool initiali
   std::vector<PendingCall> calls;
   for (ModuleDraft& draft : change.drafts)
     if (initialize && draft.options.initialize)
-      for (const InitCall& call : draft.state->initializers) calls.push_back({draft.state.get(), call});
+      for (const InitCall& call : draft.state->initializers)
+        if (!std::binary_search(draft.replacement.skipped_initializers.begin(), draft.replacement.skipped_initializers.end(),
+                                call.function))
+          calls.push_back({draft.identity().get(), call});
   base::stable_sort_by(calls, [](const PendingCall& call) { return call.call.priority; });
   return calls;
 }
@@ -243,7 +253,7 @@ Error initializer_threw(const ModuleState& module, const char* what) {
 // (4)
 Result<void> run_initializers(ChangeState& change, const std::vector<PendingCall>& calls) {
   for (ModuleDraft& draft : change.drafts)
-    if (draft.options.initialize) draft.state->initialized.store(true, std::memory_order_release);
+    if (draft.options.initialize) draft.identity()->initialized.store(true, std::memory_order_release);
   for (const PendingCall& call : calls) {
     try {
       reinterpret_cast<void (*)(int, char**, char**)>(call.call.function)(0, nullptr, environ);
@@ -281,9 +291,37 @@ Result<void> make_ready(ChangeState& change, std::deque<Pin>& pins) {
   if (change.mode == PlaceMode::client)
     if (Result<void> published = publish_client_memory(change); !published) return published;
   if (Result<void> registered = register_frames(change); !registered) return registered;
-  if (!has_ifuncs(change)) return {};
-  if (Result<void> pinned = pin_references(change, pins); !pinned) return pinned;
-  return choose_ifuncs(change);
+  if (has_ifuncs(change)) {
+    if (Result<void> pinned = pin_references(change, pins); !pinned) return pinned;
+    if (Result<void> chosen = choose_ifuncs(change); !chosen) return chosen;
+  }
+  if (change.atomic) {
+    Result<std::unique_ptr<Transition>> made = make_transition(change);
+    if (!made) return std::move(made).error();
+    change.transition = std::move(*made);
+  }
+  return migrate_variables(change);
+}
+
+// What is left to do for versions that nobody enters any more.
+void leave_superseded(ChangeState& change) noexcept {
+  // A program that swaps all the time gets ahead of the thread that frees: from so many on it has to help.
+  constexpr std::size_t many = 256;
+  bool any = false;
+  for (ModuleDraft& draft : change.drafts) {
+    if (draft.replaces == nullptr) continue;
+    any = true;
+    // An old version is not linked again: it needs nothing but its code and data.
+    draft.state->relocations = KeptRelocations();
+    draft.state->bindings = {};
+  }
+  if (!any) return;
+  bool behind = false;
+  {
+    std::lock_guard lock(change.engine->commit_mutex);
+    behind = change.engine->removed.size() > many;
+  }
+  behind ? reclaim_now(*change.engine) : reclaim_later(*change.engine);
 }
 
 } // namespace
@@ -297,9 +335,10 @@ Result<std::vector<Module>> commit(ChangeState& change, bool initialize) {
   note_forward_pointers(change, forwards);
   std::vector<Module> modules;
   modules.reserve(change.drafts.size());
-  for (const ModuleDraft& draft : change.drafts) modules.emplace_back(draft.state);
+  for (const ModuleDraft& draft : change.drafts) modules.emplace_back(draft.identity());
   std::vector<PendingCall> initializers = collect_initializers(change, initialize);
   Removal removal(change.removals);
+  removal.quiet = change.quiet;
   {
     std::lock_guard lock(engine.commit_mutex);
     if (Result<void> removable = check_removable(engine, change.removals); !removable) return std::move(removable).error();
@@ -308,6 +347,7 @@ Result<std::vector<Module>> commit(ChangeState& change, bool initialize) {
     std::unique_lock tables(engine.tables);
     if (Result<void> found = check_references(change); !found) return std::move(found).error();
     if (Result<void> defined = check_definitions(change); !defined) return std::move(defined).error();
+    if (Result<void> versions = check_versions(change); !versions) return std::move(versions).error();
     std::vector<Adoption> adoptions = find_adoptions(change);
     reserve_room(change, forwards.size());
     // What is added is counted before anything leaves: a COMDAT group may go from one to the other.
@@ -317,6 +357,7 @@ Result<std::vector<Module>> commit(ChangeState& change, bool initialize) {
   }
   pins.clear();
   if (!removal.modules.empty()) retire(engine, removal);
+  leave_superseded(change);
   if (initialize)
     if (Result<void> initialized = run_initializers(change, initializers); !initialized)
       return std::move(initialized).error();

@@ -1,6 +1,7 @@
 // From a change's inputs to a draft: everything resolved, all sizes known.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "engine/change_state.h"
+#include "engine/transition.h"
 
 #include <algorithm>
 #include <functional>
@@ -24,6 +25,9 @@ void begin_modules(ChangeState& change) {
     ModuleDraft& draft = change.drafts.emplace_back();
     draft.library = addition.library;
     draft.options = addition.options;
+    draft.replaces = addition.replaces;
+    draft.policy = addition.policy;
+    change.has_identities |= change.libraries[addition.library]->replaceable;
   }
   change.names.emplace(globals);
   change.edits_used.assign(change.edits.size(), 0);
@@ -116,6 +120,8 @@ std::vector<const SymbolRecord*> find_leaving_groups(std::span<const std::shared
 }
 
 bool leaves(const ChangeState& change, const SymbolRecord& record) noexcept {
+  // What a replaced module has is there again with its new version, or is meant to be gone.
+  if (change.replaces(record.module)) return true;
   if (change.removals.empty()) return false;
   if (const SymbolRecord* group = (record.flags & symbol_flag::group) != 0 ? &record : record.group)
     return std::binary_search(change.leaving_groups.begin(), change.leaving_groups.end(), group, std::less<>());
@@ -130,6 +136,7 @@ Result<void> survey_and_lay_out(ChangeState& change, bool engine_memory) {
   for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
     link::Module& module = *change.modules[m];
     if (engine_memory) bind_targets(change, m); // just before its survey, while its tables are in the cache
+    find_callees(change, m);
     Result<void> done = link::survey(module, reach);
     if (done) done = find_sizes(change, m);
     if (done) done = link::lay_out(module);
@@ -190,6 +197,11 @@ Result<void> draft(ChangeState& change) {
   }
 }
 
+bool ChangeState::replaces(const ModuleState* module) const noexcept {
+  return module != nullptr && module->replaceable != nullptr &&
+         std::any_of(additions.begin(), additions.end(), [&](const Addition& a) { return a.replaces.get() == module; });
+}
+
 std::uint32_t ChangeState::library_index(const std::shared_ptr<LibraryState>& library) {
   auto found = std::find(libraries.begin(), libraries.end(), library);
   if (found != libraries.end()) return std::uint32_t(found - libraries.begin());
@@ -224,6 +236,9 @@ void ChangeState::undo_draft() noexcept {
   has_forwards = false;
   records.clear();
   names.reset();
+  superseded.clear();
+  transition.reset();
+  has_identities = false;
 }
 
 ChangeState::~ChangeState() { undo_draft(); }

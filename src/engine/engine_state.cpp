@@ -3,7 +3,9 @@
 #include "engine/engine_state.h"
 
 #include "engine/forwards.h"
+#include "engine/reclaimer.h"
 #include "engine/tls.h"
+#include "engine/transition.h"
 #include "link/arch/arch.h"
 
 #include <algorithm>
@@ -53,17 +55,22 @@ Result<std::shared_ptr<EngineState>> EngineState::create(const Options& options)
   Result<std::shared_ptr<Machinery>> machinery = make_machinery(space, options.unwinding);
   if (!machinery) return std::move(machinery).error().within("creating an engine");
   engine->machinery = std::move(*machinery);
+  engine->stubs = std::make_unique<StubPool>(engine->machinery);
   engine->options.reservation_bytes = engine->machinery->space->end() - engine->machinery->space->begin();
   // Once, before the first engine links anything: it is read without a lock.
   static const bool entered = (link::arch::tls_entry_points = {tls_get_addr_entry(), tls_descriptor_entry()}, true);
   (void)entered;
+  reclaim::process::barrier(); // late it costs milliseconds, once
   Result<void> ready = ready_tls();
   if (ready) ready = register_for_fork(*engine);
   if (!ready) return std::move(ready).error().within("creating an engine");
   return engine;
 }
 
+EngineState::EngineState() = default;
+
 EngineState::~EngineState() {
+  if (reclaimer) reclaimer->stop();
   unregister_for_fork(*this);
   for (const std::weak_ptr<LibraryState>& weak : libraries)
     if (std::shared_ptr<LibraryState> library = weak.lock())
@@ -87,11 +94,16 @@ EngineState::~EngineState() {
   }
 }
 
-std::shared_ptr<LibraryState> EngineState::library(std::string_view name) {
+Result<std::shared_ptr<LibraryState>> EngineState::library(std::string_view name, const LibraryOptions& wanted) {
   std::lock_guard lock(commit_mutex);
   if (!name.empty())
-    if (auto found = named.find(name); found != named.end()) return found->second;
+    if (auto found = named.find(name); found != named.end()) {
+      if (found->second->replaceable == wanted.replaceable) return found->second;
+      return Error{ErrorCode::invalid_argument, "library " + std::string(name) + " was made " +
+                                                    (wanted.replaceable ? "without" : "with") + " the option replaceable"};
+    }
   auto library = std::make_shared<LibraryState>();
+  library->replaceable = wanted.replaceable;
   library->name = name;
   library->engine = weak_from_this();
   static const auto process = std::make_shared<const std::vector<Source>>(1, Source::process());
@@ -104,13 +116,14 @@ std::shared_ptr<LibraryState> EngineState::library(std::string_view name) {
   return library;
 }
 
-Result<void> close_library(EngineState& engine, const std::shared_ptr<LibraryState>& library) {
+Result<void> close_library(EngineState& engine, const std::shared_ptr<LibraryState>& library, Quiet quiet) {
   std::optional<Removal> removal;
   {
     std::lock_guard lock(engine.commit_mutex);
     if (library->closed) return {};
     if (Result<void> removable = check_removable(engine, library->modules); !removable) return removable;
     removal.emplace(library->modules);
+    removal->all_quiet = quiet == Quiet::caller_guarantees;
     std::unique_lock tables(engine.tables);
     unpublish(engine, *removal);
     library->closed = true;

@@ -16,6 +16,7 @@
 #include "engine/module_state.h"
 #include "engine/symbol_table.h"
 
+#include <algorithm>
 #include <list>
 #include <map>
 #include <mutex>
@@ -23,9 +24,13 @@
 
 namespace tenon::engine {
 
+class Reclaimer;
+struct Transition;
+
 struct LibraryState {
   std::string name;
   std::weak_ptr<EngineState> engine; // a Source may keep the library for longer
+  bool replaceable = false;          // constant
 
   // Under EngineState::tables.
   SymbolTable symbols;
@@ -45,6 +50,10 @@ using ModuleList = std::list<std::shared_ptr<ModuleState>>;
 struct EngineState : std::enable_shared_from_this<EngineState> {
   Options options;
   std::shared_ptr<Machinery> machinery;
+  std::unique_ptr<StubPool> stubs;
+  std::mutex reclaimer_mutex; // for its making
+  std::unique_ptr<Reclaimer> reclaimer;
+  std::vector<std::unique_ptr<Transition>> transitions; // atomic commits that are not over; under commit_mutex
 
   std::mutex commit_mutex;
   std::shared_mutex tables;
@@ -59,23 +68,27 @@ struct EngineState : std::enable_shared_from_this<EngineState> {
   std::size_t module_count = 0;                   // published and removed ones
   std::vector<std::shared_ptr<ModuleState>> last; // room for all of them: the engine's end must not need memory
 
+  EngineState();
   ~EngineState();
 
   // The memory of an engine of these options, with the unwinder told of it.
   static Result<std::shared_ptr<EngineState>> create(const Options& options);
-  std::shared_ptr<LibraryState> library(std::string_view name);
+  // Errors: invalid_argument (there is one of that name, with other options).
+  Result<std::shared_ptr<LibraryState>> library(std::string_view name, const LibraryOptions& options);
 };
 
-// Removes modules as a set: takes their symbols out under the locks, then runs finalizers and frees. Errors: still_used,
-// naming who refers to them; nothing has changed then. The caller holds no lock.
-Result<void> remove_modules(EngineState& engine, std::span<const std::shared_ptr<ModuleState>> modules);
-
-// The two halves, for a commit that removes and adds at once; under commit_mutex, unpublish under tables too.
+// Modules go in two halves: their symbols first, then their memory. Under commit_mutex, unpublish under tables too.
 Result<void> check_removable(EngineState& engine, std::span<const std::shared_ptr<ModuleState>> modules);
 // What is removed by one change. Made before the removal, so that this needs no memory; may throw std::bad_alloc.
 struct Removal {
   std::vector<std::shared_ptr<ModuleState>> modules;
-  ModuleList entries; // the same, for EngineState::removed
+  ModuleList entries;                    // the same, for EngineState::removed
+  std::vector<const ModuleState*> quiet; // of these: no thread is inside
+  bool all_quiet = false;
+
+  bool is_quiet(const ModuleState* module) const noexcept {
+    return all_quiet || std::find(quiet.begin(), quiet.end(), module) != quiet.end();
+  }
 
   explicit Removal(std::span<const std::shared_ptr<ModuleState>> leaving)
       : modules(leaving.begin(), leaving.end()), entries(leaving.begin(), leaving.end()) {}
@@ -87,12 +100,23 @@ void retire(EngineState& engine, Removal& removal) noexcept;
 // Frees removed modules that had been needed and are no longer, closes libraries that had been in use. The caller holds no
 // lock.
 void sweep(EngineState& engine) noexcept;
+// Frees what threads may have been inside of when it was removed or superseded, and can be no more: in the background, or
+// as much as can be freed now, by the calling thread. The caller holds no lock.
+void reclaim_later(EngineState& engine) noexcept;
+void reclaim_now(EngineState& engine) noexcept;
+// Made when it is first needed. May throw std::bad_alloc. Errors: invalid_argument (the signal).
+Result<Reclaimer*> reclaimer_of(EngineState& engine);
+// Parts of a sweep, under commit_mutex; `freed` goes once the lock is given back. What a superseded version, about to be
+// freed, has that later ones go on using passes to its module; false: there is no memory for that, it stays. And the end of
+// a module's or version's ties to definitions.
+[[nodiscard]] bool bequeath(EngineState& engine, ModuleState& version, std::vector<OwnedBlock>& freed) noexcept;
+void bury(ModuleState& module) noexcept;
 // Counts a module as a user of what it refers to, or no longer; under commit_mutex and, if the groups are published, tables.
 void count_references(const ModuleState& module) noexcept;
 void uncount_references(const ModuleState& module) noexcept;
 
 // Takes a library out of its engine: all its modules go. Errors: still_used; nothing has changed then.
-Result<void> close_library(EngineState& engine, const std::shared_ptr<LibraryState>& library);
+Result<void> close_library(EngineState& engine, const std::shared_ptr<LibraryState>& library, Quiet quiet = Quiet::prove);
 
 // Defines absolute symbols. Errors: duplicate, exhausted.
 Result<void> define(EngineState& engine, LibraryState& library, std::span<const Absolute> symbols);

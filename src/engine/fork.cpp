@@ -5,6 +5,7 @@
 // engine locks are taken first, as everywhere.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "engine/engine_state.h"
+#include "engine/reclaimer.h"
 #include "engine/tls.h"
 
 #include "base/fault.h"
@@ -44,6 +45,7 @@ void before_fork() {
   for (EngineState* engine : all.engines) {
     engine->commit_mutex.lock();
     engine->tables.lock();
+    engine->stubs->lock();
   }
   endings().lock();
   lock_tls();
@@ -54,6 +56,7 @@ void after_fork_in_parent() {
   unlock_tls();
   endings().unlock();
   for (auto engine = all.engines.rbegin(); engine != all.engines.rend(); ++engine) {
+    (*engine)->stubs->unlock();
     (*engine)->tables.unlock();
     (*engine)->commit_mutex.unlock();
   }
@@ -68,6 +71,7 @@ void after_fork_in_child() {
   for (auto engine = all.engines.rbegin(); engine != all.engines.rend(); ++engine) {
     // glibc tells a writer's unlock from a reader's by the thread's id, and the child's thread has another one: the lock is
     // made anew. Nobody else is there to hold it or to wait for it.
+    (*engine)->stubs->unlock();
 #ifdef TENON_ANNOTATES_LOCKS
     // To ThreadSanitizer it is still locked.
     __tsan_mutex_pre_unlock(&(*engine)->tables, 0);
@@ -75,6 +79,7 @@ void after_fork_in_child() {
 #endif
     new (&(*engine)->tables) std::shared_mutex;
     (*engine)->commit_mutex.unlock();
+    if ((*engine)->reclaimer) (*engine)->reclaimer->after_fork_in_child();
   }
   all.mutex.unlock();
 }

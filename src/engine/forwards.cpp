@@ -107,7 +107,7 @@ std::vector<Adoption> find_adoptions(ChangeState& change) {
   for (std::uint32_t i = 0; change.has_forwards && i < change.names->size(); ++i) {
     const Name& name = (*change.names)[i];
     if (name.module == link::none || !name.forward_record) continue;
-    ModuleState* definer = change.drafts[name.module].state.get();
+    ModuleState* definer = change.drafts[name.module].identity().get();
     definers.emplace(name.record, definer);
     concerned[name.library] = true;
   }
@@ -137,7 +137,7 @@ void fill_forwards(ChangeState& change, const std::vector<Adoption>& adoptions) 
     if (name.module == link::none || !name.forward_record) continue;
     name.record->address = definition_of(change, name).address;
     name.record->set_size(change.modules[name.module]->symbols()[name.symbol].size);
-    name.record->module = change.drafts[name.module].state.get();
+    name.record->module = change.drafts[name.module].identity().get();
     name.record->module->filled.push_back(name.record);
     name.record->flags = std::uint16_t(name.record->flags & ~symbol_flag::forward);
     store_slot(space, name.record->slot, name.record->address);

@@ -253,6 +253,7 @@ Result<void> introduce_module(ChangeState& change, std::uint32_t index) {
     return Error{ErrorCode::unsupported, "the object is for another machine than x86-64"};
   choose_groups(change, index);
   if (Result<void> selected = link::select_sections(module, change.drafts[index].dropped); !selected) return selected;
+  if (Result<void> carried = carry_variables(change, index); !carried) return carried;
   return enter_symbols(change, index);
 }
 

@@ -2,10 +2,28 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "engine/machinery.h"
 
+#include "base/align.h"
+#include "memory/free_space.h"
+
 #include <algorithm>
 #include <tuple>
 
 namespace tenon::engine {
+
+std::vector<Stretch> whole_granules(std::vector<Stretch> stretches) {
+  std::sort(stretches.begin(), stretches.end(), [](const Stretch& a, const Stretch& b) { return a.begin < b.begin; });
+  std::vector<Stretch> joined;
+  for (const Stretch& stretch : stretches) {
+    if (stretch.begin == stretch.end) continue;
+    Addr begin{base::align_down(stretch.begin.value, memory::granule)};
+    Addr end{base::align_up(stretch.end.value, memory::granule)};
+    if (!joined.empty() && begin <= joined.back().end)
+      joined.back().end = std::max(joined.back().end, end);
+    else
+      joined.push_back({begin, end});
+  }
+  return joined;
+}
 
 Result<OwnedBlock> OwnedBlock::allocate(const std::shared_ptr<Machinery>& machinery, memory::AreaKind area,
                                         std::uint64_t size, std::uint64_t alignment, std::uint32_t frames) {

@@ -22,6 +22,9 @@ struct Stretch {
   Addr begin, end;
 };
 
+// Sorted, widened to whole granules, those that touch joined. May throw std::bad_alloc.
+std::vector<Stretch> whole_granules(std::vector<Stretch> stretches);
+
 // A block that frees itself, and withdraws its frames first.
 class OwnedBlock {
 public:

@@ -4,6 +4,8 @@
 
 #include "engine/engine_state.h"
 #include "engine/exit_handlers.h"
+#include "engine/reclaimer.h"
+#include "engine/transition.h"
 
 #include <cstdio>
 #include <cstdlib>
@@ -29,6 +31,21 @@ bool begin_finalizers(ModuleState& module) noexcept { return module.initialized.
 void call(const InitCall& finalizer) { reinterpret_cast<void (*)()>(finalizer.function)(); }
 
 } // namespace
+
+ModuleState::ModuleState() = default;
+
+std::string ModuleState::function_at(Addr address) const {
+  auto after = std::upper_bound(functions.begin(), functions.end(), address.value,
+                                [](std::uint64_t a, const OwnFunction& f) { return a < f.address; });
+  if (after != functions.begin()) return std::prev(after)->definition->name;
+  const SymbolRecord* best = nullptr;
+  for_each_record([&](const SymbolRecord& record) {
+    constexpr auto no_function = symbol_flag::data | symbol_flag::tls | symbol_flag::group;
+    const bool before = (record.flags & no_function) == 0 && record.address <= address.value;
+    if (before && (best == nullptr || record.address > best->address)) best = &record;
+  });
+  return best != nullptr ? std::string(best->name()) : std::string();
+}
 
 ModuleState::~ModuleState() {
   // Finalizers have run, or never will: they may ask for the module's owner, which there is none of any more. What a pending
@@ -66,6 +83,11 @@ void ModuleState::release_memory() noexcept {
   client = {};
   for (OwnedBlock& block : blocks) block.reset();
   parts.clear();
+  if (replaceable != nullptr) {
+    replaceable->kept.clear();
+    replaceable->held.clear();
+  }
+  current.reset();
 }
 
 std::mutex& endings() noexcept {

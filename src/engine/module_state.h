@@ -8,6 +8,7 @@
 #include <tenon/library.h>
 #include <tenon/memory.h>
 
+#include "engine/definition.h"
 #include "engine/kept_relocations.h"
 #include "engine/machinery.h"
 #include "engine/symbol_table.h"
@@ -23,6 +24,8 @@ namespace tenon::engine {
 
 struct LibraryState;
 struct EngineState;
+struct Retirement;
+struct Transition;
 
 // Somebody whom a module refers to: another module, or a COMDAT group that lives as long as anybody shares it.
 struct Dependency {
@@ -63,21 +66,31 @@ struct ClientMemory {
   ~ClientMemory();
 };
 
-struct ModuleState : std::enable_shared_from_this<ModuleState> {
-  std::string name;
-  std::uint64_t sequence = 0; // order of commits
-  std::weak_ptr<LibraryState> library;
+// A writable variable or constant without a name that later versions may go on using.
+struct Anonymous {
+  std::string section;
+  std::uint64_t address = 0;
+  std::uint64_t size = 0;
+  std::uint32_t alignment = 1;
+};
 
+// Where a function of a version lies, for messages.
+struct OwnFunction {
+  std::uint64_t address = 0;
+  const Definition* definition = nullptr;
+};
+
+// One linked incarnation of a module. When a module is replaced, the new version's content and the old one's are exchanged:
+// the ModuleState stays what everybody refers to.
+struct Version {
   // Memory. Destroyed in the reverse order: first the TLS key, then client memory, blocks last.
   std::array<OwnedBlock, link::runs> blocks;
   std::vector<OwnedBlock> parts; // what is left of them once trim() has freed a part; under commit_mutex
   ClientMemory client;
   std::shared_ptr<TlsBlock> tls; // shared by the modules of a change if need be; null: no thread-local variables
-  std::uint64_t dso_handle = 0;
-
-  // What it defines: records one after another, in one allocation.
-  std::unique_ptr<std::byte[]> records;
-  std::size_t records_bytes = 0;
+  std::uint64_t tls_size = 0, tls_image_size = 0;
+  std::vector<Stretch> tls_image; // where its initial content lies
+  std::vector<Stretch> borrowed;  // memory of earlier versions, or kept for them, that it goes on using
   KeptRelocations relocations;
   std::vector<link::Target> bindings; // of each symbol, for relinking
   std::vector<link::SectionPlace> places;
@@ -92,15 +105,48 @@ struct ModuleState : std::enable_shared_from_this<ModuleState> {
   std::vector<SymbolRecord*> groups;          // COMDAT groups that it provides or shares
   std::vector<ForwardPointer> forward_pointers;
   std::vector<SymbolRecord*> forwards; // forward symbols that it refers to
-  std::vector<SymbolRecord*> filled;   // forward symbols that others had declared and it defines
-  std::uint32_t users = 0;             // dependencies on it, other than through groups, of modules that are not removed
-  std::uint32_t index = 0;             // in its library
-  bool removed = false;                // in EngineState::removed
-  bool finalizing = false;             // removed, and its finalizers may still run
-  bool remnant = false;                // removed, but others share its COMDAT groups
-  std::uint32_t trimmed_for = 0;       // how many of its COMDAT groups were shared when trim() last looked; 0: never
-  bool reachable = false;              // scratch of the sweep over removed modules, as are the next two
-  bool needed_whole = false;           // for more than its COMDAT groups
+  std::vector<Use> uses;               // of definitions that may be replaced
+  std::vector<std::uint64_t> sites;    // what `uses` point into
+  std::vector<Anonymous> anonymous;    // read-only data without names
+  std::vector<OwnFunction> functions;  // sorted by address
+};
+
+// Records of symbols one after another, in one allocation.
+struct RecordChunk {
+  std::unique_ptr<std::byte[]> bytes;
+  std::size_t size = 0;
+};
+
+struct ModuleState : Version, std::enable_shared_from_this<ModuleState> {
+  std::string name;
+  std::uint64_t sequence = 0; // order of commits
+  std::weak_ptr<LibraryState> library;
+  std::uint64_t dso_handle = 0;
+
+  // What it defines.
+  std::unique_ptr<std::byte[]> records;
+  std::size_t records_bytes = 0;
+  std::vector<RecordChunk> more_records; // of names that later versions have brought
+
+  // Under commit_mutex.
+  std::vector<SymbolRecord*> filled;        // forward symbols that others had declared and it defines
+  std::unique_ptr<Replaceable> replaceable; // null: can't be replaced
+  std::uint32_t users = 0;                  // dependencies on it, other than through groups, of modules that are not removed
+  std::uint32_t index = 0;                  // in its library
+  bool removed = false;                     // in EngineState::removed
+  bool finalizing = false;                  // removed, and its finalizers may still run
+  bool remnant = false;                     // removed, but others share its COMDAT groups
+  bool superseded = false;                  // not a module but an earlier version of one, in EngineState::removed
+  bool held = false;                        // superseded, and stays: pointers to functions of it may be anywhere
+  bool auxiliary = false;                   // in EngineState::removed, but not a module: a version, or switches
+  bool in_transition = false;               // an atomic commit is not over: it can still be entered
+  std::unique_ptr<Transition> transition;   // whose switches it has
+  bool waiting = false;                     // removed or superseded, and threads may still be inside
+  std::shared_ptr<ModuleState> current;     // of a superseded one: the module
+  std::unique_ptr<Retirement> retirement;   // of a waiting one
+  std::uint32_t trimmed_for = 0;            // how many of its COMDAT groups were shared when trim() last looked; 0: never
+  bool reachable = false;                   // scratch of the sweep over removed modules, as are the next two
+  bool needed_whole = false;                // for more than its COMDAT groups
   ModuleState* next_reachable = nullptr;
 
   std::atomic<std::uint32_t> pins{0}; // handles, pending thread exits and released code that need its memory
@@ -110,20 +156,30 @@ struct ModuleState : std::enable_shared_from_this<ModuleState> {
   std::atomic<bool> initialized{false};
   bool ending = false; // scratch of finalize_all
 
+  ModuleState();
   ~ModuleState();
 
   template <class Visit> void for_each_record(Visit&& visit) const {
-    for (std::size_t at = 0; at < records_bytes;) {
-      auto* record = reinterpret_cast<SymbolRecord*>(records.get() + at);
-      at += SymbolRecord::bytes(record->name_size);
-      visit(*record);
-    }
+    visit_records(records.get(), records_bytes, visit);
+    for (const RecordChunk& chunk : more_records) visit_records(chunk.bytes.get(), chunk.size, visit);
   }
 
   std::uint64_t tls_key() const noexcept { return tls != nullptr ? tls->key.value() : 0; }
 
+  // The name of the function that the address is in, if it has one that is known. Under commit_mutex.
+  std::string function_at(Addr address) const;
+
   // Gives its memory back; what is known of it stays.
   void release_memory() noexcept;
+
+private:
+  template <class Visit> static void visit_records(std::byte* records, std::size_t size, Visit& visit) {
+    for (std::size_t at = 0; at < size;) {
+      auto* record = reinterpret_cast<SymbolRecord*>(records + at);
+      at += SymbolRecord::bytes(record->name_size);
+      visit(*record);
+    }
+  }
 };
 
 // Runs, as at the end of a program made of these modules, what they registered with atexit, then the finalizers of those

@@ -73,6 +73,7 @@ void begin_states(ChangeState& change) {
     draft.state = std::make_shared<ModuleState>();
     draft.state->name = change.modules[m]->name;
     draft.state->library = change.libraries[draft.library];
+    if (draft.replaces != nullptr) change.superseded.push_back(draft.state);
   }
 }
 
@@ -209,6 +210,7 @@ Result<void> place_in_engine(ChangeState& change) {
   if (change.mode == PlaceMode::none) change.mode = PlaceMode::engine;
   if (Result<void> slots = allocate_forward_slots(change); !slots) return slots;
   begin_states(change);
+  if (Result<void> given = give_identities(change); !given) return given;
   for (std::uint32_t m = 0; m < change.modules.size(); ++m)
     if (Result<void> placed = place_module(change, m); !placed)
       return std::move(placed).error().within(module_context(change, m));
@@ -219,6 +221,10 @@ Result<void> place_in_engine(ChangeState& change) {
 
 Result<void> place_in_client(ChangeState& change, Memory& memory) {
   if (Result<void> defined = require_defined(change); !defined) return defined;
+  for (const ModuleDraft& draft : change.drafts)
+    if (draft.replaces != nullptr)
+      return Error{ErrorCode::invalid_argument,
+                   "module " + draft.replaces->name + " can be replaced in the engine's memory only"};
   change.mode = PlaceMode::client;
   change.memory = &memory;
   if (Result<void> slots = allocate_forward_slots(change); !slots) return slots;
@@ -271,6 +277,8 @@ Result<void> give_tls_keys(ChangeState& change) {
     std::shared_ptr<TlsBlock>& block = change.drafts[m].state->tls;
     if (common != nullptr) {
       block = common;
+    } else if (const ModuleState* earlier = change.drafts[m].replaces.get(); earlier != nullptr && earlier->tls != nullptr) {
+      if (Result<void> kept = keep_tls(change, m); !kept) return kept;
     } else if (module.tls_size != 0 && block == nullptr) {
       auto own = std::make_shared<TlsBlock>();
       own->key = TlsKey({own_image(module), module.tls_image_size, module.tls_size, module.tls_alignment});
@@ -283,10 +291,15 @@ Result<void> give_tls_keys(ChangeState& change) {
 
 } // namespace
 
+void settle_all(ChangeState& change) {
+  for (const std::unique_ptr<link::Module>& module : change.modules) link::settle_own(*module, change.modules);
+  settle_callees(change);
+  for (const std::unique_ptr<link::Module>& module : change.modules) link::settle_references(*module, change.modules);
+}
+
 Result<void> link_bytes(ChangeState& change) {
   if (Result<void> keyed = give_tls_keys(change); !keyed) return keyed;
-  for (const std::unique_ptr<link::Module>& module : change.modules) link::settle_own(*module, change.modules);
-  for (const std::unique_ptr<link::Module>& module : change.modules) link::settle_references(*module, change.modules);
+  if (Result<void> unified = unify_constants(change); !unified) return unified;
   link::FixUpOptions options;
   options.low_2gib = change.engine->options.low_2gib;
   options.private_memory = change.mode == PlaceMode::engine;
@@ -298,7 +311,7 @@ Result<void> link_bytes(ChangeState& change) {
   options.unresolved_slot = unresolved_function();
   for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
     options.dso_handle_content[0] = dso_handle_magic;
-    options.dso_handle_content[1] = reinterpret_cast<std::uint64_t>(change.drafts[m].state.get());
+    options.dso_handle_content[1] = reinterpret_cast<std::uint64_t>(change.drafts[m].identity().get());
     if (Result<void> fixed = link::fix_up(*change.modules[m], change.modules, options); !fixed)
       return std::move(fixed).error().within(module_context(change, m));
     // Kept for relinking; read once more now, while they are in the cache.
@@ -308,6 +321,9 @@ Result<void> link_bytes(ChangeState& change) {
     if (const std::shared_ptr<TlsBlock>& block = change.drafts[0].state->tls; block != nullptr && !block->image.empty())
       link::copy_shared_image(change.modules, block->image);
   link::hand_over_frames(change.modules);
+  for (std::uint32_t m = 0; change.has_identities && m < change.modules.size(); ++m)
+    if (Result<void> noted = note_version(change, m); !noted)
+      return std::move(noted).error().within(module_context(change, m));
   return {};
 }
 

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstring>
 #include <iterator>
+#include <shared_mutex>
 #include <utility>
 
 namespace tenon::engine {
@@ -47,41 +48,86 @@ void for_each_published(const ChangeState& change, std::uint32_t m, Visit&& visi
       visit(draft.names[i], first + i);
 }
 
+// Names that a new version of a module has in common with the one before keep their records, which others point to.
+class Records {
+public:
+  Records(ChangeState& change, std::uint32_t m) : change_(change), draft_(change.drafts[m]) {}
+
+  void count(std::uint32_t id, bool group) {
+    ++count_;
+    if (earlier(id, group) == nullptr) bytes_ += SymbolRecord::bytes((*change_.names)[id].size);
+  }
+  void allocate() {
+    if (bytes_ != 0) draft_.state->records = std::make_unique_for_overwrite<std::byte[]>(bytes_);
+    draft_.state->records_bytes = bytes_;
+    at_ = draft_.state->records.get();
+    if (draft_.replaces != nullptr) draft_.replacement.updates.reserve(count_);
+  }
+  // What others refer to, and what is to be filled: the record itself, or what it will hold from the commit on.
+  struct Made {
+    SymbolRecord* record;
+    SymbolRecord* image;
+  };
+  Made make(std::uint32_t id, bool group) {
+    const Name& name = (*change_.names)[id];
+    if (SymbolRecord* record = earlier(id, group)) {
+      RecordUpdate& update = draft_.replacement.updates.emplace_back();
+      update.record = record;
+      return {record, &update.image};
+    }
+    SymbolRecord* record = SymbolRecord::make(at_, name.view(), name.hash);
+    at_ += SymbolRecord::bytes(name.size);
+    record->module = draft_.identity().get();
+    if (draft_.replaces != nullptr) record->flags = symbol_flag::current;
+    return {record, record};
+  }
+  bool empty() const noexcept { return count_ == 0; }
+
+private:
+  SymbolRecord* earlier(std::uint32_t id, bool group) const {
+    if (draft_.replaces == nullptr) return nullptr;
+    const Name& name = (*change_.names)[id];
+    const LibraryState& library = *change_.libraries[draft_.library];
+    std::shared_lock lock(change_.engine->tables);
+    SymbolRecord* record = (group ? library.groups : library.symbols).find(name.view(), name.hash);
+    return record != nullptr && record->module == draft_.replaces.get() ? record : nullptr;
+  }
+
+  ChangeState& change_;
+  ModuleDraft& draft_;
+  std::size_t count_ = 0, bytes_ = 0;
+  std::byte* at_ = nullptr;
+};
+
 // The COMDAT group records of a module are made before its symbols' records, which point to them.
 void make_records(ChangeState& change, std::uint32_t m) {
   link::Module& module = *change.modules[m];
   ModuleState& state = *change.drafts[m].state;
-  std::size_t bytes = 0;
+  Records records(change, m);
   for_each_published(
-      change, m, [&](std::uint32_t id, std::uint32_t) { bytes += SymbolRecord::bytes((*change.names)[id].size); },
-      [&](std::uint32_t id, std::uint32_t) { bytes += SymbolRecord::bytes((*change.names)[id].size); });
-  if (bytes == 0) return;
-  state.records = std::make_unique_for_overwrite<std::byte[]>(bytes);
-  state.records_bytes = bytes;
+      change, m, [&](std::uint32_t id, std::uint32_t) { records.count(id, false); },
+      [&](std::uint32_t id, std::uint32_t) { records.count(id, true); });
+  if (records.empty()) return;
+  records.allocate();
   std::vector<SymbolRecord*> group_of_section;
-  std::byte* at = state.records.get();
-  auto make = [&](const Name& name) {
-    SymbolRecord* record = SymbolRecord::make(at, name.view(), name.hash);
-    at += SymbolRecord::bytes(name.size);
-    record->module = &state;
-    return record;
-  };
   for_each_published(
       change, m,
       [&](std::uint32_t id, std::uint32_t symbol) {
         const Name& name = (*change.names)[id];
         const link::Target& target = definition_of(change, m, symbol);
-        SymbolRecord* record = change.records[id].symbol = make(name);
+        const auto [published, record] = records.make(id, false);
+        change.records[id].symbol = published;
         record->address = target.address;
-        record->flags = record_flags(name, target);
+        record->flags |= record_flags(name, target);
+        record->definition = provided_by(change.drafts[m], symbol);
         record->set_size(name.strength == Strength::common ? change.extras[name.extra].common_size
                                                            : module.symbols()[symbol].size);
         if (target.kind == link::TargetKind::section && target.where < group_of_section.size())
           record->group = group_of_section[target.where];
       },
       [&](std::uint32_t id, std::uint32_t g) {
-        SymbolRecord* record = make((*change.names)[id]);
-        record->flags = symbol_flag::group;
+        const auto [record, image] = records.make(id, true);
+        image->flags |= symbol_flag::group;
         change.records[id].group = record;
         group_of_section.resize(module.object_sections());
         for (std::uint32_t section : module.object.groups()[g].sections) group_of_section[section] = record;
@@ -140,8 +186,8 @@ void find_dependencies(ChangeState& change, std::uint32_t m, Marks& marks) {
       // The object's own text goes with the object: the record's stays. What fills a forward reference has the library's
       // record.
       const SymbolRecord* record = change.records[id].symbol != nullptr ? change.records[id].symbol : name.record;
-      all.push_back({change.drafts[name.module].state.get(), group != link::none ? change.records[group].group : nullptr,
-                     record->name().data()});
+      all.push_back({change.drafts[name.module].identity().get(),
+                     group != link::none ? change.records[group].group : nullptr, record->name().data()});
     } else if (name.module == link::none && name.record != nullptr && !name.forward_record &&
                name.record->module != nullptr) {
       if (name.record->group == nullptr ||
@@ -232,6 +278,7 @@ Result<void> prepare_states(ChangeState& change) {
     find_dependencies(change, m, marks);
     read_init_tables(change, m);
     if (module.wants_dso_handle) state.dso_handle = module.place(link::Synthetic::dso_handle).address;
+    make_uses(change, m);
     account(change, m);
   }
   tie_named_sections(change);

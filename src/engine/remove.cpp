@@ -122,6 +122,7 @@ void unpublish(EngineState& engine, Removal& removal) noexcept {
     TENON_CHECK(library != nullptr, "a published module without a library");
     module->live.store(false, std::memory_order_release);
     module->removed = module->finalizing = module->remnant = true;
+    module->waiting = !removal.is_quiet(module.get());
     reopen_forwards(*module, *engine.machinery->space);
     take_out(*library, *module);
   }
@@ -142,22 +143,27 @@ void mark_needed(const ModuleList& removed) noexcept {
   };
   for (const std::shared_ptr<ModuleState>& module : removed) module->reachable = module->needed_whole = false;
   for (const std::shared_ptr<ModuleState>& module : removed) {
-    bool whole = module->finalizing || module->pins.load(std::memory_order_acquire) != 0;
+    bool whole = module->finalizing || module->waiting || module->pins.load(std::memory_order_acquire) != 0 ||
+                 (module->held && module->current->live.load(std::memory_order_relaxed));
     if (whole || module->remnant) reach(module.get(), whole);
   }
   while (pending != nullptr) {
     ModuleState* module = std::exchange(pending, pending->next_reachable);
     for (const Dependency& dependency : module->dependencies) reach(dependency.module, true);
     for (const SymbolRecord* group : module->groups) reach(group->module, group->module != module);
+    // A version runs on its module's storage; a module keeps versions to whose functions pointers may be held.
+    if (module->superseded) reach(module->current.get(), true);
+    if (module->replaceable != nullptr)
+      for (const std::shared_ptr<ModuleState>& version : module->replaceable->held) reach(version.get(), true);
   }
 }
 
 // Moves what nobody needs to `dead`, under commit_mutex; its memory is released by the caller, without the lock.
-void split_dead(EngineState& engine, ModuleList& dead) noexcept {
+void split_dead(EngineState& engine, ModuleList& dead, std::vector<OwnedBlock>& freed) noexcept {
   mark_needed(engine.removed);
   for (auto at = engine.removed.begin(); at != engine.removed.end();) {
     auto here = at++;
-    if ((*here)->reachable) continue;
+    if ((*here)->reachable || !bequeath(engine, **here, freed)) continue;
     (*here)->removed = false;
     dead.splice(dead.end(), engine.removed, here);
     --engine.module_count;
@@ -167,6 +173,7 @@ void split_dead(EngineState& engine, ModuleList& dead) noexcept {
     module->dependencies.clear();
     module->groups.clear();
     module->forwards.clear();
+    bury(*module);
   }
 }
 
@@ -218,7 +225,7 @@ void sweep(EngineState& engine) noexcept {
       std::unique_lock tables(engine.tables);
       check_remnants(engine);
     }
-    split_dead(engine, dead);
+    split_dead(engine, dead, freed);
     for (const std::shared_ptr<ModuleState>& module : engine.removed)
       if (!module->needed_whole) trim(*module, freed);
     orphans = !engine.orphans.empty();
@@ -237,18 +244,8 @@ void retire(EngineState& engine, Removal& removal) noexcept {
     for (const std::shared_ptr<ModuleState>& module : removal.modules) module->finalizing = false;
   }
   sweep(engine);
-}
-
-Result<void> remove_modules(EngineState& engine, Modules modules) {
-  Removal removal(modules);
-  {
-    std::lock_guard lock(engine.commit_mutex);
-    if (Result<void> removable = check_removable(engine, modules); !removable) return removable;
-    std::unique_lock tables(engine.tables);
-    unpublish(engine, removal);
-  }
-  retire(engine, removal);
-  return {};
+  if (std::any_of(removal.modules.begin(), removal.modules.end(), [&](const auto& m) { return !removal.is_quiet(m.get()); }))
+    reclaim_now(engine);
 }
 
 } // namespace tenon::engine

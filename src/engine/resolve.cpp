@@ -42,6 +42,7 @@ void resolve_to_host(ChangeState& change, Name& name, const HostSymbol& host) {
 // Under EngineState::tables.
 void resolve_to_record(ChangeState& change, Name& name, SymbolRecord* record) {
   name.record = record;
+  change.has_identities |= record->definition != nullptr;
   name.forward_record = (record->flags & symbol_flag::forward) != 0;
   change.has_forwards |= name.forward_record;
   name.address = record->address;

@@ -125,7 +125,7 @@ public:
     std::memcpy(text.get(), start_prefix.data(), start_prefix.size());
     std::memcpy(text.get() + start_prefix.size(), section.data(), section.size());
     user.texts.push_back(std::move(text));
-    user.dependencies.push_back({change_.drafts[to].state.get(), nullptr, user.texts.back().get()});
+    user.dependencies.push_back({change_.drafts[to].identity().get(), nullptr, user.texts.back().get()});
   }
 
 private:

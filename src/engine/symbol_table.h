@@ -16,20 +16,22 @@
 namespace tenon::engine {
 
 struct ModuleState;
+struct Definition;
 
 namespace symbol_flag {
 inline constexpr std::uint16_t hidden = 1, weak = 2, tls = 4, data = 8, rebindable = 16, forward = 32, group = 64,
-                               erased = 128;
+                               erased = 128, current = 256; // current: scratch of an exchange of versions
 }
 
 // A published symbol, or a COMDAT group by its signature. Variable length: the name follows.
 struct SymbolRecord {
   std::uint64_t hash = 0;
-  std::uint64_t address = 0;     // offset in the TLS block for thread-local ones
-  ModuleState* module = nullptr; // null: an absolute one
-  SymbolRecord* group = nullptr; // the COMDAT group that the symbol belongs to
-  std::uint64_t slot = 0;        // address of its slot, or 0
-  std::uint32_t users = 0;       // groups: modules that carry or use it, removed ones not counted
+  std::uint64_t address = 0;        // offset in the TLS block for thread-local ones
+  ModuleState* module = nullptr;    // null: an absolute one
+  SymbolRecord* group = nullptr;    // the COMDAT group that the symbol belongs to
+  std::uint64_t slot = 0;           // address of its slot, or 0
+  Definition* definition = nullptr; // of a replaceable module's
+  std::uint32_t users = 0;          // groups: modules that carry or use it, removed ones not counted
   std::uint32_t name_size = 0;
   std::uint16_t flags = 0;
   std::uint16_t size_high = 0;

@@ -10,8 +10,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "engine/trim.h"
 
-#include "base/align.h"
-#include "memory/free_space.h"
 #include "object/eh_frame.h"
 
 #include <algorithm>
@@ -146,24 +144,11 @@ std::optional<Needed> find_needed(const ModuleState& module) {
 
 // What stays, in whole granules.
 std::vector<Stretch> stretches(const ModuleState& module, const Needed& needed) {
-  std::vector<std::uint32_t> by_address;
-  for (std::uint32_t i = 0; i < module.places.size(); ++i)
-    if (const link::SectionPlace& place = module.places[i];
-        place.kept && !place.overlies && place.size != 0 && needed.sections[i] != 0)
-      by_address.push_back(i);
-  std::sort(by_address.begin(), by_address.end(),
-            [&](std::uint32_t a, std::uint32_t b) { return module.places[a].address < module.places[b].address; });
   std::vector<Stretch> kept;
-  for (std::uint32_t i : by_address) {
-    const link::SectionPlace& place = module.places[i];
-    Addr begin{base::align_down(place.address, memory::granule)};
-    Addr end{base::align_up(place.address + place.size, memory::granule)};
-    if (!kept.empty() && begin <= kept.back().end)
-      kept.back().end = std::max(kept.back().end, end);
-    else
-      kept.push_back({begin, end});
-  }
-  return kept;
+  for (std::uint32_t i = 0; i < module.places.size(); ++i)
+    if (const link::SectionPlace& place = module.places[i]; place.kept && !place.overlies && needed.sections[i] != 0)
+      kept.push_back({{place.address}, {place.address + place.size}});
+  return whole_granules(std::move(kept));
 }
 
 void take_rest(ModuleState& module, const Needed& needed, std::vector<OwnedBlock>& freed) {

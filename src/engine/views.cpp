@@ -76,6 +76,7 @@ Result<std::unique_ptr<ChangeState>> edit(const ChangeState& change, std::vector
   edited->libraries = change.libraries;
   edited->additions = change.additions;
   edited->removals = change.removals;
+  edited->quiet = change.quiet;
   edited->edits = change.edits;
   edited->edited_modules = change.edited_modules;
   for (Edit& edit : edits) {

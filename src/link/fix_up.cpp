@@ -16,6 +16,22 @@ namespace {
 
 void put_word(std::byte* at, std::uint64_t value) { std::memcpy(at, &value, sizeof value); }
 
+// What lies between functions. Not traps: processors were seen to take 22 % longer for calls to ten thousand functions with
+// INT3 between them than with anything else.
+constexpr int padding = 0x90; // nop
+constexpr std::uint64_t padded_to = 16;
+
+// Before the sections are copied, which overwrite what is theirs. Only in the engine's own memory, whose blocks are of whole
+// granules; sections of a NamedRun lie next to those of other modules.
+void pad_code(Module& module) {
+  for (std::uint32_t i : module.kept) {
+    const SectionPlace& place = module.places[i];
+    if (place.run != Run::code || place.leads || place.follows) continue;
+    const std::uint64_t end = place.offset + place.size;
+    std::memset(place.local + place.size, padding, (padded_to - end % padded_to) % padded_to);
+  }
+}
+
 void copy_sections(Module& module) {
   std::span<const Section> sections = module.sections();
   for (std::uint32_t i : module.kept) {
@@ -234,7 +250,10 @@ Result<void> fix_up(Module& module, std::span<const std::unique_ptr<Module>> mod
   module.frames.clear();
   module.slot_pointers.clear();
   module.rewritten.clear();
+  module.sites.clear();
+  module.branches_through_stubs = 0;
   module.frames.reserve(module.frame_count);
+  if (options.private_memory) pad_code(module);
   copy_sections(module);
   zero_sections(module, options.private_memory);
   if (const SectionPlace& dso = module.place(Synthetic::dso_handle); dso.kept) {
@@ -255,6 +274,7 @@ Result<void> fix_up(Module& module, std::span<const std::unique_ptr<Module>> mod
     SectionBytes bytes{i, place.address, place.local, sections[i].content, sections[i].kind == SectionKind::code, false};
     if (Result<void> done = arch::fix_section(module, bound, bytes); !done)
       return std::move(done).error().within(sections[i].name);
+    if (!module.callees.empty()) arch::bind_callees(module, bytes);
   }
   if (Result<void> thunks = arch::write_thunks(module, bound); !thunks) return thunks;
   if (Result<void> collected = collect_frames(module); !collected) return collected;

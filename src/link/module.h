@@ -196,6 +196,27 @@ struct FrameEntry {
   std::uint64_t pc = 0, fde = 0;
 };
 
+// A function that may be replaced while threads run it: direct branches go to its body, everything else to its stub.
+struct Callee {
+  std::uint64_t stub = 0; // its address, for good
+  std::uint64_t body = 0; // of the version that is current when the module is linked
+  std::uint32_t symbol = 0;
+  bool escapes = false; // something of the module refers to the stub
+};
+
+// Where a function of the module's own begins: relocations may name its section instead of it.
+struct OwnFunction {
+  std::uint32_t section = 0;
+  std::uint64_t offset = 0;
+  std::uint32_t callee = 0;
+};
+
+// A direct branch to a callee whose displacement may be changed while threads run it.
+struct Site {
+  std::uint64_t field = 0; // address of the displacement
+  std::uint32_t callee = 0;
+};
+
 struct Module {
   Object object;
   std::string name;
@@ -232,6 +253,13 @@ struct Module {
   bool wants_got_base = false;
   bool large_model = false;
   std::uint64_t relocation_count = 0;
+
+  std::vector<Callee> callees;              // replaceable functions that the module has or refers to
+  std::vector<std::uint32_t> callee_of;     // of each symbol: index into `callees` plus one, or 0; empty if there are none
+  std::vector<OwnFunction> own_functions;   // sorted by section and offset
+  bool patchable = true;                    // code can be written while it runs: branches may be sites
+  std::vector<Site> sites;                  // filled when fixing up
+  std::uint32_t branches_through_stubs = 0; // to callees, which could not be sites
 
   std::vector<SlotPointer> slot_pointers;          // filled when fixing up
   std::vector<std::uint32_t> rewritten;            // sections that arch::restore alone can't bring back; when fixing up

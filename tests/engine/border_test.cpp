@@ -104,7 +104,7 @@ struct Stages : Border {
   }
   Linked simple_linked() { return expect(expect(simple_draft().place()).link()); }
   void close() {
-    expect(library.close());
+    expect(library.close(Quiet::caller_guarantees));
     library = expect(engine.library("border"));
   }
 };
@@ -286,7 +286,7 @@ TEST_F(Stages, EnginesAndLibraries) {
     }());
     return made;
   };
-  EXPECT_GT(each(fresh, [&](Library& made) { return made.close(); }), 1);
+  EXPECT_GT(each(fresh, [&](Library& made) { return made.close(Quiet::caller_guarantees); }), 1);
 }
 
 TEST_F(Stages, Drafts) {

@@ -143,7 +143,7 @@ Committed commit(Engine& engine, const Library& library, std::vector<Object> obj
 
 Result<void> try_remove(Engine& engine, std::vector<Module> modules) {
   Change change = engine.change();
-  for (Module& module : modules) change.remove(std::move(module));
+  for (Module& module : modules) change.remove(std::move(module), Quiet::caller_guarantees);
   Result<Committed> committed = try_commit(std::move(change));
   if (!committed) return std::move(committed).error();
   return {};

@@ -76,7 +76,7 @@ TEST_F(Review, AnIfuncResolverDoesNotRunOnWhatIsGone) {
   commit(engine(), library(), level(2));
   expect(std::move(again).commit());
   EXPECT_EQ(function<int()>(library(), "asks")(), 2);
-  expect(library().close());
+  expect(library().close(Quiet::caller_guarantees));
   EXPECT_EQ(engine().usage().live, 0U);
 }
 
@@ -252,7 +252,7 @@ TEST_F(Review, BytesThatTheClientHasSeenAreNeverExchanged) {
   Linked unseen =
       expect(expect(drafted({compile_c("int level(void); int use3(void) { return level(); }")}).place()).link(inspector));
   Change exchange = engine().change();
-  exchange.remove(old);
+  exchange.remove(old, Quiet::caller_guarantees);
   exchange.add(library(), level(2));
   expect(try_commit(std::move(exchange)));
   EXPECT_EQ(std::move(seen).commit().error().code, ErrorCode::conflict);
@@ -372,7 +372,7 @@ TEST_F(Review, WhoFillsAForwardReferenceAsItsUserLeavesIsFree) {
   options.forward = {"level"};
   Module user = commit(engine(), library(), level_user(), options);
   Change change = engine().change();
-  change.remove(user);
+  change.remove(user, Quiet::caller_guarantees);
   ModuleId id = change.add(library(), level(3));
   Module definer = expect(try_commit(std::move(change))).module(id);
   EXPECT_EQ(function<int()>(library(), "level")(), 3);
@@ -396,7 +396,7 @@ TEST(Review_, ALibraryOfAnEngineThatIsGoneIsForeign) {
     Library other = expect(engine.library("new"));
     EXPECT_EQ(other.search({source}).error().code, ErrorCode::invalid_argument);
     Change change = engine.change();
-    change.remove(module);
+    change.remove(module, Quiet::caller_guarantees);
     EXPECT_EQ(std::move(change).draft().error().code, ErrorCode::invalid_argument);
   }
 }

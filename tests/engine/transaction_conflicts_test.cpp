@@ -34,7 +34,7 @@ protected:
     // Whatever went wrong: the engine goes on, and ends as it began.
     commit(engine_, library_, compile_c("int goes_on(void) { return 1; }"));
     EXPECT_EQ(function<int()>(library_, "goes_on")(), 1);
-    expect(library_.close());
+    expect(library_.close(Quiet::caller_guarantees));
     library_ = expect(engine_.library("after")); // slots of forward references are the library's
     EXPECT_EQ(engine_.usage().live, 0U);
     EXPECT_EQ(engine_.usage().modules, 0U);
@@ -319,7 +319,7 @@ TEST_F(Conflicts, WhatIsReferredToStays) {
       commit(engine_, library_, compile_c("int base(void); int uses(void) { return base() + 1; }", "-O1 -fPIC", "user.o"));
   Error error = error_of(try_commit([&] {
     Change change = engine_.change();
-    change.remove(base);
+    change.remove(base, Quiet::caller_guarantees);
     return change;
   }()));
   EXPECT_EQ(error.code, ErrorCode::still_used);
@@ -369,7 +369,7 @@ TEST_F(Conflicts, TwoDraftsThatDeclareOneForwardReference) {
   EXPECT_EQ(function<int(int)>(library_, "second_user")(1), 6);
   EXPECT_EQ(error_of(try_commit([&] {
               Change change = engine_.change();
-              change.remove(definition);
+              change.remove(definition, Quiet::caller_guarantees);
               return change;
             }()))
                 .code,
@@ -408,7 +408,7 @@ TEST_F(Conflicts, ALibraryThatIsClosedMeanwhile) {
   Change change = engine_.change();
   change.add(other, strong(1));
   Linked linked = expect(expect(expect(std::move(change).draft()).place()).link());
-  expect(other.close());
+  expect(other.close(Quiet::caller_guarantees));
   EXPECT_EQ(error_of(std::move(linked).commit()).code, ErrorCode::conflict);
 }
 

@@ -126,7 +126,7 @@ TEST_P(Drop, LeavesWhatIsCommittedInOrder) {
   for (int i = 0; i < 5; ++i) drop_fourth();
   EXPECT_EQ(snapshot(engine_, {library_}), before);
   EXPECT_EQ(function<int(int)>(library_, "rich_entry")(1), 1 + 4 + 3 + 5 + 7);
-  expect(library_.close());
+  expect(library_.close(Quiet::caller_guarantees));
   EXPECT_EQ(outstanding(), 0);
 }
 
@@ -228,7 +228,7 @@ TEST(Transaction, RichModulesWork) {
   // The slot of a forward reference, and where it leads to while nothing defines it, are its library's.
   EXPECT_LE(after.live, before.live + 64);
   EXPECT_LE(after.symbol_count, before.symbol_count + 1);
-  expect(library.close());
+  expect(library.close(Quiet::caller_guarantees));
 }
 
 TEST(Transaction, RichModulesWorkInTheClientsMemory) {
@@ -246,7 +246,7 @@ TEST(Transaction, RichModulesWorkInTheClientsMemory) {
     EXPECT_EQ(take_notes(), "early born");
     EXPECT_EQ(arena.published, arena.placed);
     EXPECT_EQ(function<int(int)>(library, "rich_entry")(10), 10 + 22 + 3 + 5 + 7);
-    expect(library.close());
+    expect(library.close(Quiet::caller_guarantees));
     EXPECT_EQ(take_notes(), "died atexit late");
     EXPECT_EQ(arena.outstanding, 0);
   }

@@ -93,13 +93,13 @@ struct Flow {
     STEP(handle, library->function<int(int)>("rich_entry"));
     if ((*handle)(10) != 10 + 22 + 3 + 5 + 7) return Error{ErrorCode::invalid_argument, "wrong answer"};
     Change third = engine.change();
-    for (const Module& module : first->modules()) third.remove(module);
+    for (const Module& module : first->modules()) third.remove(module, Quiet::caller_guarantees);
     STEP(removed, commit_all(std::move(third)));
     STEP(anonymous, engine.library());
     Change fourth = engine.change();
     fourth.add(*anonymous, prepared.objects[1], ModuleOptions{});
     STEP(nested, commit_all(std::move(fourth), prepared));
-    STEP(closed, library->close());
+    STEP(closed, library->close(Quiet::caller_guarantees));
     return {};
   }
 
@@ -121,7 +121,7 @@ void works(Engine& engine) {
   Library library = expect(engine.library("works"));
   commit(engine, library, compile_c("int works(int x) { return x + 1; }"));
   EXPECT_EQ(function<int(int)>(library, "works")(1), 2);
-  expect(library.close());
+  expect(library.close(Quiet::caller_guarantees));
 }
 
 constexpr std::size_t arena_bytes = std::size_t(8) << 20; // the big module fits
@@ -214,7 +214,7 @@ protected:
       EXPECT_EQ(take_notes(), "") << n << ": something ran";
       for (const std::string& name : rich_names()) EXPECT_FALSE(library.find(name)) << n << ": " << name;
     }
-    expect(library.close());
+    expect(library.close(Quiet::caller_guarantees));
     take_notes();
     EXPECT_EQ(arena.outstanding, 0) << n;
   }
@@ -334,7 +334,7 @@ TEST_P(Lives, OfAnEngineThatMustGrow) {
       after.mappings = before.mappings;
       EXPECT_EQ(after.without_growth(), before.without_growth()) << "after failure " << n;
       a_change_succeeds(engine, arena, with_big);
-      expect(expect(engine.library("flow")).close());
+      expect(expect(engine.library("flow")).close(Quiet::caller_guarantees));
       after = snapshot(engine, {}, Frames::skip);
       if (hidden) {
         EXPECT_EQ(after.mappings, full) << "after failure " << n;

@@ -38,7 +38,7 @@ TEST(TransactionInitializers, RunByPriorityAcrossModulesThenInTheirOrder) {
           noting_object(
               {{"b", "constructor"}, {"b200", "constructor(200)"}, {"y", "destructor"}, {"y300", "destructor(300)"}})});
   EXPECT_EQ(take_notes(), "a200 b200 a300 a b");
-  expect(library.close());
+  expect(library.close(Quiet::caller_guarantees));
   // The other way round: those without a priority first, then high numbers before low ones, later modules before earlier
   // ones.
   EXPECT_EQ(take_notes(), "y x y300 x300 x200");
@@ -54,7 +54,7 @@ TEST(TransactionInitializers, LaterCommitsEndFirst) {
   EXPECT_EQ(take_notes(), "a b c");
   expect(try_remove(engine, {first}));
   EXPECT_EQ(take_notes(), "x");
-  expect(library.close());
+  expect(library.close(Quiet::caller_guarantees));
   EXPECT_EQ(take_notes(), "z y");
 }
 
@@ -89,7 +89,7 @@ TEST(TransactionInitializers, CtorsAndDtorsRunTheOldWay) {
   )";
   commit(engine, library, assemble(text));
   EXPECT_EQ(take_notes(), "cp c2 c1");
-  expect(library.close());
+  expect(library.close(Quiet::caller_guarantees));
   EXPECT_EQ(take_notes(), "d1 d2");
 }
 
@@ -120,7 +120,7 @@ TEST(TransactionInitializers, OneThatThrowsLeavesTheModulesCommitted) {
   expect(try_remove(engine, expect(library.modules())));
   EXPECT_EQ(take_notes(), "died z");
   EXPECT_FALSE(library.find("there"));
-  expect(library.close());
+  expect(library.close(Quiet::caller_guarantees));
 }
 
 TEST(TransactionInitializers, StandardExceptionsSayWhatTheyAre) {
@@ -145,7 +145,7 @@ TEST(TransactionInitializers, SkippedOnesLeaveTheirFinalizersOut) {
   quiet.initialize = false;
   commit(engine, library, noting_object({{"b", "constructor"}, {"y", "destructor"}}), quiet);
   EXPECT_EQ(take_notes(), "");
-  expect(library.close());
+  expect(library.close(Quiet::caller_guarantees));
   EXPECT_EQ(take_notes(), "");
 }
 
@@ -159,7 +159,7 @@ TEST(TransactionInitializers, AtexitOfSkippedModulesRunsAllTheSame) {
                                    void start(void) { atexit(gone); })"));
   expect(try_commit(std::move(change), Initialize::skip));
   function<void()>(library, "start")();
-  expect(library.close());
+  expect(library.close(Quiet::caller_guarantees));
   EXPECT_EQ(take_notes(), "gone") << "a handler in memory that is gone would run at exit";
 }
 
@@ -198,7 +198,7 @@ TEST(TransactionInitializers, MayUseTheEngine) {
   EXPECT_EQ(state.answer, 43);
   EXPECT_EQ(expect(library.modules()).size(), 2U);
   // A finalizer may too: it fails here, since its library is closed, or since outer() is gone; it does not hang.
-  expect(library.close());
+  expect(library.close(Quiet::caller_guarantees));
   EXPECT_NE(state.error, "");
 }
 

@@ -16,6 +16,7 @@ using Command = std::function<int()>;
 
 // `arguments` are those behind "--": the program's own.
 Command declare_run(CLI::App& parser, const std::vector<std::string>& arguments);
+Command declare_live(CLI::App& parser, const std::vector<std::string>& arguments);
 Command declare_link(CLI::App& parser);
 Command declare_inspect(CLI::App& parser);
 

@@ -3,6 +3,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "compile.h"
 
+#include "descriptor.h"
+
 #include <tenon/llvm.h>
 
 #include <algorithm>
@@ -27,48 +29,6 @@ namespace tenon::cli {
 namespace {
 
 constexpr int shell_signal_base = 128;
-
-Error system_error(const std::string& what) { return {ErrorCode::system, what + ": " + std::strerror(errno)}; }
-
-class Descriptor {
-public:
-  explicit Descriptor(int number) : number_(number) {}
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  ~Descriptor() {
-    if (number_ >= 0) close(number_);
-  }
-  int number() const { return number_; }
-
-private:
-  int number_;
-};
-
-bool write_all(int descriptor, std::string_view text) {
-  while (!text.empty()) {
-    ssize_t count = write(descriptor, text.data(), text.size());
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return false;
-    text.remove_prefix(static_cast<std::size_t>(count));
-  }
-  return true;
-}
-
-Result<std::vector<std::byte>> read_all(int descriptor, const std::string& name) {
-  struct stat status{};
-  if (fstat(descriptor, &status) != 0) return system_error(name + ": fstat");
-  std::vector<std::byte> bytes(static_cast<std::size_t>(status.st_size));
-  std::size_t done = 0;
-  while (done < bytes.size()) {
-    ssize_t count = pread(descriptor, bytes.data() + done, bytes.size() - done, static_cast<off_t>(done));
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return system_error(name + ": read");
-    if (count == 0) break;
-    done += static_cast<std::size_t>(count);
-  }
-  bytes.resize(done);
-  return bytes;
-}
 
 // The first of the names that PATH has.
 std::optional<std::string> find_in_path(std::initializer_list<const char*> names) {
@@ -144,8 +104,6 @@ Result<Object> compile_source(const std::string& clang, const InputFile& input, 
   return Object::borrow(*owner, owner, input.name);
 }
 
-bool is_ir(const InputFile& input) { return input.kind == FileKind::ir || input.kind == FileKind::bitcode; }
-
 using Slots = std::vector<std::optional<Result<Object>>>;
 
 // Every source that is no IR, on as many threads as there are processors.
@@ -168,9 +126,7 @@ Result<std::shared_ptr<const void>> read_ir(const InputFile& input, Bytes& ir) {
     ir = std::as_bytes(std::span(input.content));
     return std::shared_ptr<const void>();
   }
-  Descriptor file(open(input.path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (file.number() < 0) return system_error(input.path + ": open");
-  Result<std::vector<std::byte>> bytes = read_all(file.number(), input.path);
+  Result<std::vector<std::byte>> bytes = read_file(input.path);
   if (!bytes) return std::move(bytes).error();
   auto owner = std::make_shared<const std::vector<std::byte>>(std::move(*bytes));
   ir = *owner;
@@ -206,15 +162,20 @@ Result<void> compile_all_ir(std::span<const InputFile* const> files, const Input
 
 } // namespace
 
+bool is_ir(const InputFile& input) { return input.kind == FileKind::ir || input.kind == FileKind::bitcode; }
+
+Result<std::string> find_clang(const std::string& for_file) {
+  if (std::optional<std::string> found = find_in_path({"clang-22", "clang"})) return *found;
+  return Error{ErrorCode::system,
+               "no clang-22 and no clang in PATH to compile " + for_file + " with (hint: apt-get install clang-22)"};
+}
+
 Result<std::vector<Object>> compile_inputs(std::span<const InputFile* const> files, const InputOptions& options) {
   Slots slots(files.size());
   std::string clang;
   if (!std::all_of(files.begin(), files.end(), [](const InputFile* file) { return is_ir(*file); })) {
-    std::optional<std::string> found = find_in_path({"clang-22", "clang"});
-    if (!found)
-      return Error{ErrorCode::system, "no clang-22 and no clang in PATH to compile " + files.front()->name +
-                                          " with (hint: apt-get "
-                                          "install clang-22)"};
+    Result<std::string> found = find_clang(files.front()->name);
+    if (!found) return std::move(found).error();
     compile_sources(files, options, clang = *found, slots);
   }
   if (Result<void> compiled = compile_all_ir(files, options, slots); !compiled) return Error(compiled.error());

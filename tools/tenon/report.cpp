@@ -8,17 +8,6 @@ namespace tenon::cli {
 
 namespace {
 
-std::string one_line(std::string_view text) {
-  std::string line;
-  for (char c : text) {
-    bool blank = c == '\n' || c == '\t' || c == '\r';
-    bool control = static_cast<unsigned char>(c) < 0x20 || c == 0x7f;
-    line += blank ? ' ' : control ? '?' : c;
-  }
-  while (!line.empty() && line.back() == ' ') line.pop_back();
-  return line;
-}
-
 int print_error(std::string_view message, std::string_view hint, int status) {
   std::string line = "tenon: error: " + one_line(message);
   if (!hint.empty()) line += " (hint: " + one_line(hint) + ")";
@@ -49,6 +38,17 @@ std::string_view hint_for(ErrorCode code, std::string_view command) {
 }
 
 } // namespace
+
+std::string one_line(std::string_view text) {
+  std::string line;
+  for (char c : text) {
+    bool blank = c == '\n' || c == '\t' || c == '\r';
+    bool control = static_cast<unsigned char>(c) < 0x20 || c == 0x7f;
+    line += blank ? ' ' : control ? '?' : c;
+  }
+  while (!line.empty() && line.back() == ' ') line.pop_back();
+  return line;
+}
 
 int fail(std::string_view message, std::string_view hint) { return print_error(message, hint, exit_failure); }
 

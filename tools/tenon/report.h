@@ -21,6 +21,9 @@ int misuse(std::string_view message, std::string_view hint);
 // The same for an error of the library's; the hint is what its code suggests to a user of `command` ("run" or "link").
 int fail(const Error& error, std::string_view command);
 
+// Control characters, line ends among them, become blanks or '?'.
+std::string one_line(std::string_view text);
+
 // `tenon: warning: MESSAGE`.
 void warn(std::string_view message);
 

@@ -1,13 +1,9 @@
 // `tenon run`: links all files into this process in one change, and is the program from then on.
-//
-// The end is the delicate part. The program leaves through exit(), its own call or ours after main has returned, so that its
-// handlers, the process' streams and the libraries' destructors run as they do in a program of its own. The engine ends
-// inside exit(), too: its handler is registered before anything is linked, hence runs after all handlers of the program, and
-// runs the modules' finalizers then. A program that dies by a signal takes us along with that signal, which is what we want.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "commands.h"
 #include "input_options.h"
 #include "inputs.h"
+#include "program.h"
 #include "report.h"
 #include "stats.h"
 
@@ -18,10 +14,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <map>
-#include <optional>
 #include <set>
-
-extern char** environ;
 
 namespace tenon::cli {
 
@@ -29,64 +22,9 @@ namespace {
 
 struct RunOptions {
   InputOptions inputs;
-  std::string entry = "main";
+  ProgramOptions program;
   bool stats = false;
-  bool low_2gib = false;
-  bool single_mapping = false;
-  bool no_unwind = false;
 };
-
-// What the program needs until the process ends.
-struct Running {
-  std::optional<Engine> engine;
-  std::optional<Library> library;
-  std::vector<std::string> arguments;
-  std::vector<char*> argv;
-  std::vector<Function<void()>> pins; // one of each module, see pin_modules
-};
-
-// Never destroyed: threads of the program may use its arguments, and run its code, until the process is gone.
-Running* running = nullptr;
-
-void end_engine() {
-  // Runs the finalizers and frees what nothing pins. Nobody is left to hear of an error.
-  if (running->library) static_cast<void>(running->library->close());
-}
-
-// The archives serve what is missing, so nothing would ask for a program that lives in one: the entry is asked for here.
-Result<void> add_entry_member(LoadedInputs& inputs, const std::string& entry) {
-  for (const Object& object : inputs.objects)
-    for (const Symbol& symbol : object.symbols())
-      if (symbol.defined() && !symbol.is_local() && symbol.name() == entry) return {};
-  for (const Archive& archive : inputs.archives) {
-    Result<std::optional<std::size_t>> index = archive.find(entry);
-    if (!index) return std::move(index).error();
-    if (!*index) continue;
-    Result<Object> member = archive.member(**index);
-    if (!member) return std::move(member).error();
-    inputs.objects.push_back(std::move(*member));
-    return {};
-  }
-  return Error{ErrorCode::undefined,
-               "no file defines the entry '" + entry + "' (hint: --entry NAME names another function to begin with)"};
-}
-
-Result<void> open_engine(const RunOptions& options, LoadedInputs& inputs) {
-  Options engine_options;
-  engine_options.low_2gib = options.low_2gib;
-  engine_options.mapping = options.single_mapping ? Mapping::single : Mapping::dual;
-  engine_options.unwinding = !options.no_unwind;
-  Result<Engine> engine = Engine::create(engine_options);
-  if (!engine) return std::move(engine).error();
-  Result<Library> library = engine->library("main");
-  if (!library) return std::move(library).error();
-  std::vector<Source> sources = std::move(inputs.sources);
-  sources.push_back(Source::process());
-  if (Result<void> searched = library->search(std::move(sources)); !searched) return searched;
-  running->engine = std::move(*engine);
-  running->library = std::move(*library);
-  return {};
-}
 
 struct Candidate {
   ModuleId module;
@@ -106,25 +44,19 @@ Result<std::vector<Candidate>> pin_candidates(const Linked& linked) {
   return candidates;
 }
 
-// When main has returned, other threads of a program run on until exit() is through, past the end of the engine: a function
-// handle keeps the code mapped, while finalizers run in time.
-void pin_modules(std::span<const Candidate> candidates) {
+void pin_modules(Program& program, std::span<const Candidate> candidates) {
   std::set<std::uint32_t> pinned;
-  for (const Candidate& candidate : candidates) {
-    if (pinned.contains(candidate.module.index)) continue;
-    if (Result<Function<void()>> function = running->library->function<void()>(candidate.name); function) {
-      running->pins.push_back(std::move(*function));
-      pinned.insert(candidate.module.index);
-    }
-  }
+  for (const Candidate& candidate : candidates)
+    if (!pinned.contains(candidate.module.index) && program.pin(candidate.name)) pinned.insert(candidate.module.index);
 }
 
-Result<void> link_all(const RunOptions& options, std::vector<Object> objects, LinkSummary& summary, LinkTimes& times) {
+Result<void> link_all(Program& program, const RunOptions& options, std::vector<Object> objects, LinkSummary& summary,
+                      LinkTimes& times) {
   ModuleOptions module_options;
-  module_options.unwinding = !options.no_unwind;
+  module_options.unwinding = !options.program.no_unwind;
   LapTimer timer;
-  Change change = running->engine->change();
-  for (Object& object : objects) change.add(*running->library, std::move(object), module_options);
+  Change change = program.engine->change();
+  for (Object& object : objects) change.add(*program.library, std::move(object), module_options);
   Result<Draft> draft = std::move(change).draft();
   if (!draft) return std::move(draft).error();
   times.draft_ms = timer.lap_ms();
@@ -143,55 +75,38 @@ Result<void> link_all(const RunOptions& options, std::vector<Object> objects, Li
   Result<Committed> committed = std::move(*linked).commit();
   times.commit_ms = timer.lap_ms();
   if (!committed) return std::move(committed).error();
-  pin_modules(*candidates);
+  pin_modules(program, *candidates);
   return {};
-}
-
-// Without a try block above it: an exception that main lets out ends the process as in a program of its own.
-[[noreturn]] void call_entry(Addr entry) {
-  using Main = int (*)(int, char**, char**);
-  int argc = static_cast<int>(running->argv.size()) - 1;
-  int status = entry.as<Main>()(argc, running->argv.data(), environ);
-  std::exit(status);
-}
-
-void set_arguments(const std::string& program, const std::vector<std::string>& arguments) {
-  running->arguments = {program};
-  running->arguments.insert(running->arguments.end(), arguments.begin(), arguments.end());
-  for (std::string& argument : running->arguments) running->argv.push_back(argument.data());
-  running->argv.push_back(nullptr);
 }
 
 // Returns only if it failed.
 int run(const RunOptions& options, const std::vector<std::string>& arguments) {
   LinkTimes times;
   LinkSummary summary;
-  Addr entry;
+  Program* program = nullptr;
   {
     Result<LoadedInputs> inputs = load_inputs(options.inputs);
     if (!inputs) return fail(inputs.error(), "run");
     times.compile_ms = inputs->compile_ms;
     times.read_ms = inputs->read_ms;
-    if (Result<void> added = add_entry_member(*inputs, options.entry); !added) return fail(added.error(), {});
+    Result<std::optional<Object>> member = entry_member(inputs->objects, inputs->archives, options.program.entry);
+    if (!member) return fail(member.error(), {});
+    if (*member) inputs->objects.push_back(std::move(**member));
 
-    running = new Running;
-    std::atexit(end_engine);
-    set_arguments(options.inputs.files.front(), arguments);
-    if (Result<void> opened = open_engine(options, *inputs); !opened) return fail(opened.error(), "run");
-    if (Result<void> linked = link_all(options, std::move(inputs->objects), summary, times); !linked) {
+    Result<Program*> opened = open_program(options.program, std::move(inputs->sources));
+    if (!opened) return fail(opened.error(), "run");
+    program = *opened;
+    if (Result<void> linked = link_all(*program, options, std::move(inputs->objects), summary, times); !linked) {
       int status = fail(linked.error(), "run");
       // A program whose static initializer throws is aborted by its C++ runtime.
       if (linked.error().code == ErrorCode::initializer) std::abort();
       return status;
     }
-    std::optional<Addr> found = running->library->find(options.entry);
-    if (!found)
-      return fail("the entry '" + options.entry + "' is not visible outside of its file",
-                  "--entry NAME names a function that is neither static nor hidden");
-    entry = *found;
   }
-  if (options.stats) std::fputs(format_stats(summary, times, running->engine->usage()).c_str(), stderr);
-  call_entry(entry);
+  auto entry = find_entry(*program, options.program.entry);
+  if (!entry) return fail(entry.error(), {});
+  if (options.stats) std::fputs(format_stats(summary, times, program->engine->usage()).c_str(), stderr);
+  call_entry(*program, *entry, options.inputs.files.front(), arguments);
 }
 
 constexpr const char* examples = "FILE is an object, archive, shared object, LLVM IR (.ll, .bc), C, C++ or assembly, or '-' "
@@ -214,11 +129,8 @@ Command declare_run(CLI::App& parser, const std::vector<std::string>& arguments)
   auto options = std::make_shared<RunOptions>();
   parser.footer(examples);
   declare_input_options(parser, options->inputs, "Files to link; the first one gives the program its name");
-  parser.add_option("--entry", options->entry, "The function to call")->type_name("NAME")->capture_default_str();
+  declare_program_options(parser, options->program);
   parser.add_flag("--stats", options->stats, "Print to standard error what was linked, before the program begins");
-  parser.add_flag("--low-2gib", options->low_2gib, "Link below 2 GiB, for objects that were not compiled as PIC");
-  parser.add_flag("--single-mapping", options->single_mapping, "Map code once only (emulators, Valgrind)");
-  parser.add_flag("--no-unwind", options->no_unwind, "No unwind information: exceptions end the program");
   return [options, &arguments] { return run(*options, arguments); };
 }
 

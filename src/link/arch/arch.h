@@ -21,6 +21,9 @@ Result<void> survey_section(Module& module, std::uint32_t section, const Reach& 
 // Applies the relocations of a section of `module` to its local bytes.
 Result<void> fix_section(Module& module, const Bound& bound, const SectionBytes& bytes);
 
+// After fix_section(): leads direct branches to functions that may be replaced to their bodies, and lists them.
+void bind_callees(Module& module, const SectionBytes& bytes);
+
 // What linked bytes are taken back and linked again with, one relocation at a time. restore() makes of a relocated field
 // what the object had there, for all sections but those in Module::rewritten: some of their bytes must be had from
 // elsewhere. It answers which bytes, from the first to before the second offset, are the relocation's to replace.
@@ -59,6 +62,12 @@ void write_stub_frame(std::byte* at, std::uint64_t size);
 bool append_thunk_frame(std::vector<std::byte>& to, std::uint32_t offset, std::uint32_t size, const FrameRow& row);
 inline constexpr std::uint64_t return_address_column = 16; // what CIEs call it
 inline constexpr std::int64_t return_address_offset = -8;  // where a call puts it, from the CFA
+
+// While a set of functions is exchanged: leads to chooser, with the content of the cell at `choices` pushed on the stack.
+inline constexpr std::uint64_t switch_bytes = 16;
+[[nodiscard]] bool write_switch(std::byte* at, std::uint64_t address, std::uint64_t choices, std::uint64_t chooser);
+inline constexpr std::uint64_t switch_frame_bytes = 32; // their description, for any number of them
+void write_switch_frame(std::byte* at, std::uint64_t size);
 
 // What stands in for a function that is not there yet: calls report(name), the name following the code.
 inline constexpr std::uint64_t trap_bytes = 19;

@@ -249,6 +249,29 @@ bool append_thunk_frame(std::vector<std::byte>& to, std::uint32_t offset, std::u
   return true;
 }
 
+bool write_switch(std::byte* at, std::uint64_t address, std::uint64_t choices, std::uint64_t chooser) {
+  // push *choices(%rip); jmp *chooser(%rip): no register is touched, as callers that were compiled together with the callee
+  // may count on any.
+  static constexpr std::uint8_t code[switch_bytes] = {0xFF, 0x35, 0, 0, 0,    0,    0xFF, 0x25,
+                                                      0,    0,    0, 0, 0xCC, 0xCC, 0xCC, 0xCC};
+  std::memcpy(at, code, sizeof code);
+  std::int64_t to_choices = std::int64_t(choices - (address + 6)), to_chooser = std::int64_t(chooser - (address + 12));
+  put(at + 2, std::int32_t(to_choices));
+  put(at + 8, std::int32_t(to_chooser));
+  return fits_32(to_choices) && fits_32(to_chooser);
+}
+
+void write_switch_frame(std::byte* at, std::uint64_t size) {
+  // As procedure linkage tables have it: CFA = rsp + 8, and 8 more from the sixth byte of each 16 on (DWARF 5, 2.5).
+  static constexpr std::uint8_t row[] = {0x0F, 11,               // DW_CFA_def_cfa_expression
+                                         0x77, 8,    0x80, 0,    // breg7 (rsp) 8; breg16 (rip) 0
+                                         0x3F, 0x1A, 0x36, 0x2A, // lit15; and; lit6; ge
+                                         0x33, 0x24, 0x22};      // lit3; shl; plus
+  std::memset(at, 0, switch_frame_bytes);
+  write_fde_begin(at, switch_frame_bytes, frame_head_bytes, std::uint32_t(size));
+  std::memcpy(at + fde_begin_bytes, row, sizeof row);
+}
+
 void write_trap(std::byte* at, std::uint64_t report, std::string_view name) {
   std::uint8_t code[trap_bytes] = {0x48, 0x8D, 0x3D, trap_bytes - 7,
                                    0,    0,    0, // lea name(%rip), %rdi

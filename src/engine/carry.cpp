@@ -1,0 +1,285 @@
+// Data lives on: what a new version of a module has in common with the one before keeps its storage.
+//
+// The unit is the section. If every variable of a section of the new object is one that the module has already, by name,
+// size and alignment, and all lie as they lay before, the section is not placed: the old storage stands for it. With data
+// sections a section holds one variable; without, one that gains or loses a variable can't be carried, and that is an error.
+//
+// Constants keep their addresses if they are the same to the last byte, relocated at the old address: heap objects hold
+// pointers to virtual tables, and string literals may be held by anybody.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "engine/change_state.h"
+
+#include "base/hex.h"
+#include "link/arch/arch.h"
+
+#include <algorithm>
+#include <cstring>
+#include <mutex>
+
+namespace tenon::engine {
+
+namespace {
+
+using link::SectionPlace;
+
+// The named objects of each section, in the order of sections.
+struct Member {
+  std::uint32_t section = 0;
+  std::uint32_t symbol = 0;
+};
+
+std::vector<Member> members(const link::Module& module, link::Run run) {
+  std::vector<Member> all;
+  const std::span<const Symbol> symbols = module.symbols();
+  for (std::uint32_t i = 1; i < symbols.size(); ++i)
+    if (symbols[i].type == SymbolType::object && symbols[i].section < module.object_sections() &&
+        module.places[symbols[i].section].kept && module.places[symbols[i].section].run == run)
+      all.push_back({symbols[i].section, i});
+  std::stable_sort(all.begin(), all.end(), [](const Member& a, const Member& b) { return a.section < b.section; });
+  return all;
+}
+
+const Definition* earlier(const Replaceable& module, std::string_view name, DefinitionKind kind) {
+  auto found = module.by_name.find(name);
+  return found != module.by_name.end() && found->second->kind == kind && !found->second->vanished ? found->second : nullptr;
+}
+
+// `count` of `count.0`; empty if no compiler has numbered it.
+std::string_view stem(std::string_view name) {
+  const std::size_t dot = name.rfind('.');
+  const bool numbered = dot != std::string_view::npos && dot + 1 < name.size() &&
+                        name.find_first_not_of("0123456789", dot + 1) == std::string_view::npos;
+  return numbered ? name.substr(0, dot) : std::string_view();
+}
+
+bool had_numbered(const Replaceable& module, std::string_view of) {
+  return std::any_of(module.definitions.begin(), module.definitions.end(), [&](const std::unique_ptr<Definition>& d) {
+    return d->kind == DefinitionKind::variable && !d->vanished && stem(d->name) == of;
+  });
+}
+
+Error differs(const Symbol& symbol, const Definition& before, std::string_view how) {
+  return {ErrorCode::unsupported, "variable '" + std::string(symbol.name()) + "' can't keep its value: " + std::string(how) +
+                                      " (" + std::to_string(before.size) + " bytes before, " + std::to_string(symbol.size) +
+                                      " now); say in DataPolicy what is to become of such variables"};
+}
+
+// What is to be done with one section of writable data.
+struct Verdict {
+  bool carry = false;
+  std::uint64_t address = 0;
+};
+
+class DataSection {
+public:
+  DataSection(const ChangeState& change, std::uint32_t m, std::span<const Member> members)
+      : module_(*change.modules[m]), draft_(change.drafts[m]), before_(*draft_.replaces->replaceable), members_(members) {}
+
+  Result<Verdict> judge() const {
+    std::size_t known = 0;
+    bool in_place = true, same = true;
+    std::uint64_t base = 0;
+    for (const Member& member : members_) {
+      const Symbol& symbol = module_.symbols()[member.symbol];
+      if (std::string_view of = stem(symbol.name()); symbol.is_local() && !of.empty() && had_numbered(before_, of))
+        return Error{
+            ErrorCode::needs_flag,
+            "variable '" + std::string(symbol.name()) +
+                "' was numbered by the compiler: which one of the earlier version it is can't be told; compile with "
+                "tenon-llvm or clang, whose names say where a variable belongs, or give it a name of its own"};
+      const Definition* variable = earlier(before_, symbol.name(), DefinitionKind::variable);
+      if (variable == nullptr) continue;
+      const std::uint64_t there = variable->address - symbol.value;
+      in_place = in_place && (known == 0 || there == base);
+      same = same && symbol.size == variable->size;
+      base = there;
+      ++known;
+    }
+    if (known == 0) return Verdict{};
+    if (!same || base % place().alignment != 0) return mismatch();
+    if (known == members_.size() && in_place) return Verdict{true, base};
+    return Error{ErrorCode::needs_flag, "section " + std::string(module_.section_name(members_[0].section)) +
+                                            " holds several variables, and not the same ones in the same places as before: "
+                                            "compile with -fdata-sections"};
+  }
+
+private:
+  const SectionPlace& place() const { return module_.places[members_[0].section]; }
+
+  Result<Verdict> mismatch() const {
+    const Symbol& symbol = module_.symbols()[members_[0].symbol];
+    const Definition* variable = earlier(before_, symbol.name(), DefinitionKind::variable);
+    if (members_.size() != 1 || variable == nullptr)
+      return Error{ErrorCode::needs_flag, "section " + std::string(module_.section_name(members_[0].section)) +
+                                              " holds several variables, some of which have changed: compile with "
+                                              "-fdata-sections"};
+    const bool fits = symbol.size <= variable->size && (variable->address - symbol.value) % place().alignment == 0;
+    switch (draft_.policy.differing) {
+    case DataPolicy::Differing::refuse: break;
+    case DataPolicy::Differing::keep:
+      if (fits) return Verdict{true, variable->address - symbol.value};
+      return differs(symbol, *variable, "its storage is too small, or not aligned, for the new one");
+    case DataPolicy::Differing::reinitialize:
+    case DataPolicy::Differing::migrate: return Verdict{};
+    }
+    return differs(symbol, *variable, symbol.size != variable->size ? "its size differs" : "its alignment differs");
+  }
+
+  const link::Module& module_;
+  const ModuleDraft& draft_;
+  const Replaceable& before_;
+  std::span<const Member> members_;
+};
+
+template <class Visit> Result<void> for_each_section(std::span<const Member> members, Visit&& visit) {
+  for (std::size_t begin = 0, end = 0; begin < members.size(); begin = end) {
+    while (end < members.size() && members[end].section == members[begin].section) ++end;
+    if (Result<void> done = visit(members.subspan(begin, end - begin)); !done) return done;
+  }
+  return {};
+}
+
+void carry(ChangeState& change, std::uint32_t m, std::uint32_t section, std::uint64_t address) {
+  SectionPlace& place = change.modules[m]->places[section];
+  place.address = address;
+  place.kept = false;
+  change.drafts[m].replacement.carried.push_back({section, address});
+}
+
+void drop_carried(link::Module& module) {
+  std::erase_if(module.kept, [&](std::uint32_t section) { return !module.places[section].kept; });
+}
+
+} // namespace
+
+Result<void> carry_variables(ChangeState& change, std::uint32_t m) {
+  ModuleDraft& draft = change.drafts[m];
+  if (draft.replaces == nullptr) return {};
+  link::Module& module = *change.modules[m];
+  std::lock_guard lock(change.engine->commit_mutex);
+  if (!draft.replaces->live.load(std::memory_order_acquire))
+    return Error{ErrorCode::conflict, "module " + draft.replaces->name + " has been removed already"};
+  draft.replacement.version = draft.replaces->replaceable->version;
+  for (const Symbol& symbol : module.symbols())
+    if (symbol.section == section_common)
+      return Error{ErrorCode::needs_flag, "'" + std::string(symbol.name()) +
+                                              "' is a common symbol, which has no place that could be kept: compile "
+                                              "with -fno-common"};
+  const std::vector<Member> all = members(module, link::Run::data);
+  Result<void> judged = for_each_section(all, [&](std::span<const Member> section) -> Result<void> {
+    Result<Verdict> verdict = DataSection(change, m, section).judge();
+    if (!verdict) return std::move(verdict).error();
+    if (verdict->carry) carry(change, m, section[0].section, verdict->address);
+    return {};
+  });
+  drop_carried(module);
+  return judged;
+}
+
+namespace {
+
+// A section of constants that may turn out to be the same as one of the version before.
+struct Candidate {
+  std::uint32_t module = 0, section = 0;
+  std::uint64_t old_address = 0, new_address = 0;
+  bool same = true;
+};
+
+bool may_be_unified(const link::Module& module, std::uint32_t i) {
+  const SectionPlace& place = module.places[i];
+  return place.run == link::Run::rodata && place.content_size != 0 && !place.serves_all && !place.leads && !place.follows &&
+         module.section_kind(i) != SectionKind::init && !module.section_name(i).starts_with(".gcc_except_table");
+}
+
+// Where the section's named constants lay, if all of them were there and lay as they lie now; 0 otherwise.
+std::uint64_t earlier_place(const link::Module& module, const Replaceable& before, std::span<const Member> section) {
+  std::uint64_t base = 0;
+  for (const Member& member : section) {
+    const Symbol& symbol = module.symbols()[member.symbol];
+    const Definition* constant = earlier(before, symbol.name(), DefinitionKind::constant);
+    if (constant == nullptr || constant->size != symbol.size) return 0;
+    const std::uint64_t there = constant->address - symbol.value;
+    if (base != 0 && there != base) return 0;
+    base = there;
+  }
+  return base % module.places[section[0].section].alignment == 0 ? base : 0;
+}
+
+void find_candidates(ChangeState& change, std::uint32_t m, std::vector<Candidate>& candidates) {
+  const ModuleDraft& draft = change.drafts[m];
+  link::Module& module = *change.modules[m];
+  const Replaceable& before = *draft.replaces->replaceable;
+  std::vector<std::uint8_t> named(module.object_sections());
+  const std::vector<Member> all = members(module, link::Run::rodata);
+  (void)for_each_section(all, [&](std::span<const Member> section) -> Result<void> {
+    const std::uint32_t i = section[0].section;
+    named[i] = 1;
+    if (std::uint64_t base = may_be_unified(module, i) ? earlier_place(module, before, section) : 0; base != 0)
+      candidates.push_back({m, i, base, module.places[i].address});
+    return {};
+  });
+  for (std::uint32_t i : module.kept) {
+    if (named[i] != 0 || !may_be_unified(module, i)) continue;
+    for (const Anonymous& anonymous : draft.replaces->anonymous)
+      if (anonymous.section == module.section_name(i) && anonymous.size == module.places[i].size &&
+          anonymous.address % module.places[i].alignment == 0) {
+        candidates.push_back({m, i, anonymous.address, module.places[i].address});
+        break;
+      }
+  }
+}
+
+// Whether the section, relocated for its old place, is what lies there.
+Result<bool> is_unchanged(ChangeState& change, const Candidate& candidate) {
+  link::Module& module = *change.modules[candidate.module];
+  const Bytes content = module.sections()[candidate.section].content;
+  std::vector<std::byte> scratch(content.begin(), content.end());
+  const link::Bound bound(module, change.engine->options.low_2gib);
+  const link::SectionBytes bytes{candidate.section, candidate.old_address, scratch.data(), content, false, false};
+  if (Result<void> fixed = link::arch::fix_section(module, bound, bytes); !fixed)
+    return std::move(fixed).error().within(module.section_name(candidate.section));
+  return std::memcmp(scratch.data(), Addr{candidate.old_address}.as<const void*>(), scratch.size()) == 0;
+}
+
+void settle(ChangeState& change, const std::vector<std::vector<link::Target>>& unsettled) {
+  for (std::size_t m = 0; m < change.modules.size(); ++m) change.modules[m]->targets = unsettled[m];
+  settle_all(change);
+}
+
+} // namespace
+
+Result<void> unify_constants(ChangeState& change) {
+  std::vector<Candidate> candidates;
+  if (std::any_of(change.drafts.begin(), change.drafts.end(), [](const ModuleDraft& d) { return d.replaces != nullptr; })) {
+    std::lock_guard lock(change.engine->commit_mutex);
+    for (std::uint32_t m = 0; m < change.modules.size(); ++m)
+      if (change.drafts[m].replaces != nullptr) find_candidates(change, m, candidates);
+  }
+  if (candidates.empty()) {
+    settle_all(change);
+    return {};
+  }
+  std::vector<std::vector<link::Target>> unsettled;
+  for (const std::unique_ptr<link::Module>& module : change.modules) unsettled.push_back(module->targets);
+  // All are taken to be the same until one is found that is not: constants refer to each other.
+  for (const Candidate& candidate : candidates)
+    change.modules[candidate.module]->places[candidate.section].address = candidate.old_address;
+  for (bool settled = false; !settled;) {
+    settle(change, unsettled);
+    settled = true;
+    for (Candidate& candidate : candidates) {
+      if (!candidate.same) continue;
+      Result<bool> same = is_unchanged(change, candidate);
+      if (!same) return std::move(same).error();
+      if (*same) continue;
+      candidate.same = settled = false;
+      change.modules[candidate.module]->places[candidate.section].address = candidate.new_address;
+    }
+  }
+  for (const Candidate& candidate : candidates)
+    if (candidate.same) carry(change, candidate.module, candidate.section, candidate.old_address);
+  for (const std::unique_ptr<link::Module>& module : change.modules) drop_carried(*module);
+  return {};
+}
+
+} // namespace tenon::engine

@@ -1,0 +1,80 @@
+// Redirecting running code: slots and call sites.
+//
+// Each store is atomic and lies inside one aligned 8-byte word, so that a thread that fetches the instruction meanwhile sees
+// the old displacement or the new one, and either leads to a whole function (the linker gives sites to branches only whose
+// displacement lies so). Threads need no serializing instruction: nothing but the displacement changes, and what it leads to
+// was written, and published by an earlier release store, before. On x86-64 stores become visible in program order, so who
+// sees the new displacement sees the new code.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "engine/definition.h"
+
+#include "base/check.h"
+#include "engine/transition.h"
+
+#include <atomic>
+#include <cstring>
+
+namespace tenon::engine {
+
+namespace {
+
+// Sites are changed under commit_mutex only, so nobody else changes the word between the load and the store.
+void store_displacement(memory::Space& space, std::uint64_t site, std::uint64_t body) noexcept {
+  const std::uint64_t shift = (site & 7) * 8;
+  TENON_CHECK(shift <= 32, "a call site whose displacement crosses an aligned word");
+  std::atomic_ref<std::uint64_t> word(*reinterpret_cast<std::uint64_t*>(space.writable({site & ~std::uint64_t(7)})));
+  const std::uint64_t displacement = std::uint32_t(body - (site + 4));
+  const std::uint64_t mask = std::uint64_t(0xFFFFFFFF) << shift;
+  word.store((word.load(std::memory_order_relaxed) & ~mask) | displacement << shift, std::memory_order_release);
+}
+
+void store_sites(memory::Space& space, Use& use, std::uint64_t body) noexcept {
+  for (std::uint64_t site : use.sites) store_displacement(space, site, body);
+  use.bound = body;
+}
+
+} // namespace
+
+void link_use(Use& use) noexcept {
+  use.previous = nullptr;
+  use.next = use.definition->uses;
+  if (use.next != nullptr) use.next->previous = &use;
+  use.definition->uses = &use;
+}
+
+void unlink_use(Use& use) noexcept {
+  if (use.previous != nullptr)
+    use.previous->next = use.next;
+  else if (use.definition->uses == &use)
+    use.definition->uses = use.next;
+  else
+    return; // was never linked
+  if (use.next != nullptr) use.next->previous = use.previous;
+  use.previous = use.next = nullptr;
+}
+
+void lead_to(memory::Space& space, Definition& definition, std::uint64_t entry) noexcept {
+  definition.entry = entry;
+  memory::WriteGuard guard(space);
+  // Release: whoever jumps through the slot sees the code that it leads to.
+  std::atomic_ref<std::uint64_t>(*reinterpret_cast<std::uint64_t*>(space.writable({definition.stub.slot()})))
+      .store(entry, std::memory_order_release);
+  for (Use* use = definition.uses; use != nullptr; use = use->next)
+    if (!use->frozen) store_sites(space, *use, entry);
+}
+
+void retarget(memory::Space& space, Definition& definition, std::uint64_t body) noexcept {
+  definition.address = body;
+  if (definition.choice != nullptr) // a switch leads there; when it goes, so does everything else
+    definition.choice->after.store(body, std::memory_order_release);
+  else
+    lead_to(space, definition, body);
+}
+
+void catch_up(memory::Space& space, Use& use) noexcept {
+  if (use.sites.empty() || use.bound == use.definition->address || use.bound == use.definition->entry) return;
+  memory::WriteGuard guard(space);
+  store_sites(space, use, use.definition->entry);
+}
+
+} // namespace tenon::engine

@@ -1,0 +1,92 @@
+// What outlives the versions of a replaceable module: its functions and variables, each by name, and who refers to them.
+//
+// A function has one permanent stub, `jmp *slot(%rip)`: its address as far as the program can tell. Direct branches do not
+// go through it: each is a site, whose displacement is changed when the function is replaced. A variable keeps its storage.
+//
+// Owner: the module (ModuleState::definitions), through all its versions; a definition that is new with a change belongs to
+// the change until that is committed. Lock: EngineState::commit_mutex for everything that changes; the slot and the sites
+// are read by running threads, see retarget().
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+#include "engine/stub_pool.h"
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+namespace tenon::engine {
+
+struct ModuleState;
+struct Definition;
+struct Choice;
+
+// One version of a module refers to a definition, its own ones included. Linked among the definition's uses from the commit
+// of the version until its code is gone.
+struct Use {
+  Definition* definition = nullptr;
+  ModuleState* user = nullptr; // the module, whichever version of it
+  Use* previous = nullptr;
+  Use* next = nullptr;
+  std::span<const std::uint64_t> sites; // addresses of displacements, which stand in the version's `sites`
+  std::uint64_t bound = 0;              // where the sites lead
+  bool frozen = false;                  // of a set that was exchanged atomically: its members go on calling each other
+  bool address = false;                 // refers to it in other ways, too: by its stub or its storage
+};
+
+enum class DefinitionKind : std::uint8_t {
+  function,
+  variable,
+  constant,
+  thread_variable, // its address is an offset
+  other,           // labels, absolute numbers, IFUNCs: what can't be told to be the same in another version
+};
+
+struct Definition {
+  std::string name;
+  ModuleState* module = nullptr; // whose it is
+  DefinitionKind kind = DefinitionKind::function;
+  bool local = false;        // not seen by other modules
+  bool ambiguous = false;    // another local one has the same name, or a compiler has numbered it: it can't be matched
+  bool vanished = false;     // the current version does not have it
+  bool seen = false;         // scratch of an exchange
+  Stub stub;                 // functions
+  std::uint64_t address = 0; // of the current body, or of the storage
+  std::uint64_t entry = 0;   // where slot and sites lead: the body, or a switch while a set is being exchanged
+  Choice* choice = nullptr;  // of that switch
+  std::uint64_t size = 0;
+  std::uint32_t alignment = 1;
+  std::uint64_t offset = 0; // in its section, of the version that made the storage
+  Use* uses = nullptr;
+
+  // What the program takes for its address.
+  std::uint64_t identity() const noexcept { return kind == DefinitionKind::function ? stub.address() : address; }
+};
+
+// What a module of a replaceable library is through all its versions.
+struct Replaceable {
+  std::uint64_t version = 1;
+  std::vector<std::unique_ptr<Definition>> definitions;      // those that have vanished included: their stubs may be held
+  std::unordered_map<std::string_view, Definition*> by_name; // without ambiguous ones
+  std::vector<OwnedBlock> kept;                              // memory of earlier versions that is still used
+  std::vector<Stretch> retained;                  // of constants that have changed: their old addresses may be held
+  std::vector<std::shared_ptr<ModuleState>> held; // earlier versions with functions that have vanished, but
+                                                  // whose addresses were taken
+  ~Replaceable();
+};
+
+void link_use(Use& use) noexcept;
+void unlink_use(Use& use) noexcept;
+
+// The function's body is at `body` from now on: its slot is stored and all sites are changed, each by one atomic store.
+void retarget(memory::Space& space, Definition& definition, std::uint64_t body) noexcept;
+// Slot and sites lead there, whatever the function's address is.
+void lead_to(memory::Space& space, Definition& definition, std::uint64_t entry) noexcept;
+// One version's sites, if its use leads elsewhere than the definition does by now.
+void catch_up(memory::Space& space, Use& use) noexcept;
+
+} // namespace tenon::engine

@@ -1,0 +1,219 @@
+// Functions that may be replaced: found among a module's symbols, given their stubs, bound.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "engine/change_state.h"
+
+#include <algorithm>
+#include <mutex>
+#include <tuple>
+#include <unordered_map>
+
+namespace tenon::engine {
+
+namespace {
+
+using link::TargetKind;
+
+// Parts and specialized copies of functions that a compiler has made belong to their version: nothing else calls them, and
+// they count on what the rest of it is like.
+bool is_part_of_another(std::string_view name) noexcept {
+  for (std::string_view mark : {".cold", ".part.", ".isra.", ".constprop.", ".lto_priv.", ".warm", ".split"})
+    if (name.find(mark) != std::string_view::npos) return true;
+  return false;
+}
+
+bool is_function(const link::Module& module, std::uint32_t index) {
+  const Symbol& symbol = module.symbols()[index];
+  return symbol.type == SymbolType::function && symbol.section < module.object_sections() &&
+         module.places[symbol.section].kept && module.places[symbol.section].run == link::Run::code &&
+         !is_part_of_another(symbol.name());
+}
+
+const Name* name_of(const ChangeState& change, const ModuleDraft& draft, const link::Module& module, std::uint32_t symbol) {
+  const std::uint32_t first = module.object.first_global();
+  if (symbol < first || draft.names[symbol - first] == link::none) return nullptr;
+  return &(*change.names)[draft.names[symbol - first]];
+}
+
+// Where the symbol's definition is, if that may be replaced.
+bool find_source(const ChangeState& change, std::uint32_t m, std::uint32_t symbol, CalleeSource& source) {
+  const link::Module& module = *change.modules[m];
+  const link::Target& target = module.targets[symbol];
+  switch (target.kind) {
+  case TargetKind::section:
+    if (!is_replaceable(change, change.drafts[m]) || !is_function(module, symbol)) return false;
+    source.module = m;
+    source.symbol = symbol;
+    return true;
+  case TargetKind::module:
+    source.module = target.where;
+    source.symbol = std::uint32_t(target.address);
+    return is_replaceable(change, change.drafts[target.where]) && is_function(*change.modules[target.where], source.symbol);
+  case TargetKind::fixed: {
+    const Name* name = name_of(change, change.drafts[m], module, symbol);
+    if (name == nullptr || name->record == nullptr || name->record->definition == nullptr) return false;
+    source.definition = name->record->definition;
+    return source.definition->kind == DefinitionKind::function;
+  }
+  default: return false;
+  }
+}
+
+} // namespace
+
+bool is_replaceable(const ChangeState& change, const ModuleDraft& draft) noexcept {
+  return change.libraries[draft.library]->replaceable &&
+         (change.mode == PlaceMode::none || change.mode == PlaceMode::engine);
+}
+
+void find_callees(ChangeState& change, std::uint32_t m) {
+  link::Module& module = *change.modules[m];
+  Replacement& replacement = change.drafts[m].replacement;
+  module.callees.clear();
+  module.callee_of.clear();
+  module.own_functions.clear();
+  module.patchable = change.engine->machinery->space->mapping() == memory::Mapping::dual;
+  replacement.callees.clear();
+  if (!change.has_identities || (change.mode != PlaceMode::none && change.mode != PlaceMode::engine)) return;
+  const std::span<const Symbol> symbols = module.symbols();
+  for (std::uint32_t i = 1; i < symbols.size(); ++i) {
+    CalleeSource source;
+    if (!find_source(change, m, i, source)) continue;
+    if (module.callee_of.empty()) module.callee_of.resize(symbols.size());
+    if (module.targets[i].kind == TargetKind::section)
+      module.own_functions.push_back({symbols[i].section, symbols[i].value, std::uint32_t(module.callees.size())});
+    module.callees.push_back({0, 0, i, false});
+    module.callee_of[i] = std::uint32_t(module.callees.size());
+    replacement.callees.push_back(source);
+  }
+  // Of several names for one place the first global one, or else the first, stands for it.
+  auto rank = [&](const link::OwnFunction& f) { return symbols[module.callees[f.callee].symbol].is_local() ? 1 : 0; };
+  std::sort(module.own_functions.begin(), module.own_functions.end(),
+            [&](const link::OwnFunction& a, const link::OwnFunction& b) {
+              return std::tuple(a.section, a.offset, rank(a), a.callee) < std::tuple(b.section, b.offset, rank(b), b.callee);
+            });
+}
+
+namespace {
+
+struct Kind {
+  bool named = false;
+  DefinitionKind kind = DefinitionKind::other;
+};
+
+// What a symbol that the module defines is to later versions.
+Kind kind_of(const link::Module& module, std::uint32_t index) {
+  const Symbol& symbol = module.symbols()[index];
+  if (symbol.type == SymbolType::section || symbol.type == SymbolType::file || symbol.name().empty()) return {};
+  if (!module.callee_of.empty() && module.callee_of[index] != 0) return {true, DefinitionKind::function};
+  if (symbol.section >= module.object_sections()) return {!symbol.is_local(), DefinitionKind::other};
+  const link::SectionPlace& place = module.places[symbol.section];
+  if (symbol.type == SymbolType::object && place.run == link::Run::data) return {true, DefinitionKind::variable};
+  if (symbol.type == SymbolType::object && place.run == link::Run::rodata) return {true, DefinitionKind::constant};
+  if (symbol.type == SymbolType::tls) return {true, DefinitionKind::thread_variable};
+  return {!symbol.is_local(), DefinitionKind::other};
+}
+
+// Names that occur several times in one module, or that a compiler has numbered (`count.0`), say nothing of which is which.
+bool is_numbered(std::string_view name) noexcept {
+  const std::size_t dot = name.rfind('.');
+  return dot != std::string_view::npos && dot + 1 < name.size() &&
+         std::all_of(name.begin() + std::ptrdiff_t(dot) + 1, name.end(), [](char c) { return c >= '0' && c <= '9'; });
+}
+
+Result<std::unique_ptr<Definition>> make_definition(ChangeState& change, std::string_view name, Kind kind, bool local) {
+  auto definition = std::make_unique<Definition>();
+  definition->name = name;
+  definition->kind = kind.kind;
+  definition->local = local;
+  if (kind.kind == DefinitionKind::function) {
+    Result<Stub> stub = change.engine->stubs->take();
+    if (!stub) return std::move(stub).error();
+    definition->stub = std::move(*stub);
+  }
+  return definition;
+}
+
+Definition* find_earlier(const ModuleDraft& draft, std::string_view name, DefinitionKind kind) {
+  if (draft.replaces == nullptr) return nullptr;
+  auto found = draft.replaces->replaceable->by_name.find(name);
+  return found != draft.replaces->replaceable->by_name.end() && found->second->kind == kind ? found->second : nullptr;
+}
+
+// Under EngineState::commit_mutex: earlier definitions are looked up.
+Result<void> provide(ChangeState& change, std::uint32_t m) {
+  link::Module& module = *change.modules[m];
+  ModuleDraft& draft = change.drafts[m];
+  Replacement& replacement = draft.replacement;
+  std::span<const Symbol> symbols = module.symbols();
+  std::unordered_map<std::string_view, std::uint32_t> seen;
+  for (std::uint32_t i = 1; i < symbols.size(); ++i)
+    if (module.targets[i].kind == TargetKind::section && symbols[i].defined()) ++seen[symbols[i].name()];
+  for (std::uint32_t i = 1; i < symbols.size(); ++i) {
+    const Symbol& symbol = symbols[i];
+    if (module.targets[i].kind != TargetKind::section || !symbol.defined()) continue;
+    const Kind kind = kind_of(module, i);
+    if (!kind.named) continue;
+    const bool local = symbol.is_local() || draft.names[i - module.object.first_global()] == link::none;
+    const bool ambiguous = seen[symbol.name()] > 1 || (local && is_numbered(symbol.name()));
+    Definition* definition = ambiguous ? nullptr : find_earlier(draft, symbol.name(), kind.kind);
+    if (definition == nullptr) {
+      Result<std::unique_ptr<Definition>> made = make_definition(change, symbol.name(), kind, local);
+      if (!made) return std::move(made).error();
+      (*made)->ambiguous = ambiguous;
+      (*made)->module = draft.identity().get();
+      definition = made->get();
+      replacement.fresh.push_back(std::move(*made));
+    }
+    const bool fresh = !replacement.fresh.empty() && replacement.fresh.back().get() == definition;
+    replacement.provided.push_back({definition, i, fresh, 0});
+  }
+  return {};
+}
+
+} // namespace
+
+Definition* provided_by(const ModuleDraft& draft, std::uint32_t symbol) noexcept {
+  const std::vector<Provided>& provided = draft.replacement.provided; // in the order of symbols
+  auto found = std::lower_bound(provided.begin(), provided.end(), symbol,
+                                [](const Provided& p, std::uint32_t s) { return p.symbol < s; });
+  return found != provided.end() && found->symbol == symbol ? found->definition : nullptr;
+}
+
+Result<void> give_identities(ChangeState& change) {
+  if (!change.has_identities) return {};
+  std::lock_guard lock(change.engine->commit_mutex);
+  for (std::uint32_t m = 0; m < change.modules.size(); ++m)
+    if (is_replaceable(change, change.drafts[m])) {
+      if (Result<void> provided = provide(change, m); !provided)
+        return std::move(provided).error().within(module_context(change, m));
+      if (change.drafts[m].replaces == nullptr) change.drafts[m].replacement.replaceable = std::make_unique<Replaceable>();
+    }
+  for (std::uint32_t m = 0; m < change.modules.size(); ++m)
+    for (std::size_t c = 0; c < change.modules[m]->callees.size(); ++c) {
+      CalleeSource& source = change.drafts[m].replacement.callees[c];
+      link::Callee& callee = change.modules[m]->callees[c];
+      if (source.module != link::none) source.definition = provided_by(change.drafts[source.module], source.symbol);
+      callee.stub = source.definition->stub.address();
+      if (source.module == link::none) callee.body = source.definition->address;
+    }
+  return {};
+}
+
+void settle_callees(ChangeState& change) noexcept {
+  if (!change.has_identities) return;
+  for (const std::unique_ptr<link::Module>& module : change.modules)
+    for (const link::OwnFunction& function : module->own_functions) {
+      link::Callee& callee = module->callees[function.callee];
+      callee.body = module->places[function.section].address + function.offset;
+      module->targets[callee.symbol].address = callee.stub;
+    }
+  for (std::uint32_t m = 0; m < change.modules.size(); ++m)
+    for (std::size_t c = 0; c < change.modules[m]->callees.size(); ++c) {
+      const CalleeSource& source = change.drafts[m].replacement.callees[c];
+      if (source.module == link::none || source.module == m) continue;
+      const link::Module& definer = *change.modules[source.module];
+      change.modules[m]->callees[c].body = definer.callees[definer.callee_of[source.symbol] - 1].body;
+    }
+}
+
+} // namespace tenon::engine

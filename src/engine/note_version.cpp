@@ -1,0 +1,140 @@
+// What a new version of a module, linked but not committed, takes from the versions before it: the storage it borrows, the
+// variables that move to new storage, the initializers that must not run again.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "engine/change_state.h"
+
+#include <algorithm>
+#include <cstring>
+#include <mutex>
+
+namespace tenon::engine {
+
+namespace {
+
+using link::Run;
+using link::TargetKind;
+
+bool holds_literals(const link::Module& module, std::uint32_t i) {
+  const Section& section = module.sections()[i];
+  return section.strings || section.name.starts_with(".data.rel.ro");
+}
+
+// Read-only data without names whose address the program may keep.
+void note_anonymous(ChangeState& change, std::uint32_t m) {
+  const link::Module& module = *change.modules[m];
+  ModuleState& state = *change.drafts[m].state;
+  std::vector<std::uint8_t> named(module.object_sections());
+  for (const Symbol& symbol : module.symbols())
+    if (symbol.type == SymbolType::object && symbol.section < named.size()) named[symbol.section] = 1;
+  auto note = [&](std::uint32_t i) {
+    const link::SectionPlace& place = module.places[i];
+    if (named[i] == 0 && place.run == Run::rodata && place.size != 0 && holds_literals(module, i))
+      state.anonymous.push_back({std::string(module.sections()[i].name), place.address, place.size, place.alignment});
+  };
+  for (std::uint32_t i : module.kept) note(i);
+  for (const CarriedSection& carried : change.drafts[m].replacement.carried) note(carried.section);
+}
+
+void fill_provided(ChangeState& change, std::uint32_t m) {
+  const link::Module& module = *change.modules[m];
+  memory::Space& space = *change.engine->machinery->space;
+  for (Provided& p : change.drafts[m].replacement.provided) {
+    const bool function = p.definition->kind == DefinitionKind::function;
+    p.address = function ? module.callees[module.callee_of[p.symbol] - 1].body : module.targets[p.symbol].address;
+  }
+  std::vector<OwnFunction>& functions = change.drafts[m].state->functions;
+  for (const Provided& p : change.drafts[m].replacement.provided)
+    if (p.definition->kind == DefinitionKind::function) functions.push_back({p.address, p.definition});
+  std::sort(functions.begin(), functions.end(),
+            [](const OwnFunction& a, const OwnFunction& b) { return a.address < b.address; });
+  // Nobody but the change knows these stubs: they can lead to their functions already.
+  for (const Provided& p : change.drafts[m].replacement.provided)
+    if (p.fresh && p.definition->kind == DefinitionKind::function)
+      std::memcpy(space.writable({p.definition->stub.slot()}), &p.address, sizeof p.address);
+}
+
+void borrow(ChangeState& change, std::uint32_t m) {
+  const link::Module& module = *change.modules[m];
+  const ModuleDraft& draft = change.drafts[m];
+  std::vector<Stretch>& borrowed = draft.state->borrowed;
+  auto add = [&](std::uint64_t address, std::uint64_t size) {
+    if (size != 0) borrowed.push_back({{address}, {address + size}});
+  };
+  for (const CarriedSection& carried : draft.replacement.carried)
+    add(carried.address, module.sections()[carried.section].size);
+  if (draft.replaces->dso_handle != 0) add(draft.replaces->dso_handle, 16);
+  if (draft.state->tls != nullptr && draft.state->tls == draft.replaces->tls)
+    for (const Stretch& image : draft.replaces->tls_image) add(image.begin.value, image.end - image.begin);
+}
+
+// Variables of the same name that differ, and so have new storage.
+void find_migrations(ChangeState& change, std::uint32_t m) {
+  ModuleDraft& draft = change.drafts[m];
+  if (draft.policy.differing != DataPolicy::Differing::migrate) return;
+  const link::Module& module = *change.modules[m];
+  for (const Provided& p : draft.replacement.provided)
+    if (p.definition->kind == DefinitionKind::variable && p.definition->address != 0 && p.definition->address != p.address)
+      draft.replacement.migrations.push_back(
+          {p.definition->name, {p.definition->address}, p.definition->size, {p.address}, module.symbols()[p.symbol].size});
+}
+
+} // namespace
+
+Result<void> keep_tls(ChangeState& change, std::uint32_t m) {
+  ModuleDraft& draft = change.drafts[m];
+  const link::Module& module = *change.modules[m];
+  const ModuleState& earlier = *draft.replaces;
+  auto differ = [&](std::string_view how) {
+    return Error{ErrorCode::unsupported, "module " + earlier.name + ": its thread-local variables " + std::string(how) +
+                                             ": threads hold those of the version before"};
+  };
+  if (module.tls_size == 0) {
+    draft.state->tls = earlier.tls;
+    return {};
+  }
+  if (module.tls_size != earlier.tls_size || module.tls_image_size != earlier.tls_image_size)
+    return differ("take up " + std::to_string(module.tls_size) + " bytes, not " + std::to_string(earlier.tls_size));
+  for (const Provided& p : draft.replacement.provided) {
+    if (p.definition->kind != DefinitionKind::thread_variable) continue;
+    const Symbol& symbol = module.symbols()[p.symbol];
+    const std::uint64_t offset = module.places[symbol.section].offset + symbol.value;
+    if (p.definition->address != offset || p.definition->size != symbol.size)
+      return differ("lie otherwise in their block: '" + p.definition->name + "'");
+  }
+  draft.state->tls = earlier.tls;
+  return {};
+}
+
+Result<void> note_version(ChangeState& change, std::uint32_t m) {
+  ModuleDraft& draft = change.drafts[m];
+  if (!is_replaceable(change, draft)) return {};
+  const link::Module& module = *change.modules[m];
+  fill_provided(change, m);
+  note_anonymous(change, m);
+  draft.state->tls_size = module.tls_size;
+  draft.state->tls_image_size = module.tls_image_size;
+  if (module.tls_image_size != 0)
+    for (std::uint32_t i : module.kept)
+      if (module.sections()[i].kind == SectionKind::tls_data)
+        draft.state->tls_image.push_back({{module.places[i].address}, {module.places[i].address + module.places[i].size}});
+  if (draft.replaces == nullptr) return {};
+  if (draft.state->tls != nullptr && draft.state->tls == draft.replaces->tls) {
+    draft.state->tls_size = draft.replaces->tls_size;
+    draft.state->tls_image_size = draft.replaces->tls_image_size;
+    draft.state->tls_image = draft.replaces->tls_image;
+  }
+  borrow(change, m);
+  find_migrations(change, m);
+  return find_skipped_initializers(change, m);
+}
+
+Result<void> migrate_variables(ChangeState& change) {
+  for (const ModuleDraft& draft : change.drafts)
+    for (const DataPolicy::Migration& migration : draft.replacement.migrations)
+      if (draft.policy.migration)
+        if (Result<void> done = draft.policy.migration(migration); !done)
+          return std::move(done).error().within("migrating '" + std::string(migration.variable) + "'");
+  return {};
+}
+
+} // namespace tenon::engine

@@ -1,0 +1,179 @@
+// Looking after code that waits until no thread can be inside.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "engine/reclaimer.h"
+
+#include "engine/engine_state.h"
+#include "engine/transition.h"
+
+#include <pthread.h>
+
+#include <algorithm>
+#include <chrono>
+#include <new>
+
+namespace tenon::engine {
+
+namespace {
+
+using Waiting = std::vector<std::shared_ptr<ModuleState>>;
+
+// Where its code lies. The caller holds commit_mutex.
+std::vector<reclaim::Range> code_of(const ModuleState& module) {
+  std::vector<reclaim::Range> ranges;
+  auto add = [&](const OwnedBlock& block) {
+    if (block && block->area == memory::AreaKind::code) ranges.push_back({block->begin, block->end()});
+  };
+  for (const OwnedBlock& block : module.blocks) add(block);
+  for (const OwnedBlock& part : module.parts) add(part);
+  if (module.client.memory == nullptr) return ranges;
+  for (const link::SectionPlace& place : module.places)
+    if (place.kept && place.run == link::Run::code && place.size != 0)
+      ranges.push_back({{place.address}, {place.address + place.size}});
+  return ranges;
+}
+
+Waiting collect(EngineState& engine) {
+  Waiting waiting;
+  std::lock_guard lock(engine.commit_mutex);
+  for (const std::shared_ptr<ModuleState>& module : engine.removed) {
+    if (!module->waiting || module->finalizing || module->in_transition) continue;
+    if (module->retirement == nullptr) module->retirement = std::make_unique<Retirement>();
+    if (module->retirement->epoch == 0) module->retirement->ranges = code_of(*module);
+    waiting.push_back(module);
+  }
+  return waiting;
+}
+
+void describe(const Waiting& waiting, const std::vector<reclaim::Verdict>& verdicts, std::vector<Delay>& delays) {
+  for (std::size_t i = 0; i < waiting.size(); ++i)
+    for (const reclaim::Delay& delay : verdicts[i].delays)
+      delays.push_back({delay.name, delay.tid, delay.inside, waiting[i]->name,
+                        delay.inside ? waiting[i]->function_at(delay.address) : std::string(), delay.address,
+                        to_string(delay.why)});
+}
+
+} // namespace
+
+Result<std::unique_ptr<Reclaimer>> Reclaimer::create(EngineState& engine, int signal) {
+  std::unique_ptr<Reclaimer> reclaimer(new Reclaimer(engine));
+  if (signal != 0) {
+    Result<std::unique_ptr<reclaim::Signals>> signals = reclaim::Signals::create(signal);
+    if (!signals) return std::move(signals).error();
+    reclaimer->signals_ = std::move(*signals);
+  }
+  return reclaimer;
+}
+
+Reclaimer::~Reclaimer() { stop(); }
+
+// All that waits was made unreachable before: one epoch serves what has come since the last check.
+std::uint64_t Reclaimer::begin_epoch(std::span<const std::shared_ptr<ModuleState>> waiting) noexcept {
+  if (std::all_of(waiting.begin(), waiting.end(), [](const auto& m) { return m->retirement->epoch != 0; })) return 0;
+  reclaim::process::sync_cores();
+  std::lock_guard lock(engine_.commit_mutex); // atomic commits begin epochs, too
+  return borders_.next_epoch();
+}
+
+Result<std::size_t> Reclaimer::check(std::vector<Delay>* delays, reclaim::Borders::Thread* border) {
+  std::lock_guard one_at_a_time(mutex_);
+  const bool in_transition = finish_transitions(engine_);
+  Waiting waiting = collect(engine_);
+  if (waiting.empty()) return std::size_t(in_transition ? 1 : 0);
+  reclaim::GraceOptions options;
+  options.signals = signals_.get();
+  reclaim::Grace grace(borders_, stacks_, options);
+  std::vector<reclaim::Retired> retired;
+  const std::uint64_t epoch = begin_epoch(waiting);
+  for (const std::shared_ptr<ModuleState>& module : waiting) {
+    Retirement& retirement = *module->retirement;
+    if (retirement.epoch == 0) retirement.epoch = epoch;
+    retired.push_back({retirement.ranges, retirement.epoch, &retirement.clear});
+  }
+  Result<std::vector<reclaim::Verdict>> verdicts = grace.check(retired);
+  if (!verdicts) return std::move(verdicts).error();
+  std::size_t left = 0;
+  for (const reclaim::Verdict& verdict : *verdicts) left += verdict.is_free ? 0 : 1;
+  if (left != waiting.size()) {
+    reclaim::process::sync_cores();
+    {
+      std::lock_guard lock(engine_.commit_mutex);
+      for (std::size_t i = 0; i < waiting.size(); ++i)
+        if ((*verdicts)[i].is_free) waiting[i]->waiting = false;
+    }
+  }
+  if (delays != nullptr) describe(waiting, *verdicts, *delays);
+  waiting.clear();
+  if (border != nullptr) {
+    reclaim::Inside inside(*border);
+    sweep(engine_);
+  } else {
+    sweep(engine_);
+  }
+  return left + (in_transition ? 1 : 0);
+}
+
+void Reclaimer::wake() noexcept {
+  std::lock_guard lock(wake_mutex_);
+  work_ = true;
+  if (!running_ && !stopping_) {
+    try {
+      thread_ = std::thread([this] { run(); });
+      running_ = true;
+    } catch (const std::exception&) {
+      return; // no thread to be had: the next commit, or collect(), looks after it
+    }
+  }
+  woken_.notify_one();
+}
+
+void Reclaimer::stop() noexcept {
+  {
+    std::lock_guard lock(wake_mutex_);
+    stopping_ = true;
+    woken_.notify_one();
+  }
+  if (thread_.joinable()) thread_.join();
+}
+
+// Often enough that nobody waits for long, seldom enough that a thread which sleeps in old code for hours costs nothing that
+// could be seen: one look at it takes 15 µs.
+void Reclaimer::run() noexcept {
+  constexpr std::chrono::milliseconds soon(1), later(4);
+  // It runs linked code while it sweeps only: finalizers of libraries that nobody needs any more.
+  reclaim::Borders::Thread self(borders_, "tenon-reclaim");
+  pthread_setname_np(pthread_self(), "tenon-reclaim");
+  std::chrono::milliseconds pause = soon;
+  std::unique_lock lock(wake_mutex_);
+  while (!stopping_) {
+    if (!work_) {
+      woken_.wait(lock, [this] { return work_ || stopping_; });
+      pause = soon;
+      continue;
+    }
+    work_ = false;
+    lock.unlock();
+    bool left = true;
+    try {
+      Result<std::size_t> checked = check(nullptr, &self);
+      left = !checked || *checked != 0;
+    } catch (const std::bad_alloc&) {
+    }
+    lock.lock();
+    if (!left) continue;
+    work_ = true;
+    // Not woken by new work: what came a moment ago is rarely free yet, and one check serves many.
+    woken_.wait_for(lock, pause, [this] { return stopping_; });
+    pause = later;
+  }
+}
+
+void Reclaimer::after_fork_in_child() noexcept {
+  // The thread is not there, and whoever held the locks is not either.
+  new (&thread_) std::thread;
+  new (&mutex_) std::mutex;
+  new (&wake_mutex_) std::mutex;
+  new (&woken_) std::condition_variable;
+  running_ = false;
+}
+
+} // namespace tenon::engine

@@ -1,0 +1,64 @@
+// The engine's side of reclaiming: which removed and superseded code waits, a thread that looks after it, who delays it.
+//
+// Owner: EngineState. Locks: `mutex_` for one check at a time, outside of all the engine's locks; `wake_mutex_` innermost,
+// for the thread's sleep only.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+#include <tenon/border.h>
+
+#include "reclaim/grace.h"
+
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace tenon::engine {
+
+struct EngineState;
+struct ModuleState;
+
+// What is known of the threads that may be inside of code that waits. Under Reclaimer::mutex_.
+struct Retirement {
+  std::vector<reclaim::Range> ranges;
+  std::uint64_t epoch = 0;
+  std::vector<reclaim::ThreadId> clear;
+};
+
+class Reclaimer {
+public:
+  // `signal`: 0, or what running threads may be asked by. May throw std::bad_alloc. Errors: invalid_argument.
+  static Result<std::unique_ptr<Reclaimer>> create(EngineState& engine, int signal);
+  ~Reclaimer();
+
+  // Frees what it can. The number of versions that still wait; `delays`: who delays them. `border`: the calling thread's
+  // registration, if the library knows of one. The caller holds no lock. May throw std::bad_alloc. Errors: system.
+  Result<std::size_t> check(std::vector<Delay>* delays = nullptr, reclaim::Borders::Thread* border = nullptr);
+  // There is something new to look after: the thread is started, or woken.
+  void wake() noexcept;
+  void stop() noexcept;
+
+  reclaim::Borders& borders() noexcept { return borders_; }
+  reclaim::Stacks& stacks() noexcept { return stacks_; }
+
+  void after_fork_in_child() noexcept;
+
+private:
+  explicit Reclaimer(EngineState& engine) : engine_(engine) {}
+  void run() noexcept;
+  std::uint64_t begin_epoch(std::span<const std::shared_ptr<ModuleState>> waiting) noexcept;
+
+  EngineState& engine_;
+  reclaim::Borders borders_;
+  reclaim::Stacks stacks_;
+  std::unique_ptr<reclaim::Signals> signals_;
+  std::mutex mutex_;
+  std::mutex wake_mutex_;
+  std::condition_variable woken_;
+  bool work_ = false, stopping_ = false, running_ = false; // under wake_mutex_
+  std::thread thread_;
+};
+
+} // namespace tenon::engine

@@ -1,0 +1,91 @@
+// Replaceable modules inside a change: which of its references go to definitions that may be replaced, what a new version
+// of a module takes over from the one before, and the exchange itself.
+//
+// In the order in which they run:
+//     carry_variables   draft    sections of variables that the module has already are left out: their storage serves
+//     find_callees      draft    functions that may be replaced, of this change and published ones
+//     give_identities   place    a Definition, with its stub, for each of the change's own
+//     settle_callees    link     bodies get their addresses
+//     unify_constants   link     constants that are the same as before keep their addresses
+//     note_version      link     what the new version borrows of earlier ones, and what must not be initialized again
+//     make_uses         commit   who refers to what, and where the call sites are
+//     check_versions    commit   under the locks: nothing has changed since the draft, nobody refers to what vanishes
+//     exchange_versions commit   under the locks: fails no more
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+#include <tenon/change.h>
+
+#include "engine/definition.h"
+#include "engine/symbol_table.h"
+#include "link/module.h"
+
+#include <memory>
+#include <vector>
+
+namespace tenon::engine {
+
+struct ChangeState;
+struct ModuleDraft;
+
+// Where a callee of link::Module::callees is defined: published, or in a module of the change.
+struct CalleeSource {
+  Definition* definition = nullptr; // of the change's own: from give_identities() on
+  std::uint32_t module = link::none;
+  std::uint32_t symbol = 0;
+};
+
+// What a version defines, by name.
+struct Provided {
+  Definition* definition = nullptr;
+  std::uint32_t symbol = 0;
+  bool fresh = false; // not in an earlier version
+  std::uint64_t address = 0;
+};
+
+// A section that an earlier version's storage stands for.
+struct CarriedSection {
+  std::uint32_t section = 0;
+  std::uint64_t address = 0;
+};
+
+// A published record that the new version goes on using, with what it will hold.
+struct RecordUpdate {
+  SymbolRecord* record = nullptr;
+  SymbolRecord image;
+};
+
+struct Replacement {
+  std::vector<CalleeSource> callees;              // beside link::Module::callees
+  std::vector<std::unique_ptr<Definition>> fresh; // that the change brings
+  std::vector<Provided> provided;                 // of a module of a replaceable library
+  std::vector<CarriedSection> carried;
+  std::vector<RecordUpdate> updates;
+  std::uint64_t version = 0;                                 // of the replaced module, when the change was drafted
+  std::unique_ptr<Replaceable> replaceable;                  // of a module that is new
+  std::unordered_map<std::string_view, Definition*> by_name; // as it will be
+  std::vector<DataPolicy::Migration> migrations;
+  std::vector<std::uint64_t> skipped_initializers; // sorted
+};
+
+Result<void> carry_variables(ChangeState& change, std::uint32_t module);
+void find_callees(ChangeState& change, std::uint32_t module);
+Result<void> give_identities(ChangeState& change);
+void settle_callees(ChangeState& change) noexcept;
+Result<void> unify_constants(ChangeState& change);
+// The new version's thread-local variables are those that every thread has already. Errors: unsupported (they differ).
+Result<void> keep_tls(ChangeState& change, std::uint32_t module);
+Result<void> note_version(ChangeState& change, std::uint32_t module);
+Result<void> find_skipped_initializers(ChangeState& change, std::uint32_t module);
+void make_uses(ChangeState& change, std::uint32_t module);
+Result<void> migrate_variables(ChangeState& change); // runs the client's migration functions
+Result<void> check_versions(ChangeState& change);
+void publish_definitions(ChangeState& change) noexcept;
+
+// The definition that a symbol of the module stands for, or null.
+Definition* provided_by(const ModuleDraft& draft, std::uint32_t symbol) noexcept;
+
+// Whether the module's library lets its modules be replaced, and the engine's memory lets the change do it.
+bool is_replaceable(const ChangeState& change, const ModuleDraft& draft) noexcept;
+
+} // namespace tenon::engine

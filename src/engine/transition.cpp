@@ -1,0 +1,199 @@
+// Sets of functions are exchanged atomically.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "engine/transition.h"
+
+#include "base/check.h"
+#include "engine/change_state.h"
+#include "engine/reclaimer.h"
+#include "link/arch/arch.h"
+
+#include <algorithm>
+#include <cstddef>
+
+extern "C" {
+void tenon_choose_version();
+// The head of this thread's list. Read by tenon_choose_version in the initial-exec model: no call, no vector register.
+__attribute__((visibility("hidden"),
+               tls_model("initial-exec"))) constinit thread_local tenon::engine::ThreadBorder* tenon_thread_borders =
+    nullptr;
+}
+
+namespace tenon::engine {
+
+static_assert(offsetof(Choice, before) == 0 && offsetof(Choice, after) == 8 && offsetof(Choice, transition) == 16);
+static_assert(offsetof(Transition, epoch) == 0 && offsetof(Transition, borders) == 8);
+static_assert(offsetof(ThreadBorder, borders) == 8 && offsetof(ThreadBorder, state) == 16);
+
+void add_thread_border(ThreadBorder& border) noexcept {
+  border.next = tenon_thread_borders;
+  tenon_thread_borders = &border;
+}
+
+void remove_thread_border(ThreadBorder& border) noexcept {
+  for (ThreadBorder** at = &tenon_thread_borders; *at != nullptr; at = &(*at)->next)
+    if (*at == &border) {
+      *at = border.next;
+      return;
+    }
+}
+
+namespace {
+
+// Switches, the cells that they push and jump through, and their call frame information.
+Result<void> allocate(const std::shared_ptr<Machinery>& machinery, std::size_t count, ModuleState& memory) {
+  auto take = [&](link::Run run, memory::AreaKind area, std::uint64_t size, std::uint32_t frames) -> Result<void> {
+    Result<OwnedBlock> block = OwnedBlock::allocate(machinery, area, size, 16, frames);
+    if (!block) return std::move(block).error();
+    memory.blocks[std::size_t(run)] = std::move(*block);
+    return {};
+  };
+  Result<void> done = take(link::Run::code, memory::AreaKind::code, count * link::arch::switch_bytes, 1);
+  if (done) done = take(link::Run::slots, memory::AreaKind::slots, (count + 1) * 8, 0);
+  if (done && machinery->frames)
+    done = take(link::Run::rodata, memory::AreaKind::rodata,
+                link::arch::frame_head_bytes + link::arch::switch_frame_bytes + 4, 0);
+  return done;
+}
+
+void write(memory::Space& space, Transition& transition) {
+  const ModuleState& memory = *transition.memory;
+  const std::uint64_t code = memory.blocks[std::size_t(link::Run::code)]->begin.value;
+  const std::uint64_t cells = memory.blocks[std::size_t(link::Run::slots)]->begin.value;
+  memory::WriteGuard guard(space);
+  auto put = [&](std::uint64_t at, const void* value) { std::memcpy(space.writable({at}), &value, sizeof value); };
+  put(cells, reinterpret_cast<const void*>(&tenon_choose_version));
+  bool near = true;
+  for (std::size_t i = 0; i < transition.choices.size(); ++i) {
+    Choice& choice = transition.choices[i];
+    choice.switch_address = code + i * link::arch::switch_bytes;
+    put(cells + 8 * (i + 1), &choice);
+    near &=
+        link::arch::write_switch(space.writable({choice.switch_address}), choice.switch_address, cells + 8 * (i + 1), cells);
+  }
+  if (const OwnedBlock& frames = memory.blocks[std::size_t(link::Run::rodata)]) {
+    const std::uint64_t description = frames->begin.value + link::arch::frame_head_bytes;
+    link::arch::write_frame_head(space.writable(frames->begin));
+    link::arch::write_switch_frame(space.writable({description}), transition.choices.size() * link::arch::switch_bytes);
+    near &= link::arch::set_frame_address(space.writable({description}), description, code);
+  }
+  TENON_CHECK(near, "a reservation in which something is out of reach");
+}
+
+Result<void> publish(Machinery& machinery, const ModuleState& memory) {
+  for (const OwnedBlock& block : memory.blocks)
+    if (block)
+      if (Result<void> done = machinery.space->publish(*block); !done) return done;
+  const OwnedBlock& frames = memory.blocks[std::size_t(link::Run::rodata)];
+  if (!machinery.frames || !frames) return {};
+  const OwnedBlock& code = memory.blocks[std::size_t(link::Run::code)];
+  const notify::Frame frame{code->begin, frames->begin + link::arch::frame_head_bytes};
+  memory::WriteGuard guard(*machinery.space);
+  machinery.frames->add(*code, {&frame, 1});
+  return {};
+}
+
+} // namespace
+
+Result<std::unique_ptr<Transition>> make_transition(ChangeState& change) {
+  auto transition = std::make_unique<Transition>();
+  Result<Reclaimer*> reclaimer = reclaimer_of(*change.engine);
+  if (!reclaimer) return std::move(reclaimer).error();
+  transition->borders = &(*reclaimer)->borders();
+  std::size_t count = 0;
+  auto for_each_member = [&](auto&& visit) {
+    for (const ModuleDraft& draft : change.drafts)
+      for (const Provided& p : draft.replacement.provided)
+        if (!p.fresh && p.definition->kind == DefinitionKind::function) visit(p);
+  };
+  for_each_member([&](const Provided&) { ++count; });
+  if (count == 0) return std::unique_ptr<Transition>();
+  transition->choices = std::vector<Choice>(count);
+  std::size_t at = 0;
+  for_each_member([&](const Provided& p) {
+    Choice& choice = transition->choices[at++];
+    choice.after.store(p.address, std::memory_order_relaxed);
+    choice.transition = transition.get();
+    choice.definition = p.definition;
+  });
+  transition->memory = std::make_shared<ModuleState>();
+  transition->memory->name = "switches";
+  transition->memory->auxiliary = transition->memory->removed = true;
+  transition->memory->waiting = transition->memory->in_transition = true;
+  if (Result<void> done = allocate(change.engine->machinery, count, *transition->memory); !done)
+    return std::move(done).error();
+  write(*change.engine->machinery->space, *transition);
+  if (Result<void> done = publish(*change.engine->machinery, *transition->memory); !done) return std::move(done).error();
+  transition->superseded.reserve(change.drafts.size());
+  change.superseded.push_back(transition->memory); // for EngineState::removed
+  return transition;
+}
+
+void begin_transition(EngineState& engine, std::unique_ptr<Transition> transition) noexcept {
+  memory::Space& space = *engine.machinery->space;
+  for (Choice& choice : transition->choices) {
+    choice.before.store(choice.definition->entry, std::memory_order_relaxed);
+    lead_to(space, *choice.definition, choice.switch_address);
+    choice.definition->choice = &choice;
+  }
+  reclaim::process::sync_cores();
+  engine.reclaimer->borders().next_epoch(&transition->epoch);
+  engine.transitions.push_back(std::move(transition)); // has the room
+}
+
+namespace {
+
+// Where a switch of this transition leads from now on, whatever still leads to it.
+void settle(EngineState& engine, Transition& transition) noexcept {
+  memory::Space& space = *engine.machinery->space;
+  for (Choice& choice : transition.choices) {
+    const std::uint64_t after = choice.after.load(std::memory_order_relaxed);
+    Definition& definition = *choice.definition;
+    if (definition.choice == &choice) definition.choice = nullptr;
+    if (definition.entry == choice.switch_address)
+      lead_to(space, definition, after);
+    else // a later transition leads through this one
+      for (const std::unique_ptr<Transition>& later : engine.transitions) {
+        if (later == nullptr) continue; // over as well
+        for (Choice& other : later->choices) {
+          std::uint64_t expected = choice.switch_address;
+          other.before.compare_exchange_strong(expected, after, std::memory_order_release);
+        }
+      }
+  }
+}
+
+bool is_over(const EngineState& engine, const Transition& transition) {
+  bool over = true;
+  engine.reclaimer->borders().for_each_lingering(transition.epoch.load(std::memory_order_relaxed),
+                                                 [&](const reclaim::Borders::Standing&) { over = false; });
+  return over;
+}
+
+} // namespace
+
+bool finish_transitions(EngineState& engine) noexcept {
+  {
+    std::lock_guard lock(engine.commit_mutex);
+    if (engine.transitions.empty()) return false;
+  }
+  // A thread that was about to enter in an epoch of before has either said so by now, or reads the epoch again and enters in
+  // the new one (Borders::Thread::begin).
+  reclaim::process::sync_cores();
+  std::lock_guard lock(engine.commit_mutex);
+  for (std::unique_ptr<Transition>& transition : engine.transitions) {
+    try {
+      if (!is_over(engine, *transition)) continue;
+    } catch (const std::bad_alloc&) {
+      continue;
+    }
+    settle(engine, *transition);
+    // Switches and old versions retire only now: until here they could be entered.
+    for (const std::shared_ptr<ModuleState>& version : transition->superseded) version->in_transition = false;
+    transition->memory->in_transition = false;
+    transition->memory->transition = std::move(transition); // switches read it while a thread may be inside
+  }
+  std::erase(engine.transitions, nullptr);
+  return !engine.transitions.empty();
+}
+
+} // namespace tenon::engine

@@ -1,0 +1,348 @@
+// A module's new version takes the place of the old one: who refers to what, what has changed meanwhile, the exchange.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "engine/change_state.h"
+
+#include "base/check.h"
+#include "engine/transition.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <unordered_set>
+
+namespace tenon::engine {
+
+Replaceable::~Replaceable() = default;
+
+namespace {
+
+bool is_among(const std::vector<std::shared_ptr<ModuleState>>& modules, const ModuleState* module) {
+  return std::any_of(modules.begin(), modules.end(), [&](const auto& m) { return m.get() == module; });
+}
+
+// Not an earlier version's, whose frames may be running but whose needs are over.
+bool is_current(const Use& use) noexcept {
+  const std::vector<Use>& current = use.user->uses;
+  return use.user->live.load(std::memory_order_relaxed) && &use >= current.data() && &use < current.data() + current.size();
+}
+
+// Whether a module that the change neither removes nor replaces refers to it.
+bool is_used_by_others(const ChangeState& change, const Definition& definition, std::string* by = nullptr) {
+  for (const Use* use = definition.uses; use != nullptr; use = use->next) {
+    if (!is_current(*use) || is_among(change.removals, use->user) || change.replaces(use->user)) continue;
+    if (by != nullptr) *by = use->user->name;
+    return true;
+  }
+  return false;
+}
+
+} // namespace
+
+void make_uses(ChangeState& change, std::uint32_t m) {
+  if (!change.has_identities) return;
+  link::Module& module = *change.modules[m];
+  ModuleDraft& draft = change.drafts[m];
+  ModuleState& state = *draft.state;
+  std::stable_sort(module.sites.begin(), module.sites.end(),
+                   [](const link::Site& a, const link::Site& b) { return a.callee < b.callee; });
+  state.sites.reserve(module.sites.size());
+  for (const link::Site& site : module.sites) state.sites.push_back(site.field);
+  state.uses.reserve(module.callees.size() + draft.names.size());
+
+  std::size_t at = 0;
+  for (std::uint32_t c = 0; c < module.callees.size(); ++c) {
+    const std::size_t first = at;
+    while (at < module.sites.size() && module.sites[at].callee == c) ++at;
+    if (first == at && !module.callees[c].escapes) continue;
+    Use& use = state.uses.emplace_back();
+    use.definition = draft.replacement.callees[c].definition;
+    use.user = draft.identity().get();
+    use.sites = std::span<const std::uint64_t>(state.sites).subspan(first, at - first);
+    use.bound = module.callees[c].body;
+    use.address = module.callees[c].escapes;
+  }
+  for (std::uint32_t id : draft.names) {
+    if (id == link::none) continue;
+    const Name& name = (*change.names)[id];
+    Definition* definition = name.record != nullptr ? name.record->definition : nullptr;
+    if (name.module != link::none && name.module != m) definition = provided_by(change.drafts[name.module], name.symbol);
+    // Functions were among the callees, unless the memory is the client's, where all goes through the stub.
+    const bool seen = definition != nullptr && definition->kind == DefinitionKind::function && !module.callees.empty();
+    if (name.module == m || definition == nullptr || seen) continue;
+    Use& use = state.uses.emplace_back();
+    use.definition = definition;
+    use.user = draft.identity().get();
+    use.address = true;
+  }
+}
+
+namespace {
+
+Error vanishing(const ModuleState& module, const std::vector<std::pair<const Definition*, std::string>>& used) {
+  std::string text = "module " + module.name + " can't be replaced: its new version lacks";
+  std::size_t told = 0;
+  for (const auto& [definition, by] : used) {
+    if (++told > 16) continue;
+    text += (told == 1 ? " '" : ", '") + definition->name + "' (needed by " + by + ")";
+  }
+  if (told > 16) text += ", and " + std::to_string(told - 16) + " more";
+  return {ErrorCode::still_used, std::move(text)};
+}
+
+// Names that others need must be there, and data that others refer to must stay where it is.
+Result<void> check_definitions_of(ChangeState& change, ModuleDraft& draft) {
+  const ModuleState& module = *draft.replaces;
+  std::unordered_set<const Definition*> provided;
+  for (const Provided& p : draft.replacement.provided) {
+    provided.insert(p.definition);
+    const bool moves = p.definition->kind != DefinitionKind::function && p.definition->address != p.address;
+    std::string by;
+    if (moves && p.definition->address != 0 && is_used_by_others(change, *p.definition, &by))
+      return Error{ErrorCode::still_used, "module " + module.name + " can't be replaced: '" + p.definition->name +
+                                              "' gets another address, but " + by + " refers to it"};
+  }
+  std::vector<std::pair<const Definition*, std::string>> used;
+  for (const std::unique_ptr<Definition>& definition : module.replaceable->definitions) {
+    std::string by;
+    if (!definition->vanished && !provided.contains(definition.get()) && is_used_by_others(change, *definition, &by))
+      used.emplace_back(definition.get(), std::move(by));
+  }
+  return used.empty() ? Result<void>() : vanishing(module, used);
+}
+
+// What exchange_versions() must not need memory for.
+void reserve_for(ModuleDraft& draft) {
+  Replaceable& replaceable = draft.replaceable();
+  Replacement& replacement = draft.replacement;
+  replaceable.definitions.reserve(replaceable.definitions.size() + replacement.fresh.size());
+  replaceable.retained.reserve(replaceable.retained.size() + replaceable.definitions.size() +
+                               (draft.replaces != nullptr ? draft.replaces->anonymous.size() : 0));
+  replaceable.held.reserve(replaceable.held.size() + 1);
+  if (draft.replaces != nullptr) draft.replaces->more_records.reserve(draft.replaces->more_records.size() + 1);
+  replacement.by_name = replaceable.by_name;
+  for (const Provided& p : replacement.provided)
+    if (!p.definition->ambiguous) replacement.by_name[p.definition->name] = p.definition;
+}
+
+} // namespace
+
+Result<void> check_versions(ChangeState& change) {
+  if (change.transition != nullptr) change.engine->transitions.reserve(change.engine->transitions.size() + 1);
+  for (ModuleDraft& draft : change.drafts) {
+    if (draft.replaces != nullptr) {
+      const ModuleState& module = *draft.replaces;
+      if (!module.live.load(std::memory_order_relaxed) || module.replaceable->version != draft.replacement.version)
+        return Error{ErrorCode::conflict,
+                     "module " + module.name + " was replaced or removed meanwhile; draft the change again"};
+      if (Result<void> checked = check_definitions_of(change, draft); !checked) return checked;
+    }
+    if (draft.replaces != nullptr || draft.replacement.replaceable != nullptr) reserve_for(draft);
+  }
+  return {};
+}
+
+namespace {
+
+[[noreturn]] void gone() {
+  std::fputs("tenon: a function was called by its address whose module no longer has it\n", stderr);
+  std::abort();
+}
+
+bool address_was_taken(const Definition& definition) noexcept {
+  for (const Use* use = definition.uses; use != nullptr; use = use->next)
+    if (use->address) return true;
+  return false;
+}
+
+void store(memory::Space& space, std::uint64_t slot, std::uint64_t address) noexcept {
+  memory::WriteGuard guard(space);
+  std::atomic_ref<std::uint64_t>(*reinterpret_cast<std::uint64_t*>(space.writable({slot})))
+      .store(address, std::memory_order_release);
+}
+
+void retain(Replaceable& replaceable, std::uint64_t address, std::uint64_t size) noexcept {
+  if (size != 0 && address != 0) replaceable.retained.push_back({{address}, {address + size}}); // has the room
+}
+
+// A name that the new version lacks. Nobody else refers to it, but a frame of the old version may, and pointers to it may be
+// anywhere. True: the old version has to stay for it.
+bool let_vanish(memory::Space& space, Replaceable& replaceable, Definition& definition) noexcept {
+  definition.vanished = true;
+  if (definition.kind == DefinitionKind::constant) retain(replaceable, definition.address, definition.size);
+  if (definition.kind != DefinitionKind::function) return false;
+  if (address_was_taken(definition)) return true;
+  store(space, definition.stub.slot(), reinterpret_cast<std::uint64_t>(&gone));
+  return false;
+}
+
+// Symbols that the new version lacks are found no more.
+void erase_vanished(LibraryState& library, ModuleState& module) noexcept {
+  module.for_each_record([&](SymbolRecord& record) {
+    const bool group = (record.flags & symbol_flag::group) != 0;
+    const bool current = (record.flags & symbol_flag::current) != 0;
+    record.flags = std::uint16_t(record.flags & ~symbol_flag::current);
+    if (current || (record.flags & symbol_flag::erased) != 0 || (group && record.users > 1)) return;
+    (group ? library.groups : library.symbols).erase(&record);
+    record.flags |= symbol_flag::erased;
+  });
+}
+
+void update_records(LibraryState& library, ModuleDraft& draft) noexcept {
+  ModuleState& module = *draft.replaces;
+  for (RecordUpdate& update : draft.replacement.updates) {
+    SymbolRecord& record = *update.record;
+    record.address = update.image.address;
+    record.group = update.image.group;
+    record.definition = update.image.definition;
+    record.flags = std::uint16_t(update.image.flags | symbol_flag::current);
+    record.size_high = update.image.size_high;
+    record.size_low = update.image.size_low;
+  }
+  if (draft.state->records_bytes != 0)
+    module.more_records.push_back({std::move(draft.state->records), std::exchange(draft.state->records_bytes, 0)});
+  erase_vanished(library, module);
+}
+
+// True: the version before has to stay.
+bool publish_provided(memory::Space& space, ModuleDraft& draft, const link::Module& object, bool atomic) noexcept {
+  Replaceable& replaceable = draft.replaceable();
+  Replacement& replacement = draft.replacement;
+  bool hold = false;
+  for (const Provided& p : replacement.provided) p.definition->vanished = false;
+  if (draft.replaces != nullptr) {
+    for (const std::unique_ptr<Definition>& definition : replaceable.definitions) definition->seen = false;
+    for (const Provided& p : replacement.provided) p.definition->seen = true;
+    for (const std::unique_ptr<Definition>& definition : replaceable.definitions)
+      if (!definition->seen && !definition->vanished) hold |= let_vanish(space, replaceable, *definition);
+  }
+  for (const Provided& p : replacement.provided) {
+    Definition& definition = *p.definition;
+    const Symbol& symbol = object.symbols()[p.symbol];
+    if (definition.kind == DefinitionKind::function && (!atomic || p.fresh))
+      retarget(space, definition, p.address);
+    else if (definition.kind == DefinitionKind::constant && definition.address != p.address)
+      retain(replaceable, std::exchange(definition.address, p.address), definition.size);
+    definition.address = p.address;
+    definition.size = symbol.size;
+  }
+  for (std::unique_ptr<Definition>& definition : replacement.fresh) replaceable.definitions.push_back(std::move(definition));
+  replacement.fresh.clear();
+  replaceable.by_name.swap(replacement.by_name);
+  return hold;
+}
+
+// String literals and the like that the new version does not share may be held by anybody.
+void retain_anonymous(Replaceable& replaceable, const Version& before, const Version& now) noexcept {
+  for (const Anonymous& old : before.anonymous)
+    if (std::none_of(now.anonymous.begin(), now.anonymous.end(),
+                     [&](const Anonymous& a) { return a.address == old.address; }))
+      retain(replaceable, old.address, old.size);
+}
+
+void exchange(ChangeState& change, ModuleDraft& draft, bool hold) noexcept {
+  ModuleState& module = *draft.replaces;
+  ModuleState& version = *draft.state;
+  retain_anonymous(*module.replaceable, module, version);
+  std::swap(static_cast<Version&>(module), static_cast<Version&>(version));
+  if (module.dso_handle == 0) module.dso_handle = version.dso_handle;
+  ++module.replaceable->version;
+  uncount_references(version);
+  version.superseded = version.removed = true;
+  version.current = draft.replaces;
+  version.waiting = true;
+  version.held = hold;
+  version.sequence = module.sequence;
+  if (hold) module.replaceable->held.push_back(draft.state);
+  version.auxiliary = true;
+  ++change.engine->module_count;
+  if (change.transition == nullptr) return;
+  // Members of the old set go on calling each other, also where a thread has declared no entry.
+  for (Use& use : version.uses) use.frozen |= change.replaces(use.definition->module);
+  version.in_transition = true;
+  change.transition->superseded.push_back(draft.state); // has the room
+}
+
+} // namespace
+
+void publish_definitions(ChangeState& change) noexcept {
+  if (!change.has_identities) return;
+  memory::Space& space = *change.engine->machinery->space;
+  for (std::size_t m = 0; m < change.drafts.size(); ++m) {
+    ModuleDraft& draft = change.drafts[m];
+    if (draft.replaces == nullptr && draft.replacement.replaceable == nullptr) continue;
+    if (draft.replaces == nullptr) draft.state->replaceable = std::move(draft.replacement.replaceable);
+    const bool hold = publish_provided(space, draft, *change.modules[m], change.transition != nullptr);
+    if (draft.replaces == nullptr) continue;
+    update_records(*change.libraries[draft.library], draft);
+    exchange(change, draft, hold);
+  }
+  if (change.transition != nullptr) {
+    ++change.engine->module_count; // the switches'
+    begin_transition(*change.engine, std::move(change.transition));
+  }
+  change.engine->removed.splice(change.engine->removed.end(), change.superseded);
+  // What others have replaced since this change was linked, and what this very change has, is caught up with.
+  for (ModuleDraft& draft : change.drafts)
+    for (Use& use : draft.identity()->uses) {
+      link_use(use);
+      catch_up(space, use);
+    }
+}
+
+namespace {
+
+// What the module's current version, and others of it that are not freed yet, use of the storage of earlier ones.
+std::vector<Stretch> still_needed(const EngineState& engine, const ModuleState& module, const ModuleState& dying) {
+  std::vector<Stretch> needed = module.borrowed;
+  needed.insert(needed.end(), module.replaceable->retained.begin(), module.replaceable->retained.end());
+  for (const std::shared_ptr<ModuleState>& other : engine.removed)
+    if (other.get() != &dying && other->current.get() == &module)
+      needed.insert(needed.end(), other->borrowed.begin(), other->borrowed.end());
+  return whole_granules(std::move(needed));
+}
+
+// Local functions that the current version lacks and nobody refers to: so many would add up. Other versions that are not
+// freed yet may have them, and name them.
+void forget_vanished(const EngineState& engine, Replaceable& replaceable, const ModuleState& dying) noexcept {
+  for (const std::shared_ptr<ModuleState>& other : engine.removed)
+    if (other.get() != &dying && other->current == dying.current) return;
+  std::erase_if(replaceable.definitions, [&](const std::unique_ptr<Definition>& definition) {
+    if (!definition->vanished || !definition->local || definition->uses != nullptr) return false;
+    if (auto found = replaceable.by_name.find(definition->name);
+        found != replaceable.by_name.end() && found->second == definition.get())
+      replaceable.by_name.erase(found);
+    return true;
+  });
+}
+
+} // namespace
+
+bool bequeath(EngineState& engine, ModuleState& version, std::vector<OwnedBlock>& freed) noexcept {
+  if (!version.superseded) return true;
+  ModuleState& module = *version.current;
+  if (!module.live.load(std::memory_order_relaxed) && !module.reachable) return true; // it ends, too
+  try {
+    const std::vector<Stretch> needed = still_needed(engine, module, version);
+    std::vector<OwnedBlock>& kept = module.replaceable->kept;
+    kept.reserve(kept.size() + version.blocks.size() + version.parts.size());
+    for (OwnedBlock& block : version.blocks)
+      if (block && block->area != memory::AreaKind::code) kept.push_back(std::move(block));
+    for (OwnedBlock& part : version.parts)
+      if (part && part->area != memory::AreaKind::code) kept.push_back(std::move(part));
+    for (std::size_t i = 0, count = kept.size(); i < count; ++i) OwnedBlock::keep_only(kept, i, needed, freed);
+    std::erase_if(kept, [](const OwnedBlock& part) { return !part; });
+    for (Use& use : version.uses) unlink_use(use);
+    forget_vanished(engine, *module.replaceable, version);
+  } catch (const std::bad_alloc&) {
+    return false;
+  }
+  return true;
+}
+
+void bury(ModuleState& module) noexcept {
+  for (Use& use : module.uses) unlink_use(use);
+  if (module.replaceable != nullptr)
+    for (const std::unique_ptr<Definition>& definition : module.replaceable->definitions) definition->stub = Stub();
+}
+
+} // namespace tenon::engine

@@ -1,0 +1,181 @@
+// References to functions that may be replaced.
+//
+// fix_section() has made every one of them refer to the function's stub, which is its address. Here direct branches are led
+// to the function itself. Where the 4-byte displacement lies inside an aligned 8-byte word, one atomic store can lead the
+// branch elsewhere while threads run it: it is a site. Elsewhere the branch stays on the stub. (A store that crosses such a
+// word was seen to tear: crossing 32 or 64 bytes faults within seconds, inside of a word never.)
+//
+// Relocations do not tell branches from addresses: compilers emit PC32 for `call` and for `lea` of a static function, and
+// PLT32 for `call`, `jmp` and conditional jumps. So instructions are decoded, from the beginning of the function on. A
+// reference to a section's symbol means a function if it hits one's first byte; in data only as an absolute address, because
+// jump tables are made of distances, which always lead into the body.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "link/arch/x86_64.h"
+
+#include <Zydis/Zydis.h>
+
+#include <algorithm>
+#include <tuple>
+
+namespace tenon::link::arch {
+
+namespace {
+
+enum class Reference : std::uint8_t { branch, address, other };
+
+// Decodes the code of one section, each instruction once if asked in the order of offsets.
+class Sweep {
+public:
+  Sweep(const Module& module, std::uint32_t section, Bytes code) : module_(module), section_(section), code_(code) {
+    ready_ = ZYAN_SUCCESS(ZydisDecoderInit(&decoder_, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64));
+  }
+
+  // What the instruction does with the 4-byte field at `offset`.
+  Reference at(std::uint64_t offset) {
+    if (!find(offset)) return Reference::other;
+    const auto& immediate = instruction_.raw.imm[0];
+    if (instruction_.meta.branch_type == ZYDIS_BRANCH_TYPE_NEAR && immediate.is_relative && immediate.size == 32)
+      return begin_ + immediate.offset == offset ? Reference::branch : Reference::other;
+    if (instruction_.raw.disp.size != 32 || begin_ + instruction_.raw.disp.offset != offset) return Reference::other;
+    return instruction_.mnemonic == ZYDIS_MNEMONIC_LEA ? Reference::address
+           : instruction_.mnemonic == ZYDIS_MNEMONIC_CALL || instruction_.mnemonic == ZYDIS_MNEMONIC_JMP
+               ? Reference::branch // through the GOT: the linker may have made it direct
+               : Reference::other;
+  }
+
+private:
+  bool find(std::uint64_t offset) {
+    if (offset < begin_ || !decoded_) restart(offset);
+    while (ready_ && decoded_ && offset >= begin_ + instruction_.length) decode(begin_ + instruction_.length);
+    return ready_ && decoded_;
+  }
+  void restart(std::uint64_t offset) {
+    auto after =
+        std::upper_bound(module_.own_functions.begin(), module_.own_functions.end(), std::pair(section_, offset),
+                         [](const auto& key, const OwnFunction& f) { return key < std::pair(f.section, f.offset); });
+    const bool found = after != module_.own_functions.begin() && std::prev(after)->section == section_;
+    decode(found ? std::prev(after)->offset : 0);
+  }
+  void decode(std::uint64_t at) {
+    begin_ = at;
+    decoded_ = at < code_.size() && ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&decoder_, nullptr, code_.data() + at,
+                                                                               code_.size() - at, &instruction_));
+  }
+
+  const Module& module_;
+  std::uint32_t section_;
+  Bytes code_;
+  ZydisDecoder decoder_;
+  ZydisDecodedInstruction instruction_;
+  std::uint64_t begin_ = 0;
+  bool ready_ = false, decoded_ = false;
+};
+
+class Binder {
+public:
+  Binder(Module& module, const SectionBytes& bytes, SectionKind kind)
+      : module_(module), bytes_(bytes), kind_(kind), sweep_(module, bytes.section, bytes.original) {}
+
+  void bind(const Relocation& r) {
+    const std::uint32_t named = module_.callee_of[r.symbol];
+    const Symbol& symbol = module_.symbols()[r.symbol];
+    if (named == 0 && symbol.type != SymbolType::section) return;
+    Callee* callee = named != 0 ? &module_.callees[named - 1] : nullptr;
+    switch (r.type) {
+    case R_PC32:
+    case R_PLT32: bytes_.code ? in_code(r, callee) : in_data(r, callee, 4, true); break;
+    case R_PC64: in_data(r, callee, 8, true); break;
+    case R_64: in_data(r, callee, 8, false); break;
+    case R_32:
+    case R_32S: in_data(r, callee, 4, false); break;
+    case R_GOTPCRELX:
+    case R_REX_GOTPCRELX:
+      if (callee != nullptr) through_got(r, *callee);
+      break;
+    default:
+      if (callee != nullptr) callee->escapes = true;
+    }
+  }
+
+private:
+  std::uint64_t P(const Relocation& r) const { return bytes_.address + r.offset; }
+
+  // A function of the module that begins there.
+  Callee* begins_at(const Relocation& r, std::int64_t offset) {
+    const std::uint32_t section = module_.symbols()[r.symbol].section;
+    const std::pair key(section, std::uint64_t(offset));
+    auto found = std::lower_bound(module_.own_functions.begin(), module_.own_functions.end(), key,
+                                  [](const OwnFunction& f, const auto& k) { return std::pair(f.section, f.offset) < k; });
+    const bool there = found != module_.own_functions.end() && std::pair(found->section, found->offset) == key;
+    return there ? &module_.callees[found->callee] : nullptr;
+  }
+
+  void branch(Callee& callee, std::uint64_t field) {
+    const std::uint64_t address = bytes_.address + field;
+    if (!module_.patchable || address % 8 > 4) { // it leads to the stub
+      put(bytes_.local + field, std::int32_t(callee.stub - (address + 4)));
+      callee.escapes = true;
+      ++module_.branches_through_stubs;
+      return;
+    }
+    put(bytes_.local + field, std::int32_t(callee.body - (address + 4)));
+    module_.sites.push_back({address, std::uint32_t(&callee - module_.callees.data())});
+  }
+
+  void in_code(const Relocation& r, Callee* callee) {
+    const Reference reference = sweep_.at(r.offset);
+    if (callee == nullptr) {
+      if (reference != Reference::other) callee = begins_at(r, r.addend + 4);
+      if (callee == nullptr) return;
+    } else if (r.addend != -4) { // into the function
+      put(bytes_.local + r.offset, std::int32_t(callee->body + std::uint64_t(r.addend) - P(r)));
+      return;
+    }
+    if (reference == Reference::branch) return branch(*callee, r.offset);
+    callee->escapes = true;
+    put(bytes_.local + r.offset, std::int32_t(callee->stub - (P(r) + 4)));
+  }
+
+  void in_data(const Relocation& r, Callee* callee, std::size_t width, bool relative) {
+    const bool unwind = kind_ == SectionKind::unwind;
+    if (callee == nullptr) {
+      if (relative || unwind) return;
+      callee = begins_at(r, r.addend);
+      if (callee == nullptr) return;
+      const std::uint64_t value = callee->stub;
+      std::memcpy(bytes_.local + r.offset, &value, width);
+    } else if (unwind || r.addend != 0) { // what describes the code, and what lies inside of it
+      if (!unwind && relative) {          // `function - here`, from somewhere before
+        callee->escapes = true;
+        return;
+      }
+      const std::uint64_t value = callee->body + std::uint64_t(r.addend) - (relative ? P(r) : 0);
+      std::memcpy(bytes_.local + r.offset, &value, width);
+      return;
+    }
+    callee->escapes = true;
+  }
+
+  // call *f@GOTPCREL(%rip) and jmp *f@GOTPCREL(%rip), which have become direct branches if the stub is near.
+  void through_got(const Relocation& r, Callee& callee) {
+    const bool direct = bytes_.code && r.offset >= 2 && r.addend == -4 && sweep_.at(r.offset) == Reference::branch;
+    const auto byte = [&](std::uint64_t at) { return std::to_integer<std::uint8_t>(bytes_.local[at]); };
+    if (direct && byte(r.offset - 2) == 0x67 && byte(r.offset - 1) == 0xE8) return branch(callee, r.offset);
+    if (direct && byte(r.offset - 2) == 0xE9) return branch(callee, r.offset - 1);
+    callee.escapes = true;
+  }
+
+  Module& module_;
+  const SectionBytes& bytes_;
+  SectionKind kind_;
+  Sweep sweep_;
+};
+
+} // namespace
+
+void bind_callees(Module& module, const SectionBytes& bytes) {
+  Binder binder(module, bytes, module.section_kind(bytes.section));
+  for (const Relocation& r : module.relocations(bytes.section)) binder.bind(r);
+}
+
+} // namespace tenon::link::arch

@@ -1,0 +1,274 @@
+// Replacing modules while they are in use: functions, data, identity, what vanishes, what is refused.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "engine_support.h"
+
+#include <gmock/gmock.h>
+
+#include <chrono>
+#include <thread>
+
+namespace tenon::test {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+
+const char* const live = "-O1 -fPIC -ffunction-sections -fdata-sections -fno-inline -fno-ipa-ra";
+const char* const live_clang = "-O1 -fPIC -ffunction-sections -fdata-sections -fno-inline";
+
+ModuleOptions named(const char* name) {
+  ModuleOptions options;
+  options.name = name;
+  return options;
+}
+
+struct Replace : testing::Test {
+  Engine engine = make_engine();
+  Library library = expect(engine.library("main", {.replaceable = true}));
+
+  Result<Committed> try_replace(const Module& module, Object object, DataPolicy policy = {}) {
+    Change change = engine.change();
+    change.replace(module, std::move(object), std::move(policy));
+    return try_commit(std::move(change));
+  }
+  void replace(const Module& module, Object object, DataPolicy policy = {}) {
+    expect(try_replace(module, std::move(object), std::move(policy)));
+  }
+  // Everything that nobody is inside of is freed. Other threads of the process may be running just now.
+  void settle() {
+    for (int i = 0; i < 5000; ++i) {
+      if (expect(engine.collect()).empty()) return;
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    FAIL() << "something delays the freeing of old versions";
+  }
+  template <class Signature> Signature* get(const char* name) { return function<Signature>(library, name); }
+  Object c(const std::string& text) { return compile_c(text, live_clang); }
+  Object cpp(const std::string& text) { return compile_cpp(text, live_clang); }
+};
+
+TEST_F(Replace, CallersInAllModulesReachTheNewCode) {
+  Module m = commit(engine, library, c("int f(void) { return 1; } int inside(void) { return f() * 10; }"));
+  commit(engine, library, c("int f(void); int outside(void) { return f() * 100; }"));
+  int (*f)() = get<int()>("f");
+  int (*inside)() = get<int()>("inside");
+  int (*outside)() = get<int()>("outside");
+  EXPECT_EQ(f() + inside() + outside(), 111);
+  for (int i = 2; i < 20; ++i) {
+    replace(m, c("int f(void) { return " + std::to_string(i) + "; } int inside(void) { return f() * 10; }"));
+    EXPECT_EQ(f(), i);
+    EXPECT_EQ(inside(), i * 10);
+    EXPECT_EQ(outside(), i * 100);
+    EXPECT_EQ(get<int()>("f"), f) << "one address for good";
+    EXPECT_TRUE(m.linked());
+  }
+}
+
+TEST_F(Replace, DirectCallsCostNoStub) {
+  Module m = commit(engine, library, c("int f(void) { return 1; }"));
+  Object caller = assemble(".text\n.globl g\n.type g,@function\ng:\n nop\n nop\n nop\n call f@PLT\n ret\n.size g,.-g\n");
+  commit(engine, library, caller);
+  const auto* code = reinterpret_cast<const unsigned char*>(get<int()>("g"));
+  // g's address is its stub: jmp *slot(%rip).
+  ASSERT_EQ(code[0], 0xFF);
+  ASSERT_EQ(code[1], 0x25);
+}
+
+TEST_F(Replace, StaticFunctionsAreMatchedByName) {
+  auto text = [](int n) {
+    return "static int helper(int x) { return x + " + std::to_string(n) +
+           "; } static int (*volatile pointer)(int) = helper;"
+           "int direct(int x) { return helper(x); } int through(int x) { return pointer(x); } void* address(void) { return "
+           "(void*)helper; }";
+  };
+  Module m = commit(engine, library, c(text(1)));
+  auto* direct = get<int(int)>("direct");
+  auto* through = get<int(int)>("through");
+  auto* address = get<void*()>("address");
+  void* before = address();
+  EXPECT_EQ(direct(1) + through(1), 4);
+  replace(m, c(text(5)));
+  EXPECT_EQ(direct(1), 6);
+  EXPECT_EQ(through(1), 6) << "the pointer is kept, and leads to the new function";
+  EXPECT_EQ(address(), before);
+}
+
+TEST_F(Replace, VariablesKeepTheirStorageAndValue) {
+  auto text = [](int n) {
+    return "int global = 7; static int module_local = 8; int counter(void) { static int calls; return ++calls; }"
+           "int sum(void) { return global + ++module_local + " +
+           std::to_string(n) + "; } int* where(void) { return &global; }";
+  };
+  Module m = commit(engine, library, c(text(0)));
+  int* global = address_of(library, "global").as<int*>();
+  *global = 100;
+  EXPECT_EQ(get<int()>("sum")(), 109);
+  EXPECT_EQ(get<int()>("counter")(), 1);
+  replace(m, c(text(1000)));
+  EXPECT_EQ(get<int()>("sum")(), 1110);
+  EXPECT_EQ(get<int()>("counter")(), 2);
+  EXPECT_EQ(get<int*()>("where")(), global);
+  replace(m, c("int added = 5; " + text(2000) + " int more(void) { return added; }"));
+  EXPECT_EQ(get<int()>("sum")(), 2111);
+  EXPECT_EQ(get<int()>("more")(), 5);
+  EXPECT_EQ(get<int()>("counter")(), 3);
+}
+
+TEST_F(Replace, WhatVanishesMustNotBeUsed) {
+  Module m = commit(engine, library, c("int f(void) { return 1; } int g(void) { return 2; } int v = 3, w = 4;"));
+  commit(engine, library, c("int f(void); extern int v; int user(void) { return f() + v; }"), named("user"));
+  const std::uint64_t live_before = engine.usage().live;
+  Result<Committed> refused = try_replace(m, c("int g(void) { return 20; } int w = 4;"));
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::still_used);
+  EXPECT_THAT(refused.error().message, AllOf(HasSubstr("'f' (needed by user)"), HasSubstr("'v' (needed by user)")));
+  EXPECT_EQ(get<int()>("g")(), 2) << "nothing has happened";
+  EXPECT_EQ(engine.usage().live, live_before);
+  replace(m, c("int f(void) { return 10; } int v = 3; int h(void) { return 5; }"));
+  EXPECT_FALSE(library.find("g"));
+  EXPECT_EQ(get<int()>("h")(), 5);
+  EXPECT_EQ(get<int()>("user")(), 13);
+}
+
+TEST_F(Replace, ARefusalNamesTheVariable) {
+  Module m = commit(engine, library, c("long table[4] = {1, 2, 3, 4}; long f(void) { return table[0]; }"));
+  Result<Committed> refused = try_replace(m, c("long table[8] = {1, 2}; long f(void) { return table[0]; }"));
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().message, AllOf(HasSubstr("'table'"), HasSubstr("32 bytes before, 64 now")));
+  DataPolicy again;
+  again.differing = DataPolicy::Differing::reinitialize;
+  replace(m, c("long table[8] = {9, 2}; long f(void) { return table[0]; }"), again);
+  EXPECT_EQ(get<long()>("f")(), 9);
+  DataPolicy migrate;
+  migrate.differing = DataPolicy::Differing::migrate;
+  migrate.migration = [](const DataPolicy::Migration& m) -> Result<void> {
+    EXPECT_EQ(m.variable, "table");
+    EXPECT_EQ(m.old_size, 64U);
+    EXPECT_EQ(m.new_size, 16U);
+    *m.new_address.as<long*>() = *m.old_address.as<long*>() + 1;
+    return {};
+  };
+  replace(m, c("long table[2] = {0, 2}; long f(void) { return table[0]; }"), migrate);
+  EXPECT_EQ(get<long()>("f")(), 10);
+}
+
+TEST_F(Replace, ConstantsKeepTheirIdentity) {
+  auto text = [](const std::string& more) {
+    return "struct Base { virtual int f() { return 1; } virtual ~Base() {} }; struct Derived : Base { int f() override { "
+           "return 2" +
+           more +
+           "; } }; extern \"C\" Base* make() { return new Derived; } extern \"C\" int call(Base* b) { return b->f(); }"
+           "extern \"C\" const char* text() { return \"a literal that is kept\"; }"
+           "extern \"C\" int is_derived(Base* b) { return dynamic_cast<Derived*>(b) != nullptr; }";
+  };
+  Module m = commit(engine, library, cpp(text("")));
+  void* object = get<void*()>("make")();
+  const char* literal = get<const char*()>("text")();
+  EXPECT_EQ(get<int(void*)>("call")(object), 2);
+  replace(m, cpp(text(" + 40")));
+  EXPECT_EQ(get<int(void*)>("call")(object), 42) << "an old object's virtual table leads to new functions";
+  EXPECT_EQ(get<int(void*)>("is_derived")(object), 1);
+  EXPECT_EQ(get<const char*()>("text")(), literal);
+  void* second = get<void*()>("make")();
+  EXPECT_EQ(*static_cast<void**>(object), *static_cast<void**>(second)) << "one virtual table";
+}
+
+TEST_F(Replace, ConstructorsOfKeptVariablesDoNotRunAgain) {
+  auto text = [](int n) {
+    return "extern \"C\" int made; int made = 0; struct Object { int value; Object() : value(++made * 10) {} ~Object() { } "
+           "};"
+           "static Object object; extern \"C\" int value() { return object.value + " +
+           std::to_string(n) + "; }";
+  };
+  Module m = commit(engine, library, cpp(text(0)));
+  EXPECT_EQ(get<int()>("value")(), 10);
+  replace(m, cpp(text(1)));
+  EXPECT_EQ(get<int()>("value")(), 11);
+  EXPECT_EQ(*address_of(library, "made").as<int*>(), 1);
+}
+
+TEST_F(Replace, SupersededVersionsAreFreed) {
+  Module m = commit(engine, library, c("int x = 1; int f(void) { return x; }"));
+  auto* f = get<int()>("f");
+  std::uint64_t live_after_ten = 0;
+  for (int i = 0; i < 200; ++i) {
+    replace(m, c("int x = 1; int f(void) { return ++x + " + std::to_string(i % 2) + "; }"));
+    EXPECT_EQ(f(), i + 2 + i % 2);
+    settle();
+    if (i == 9) live_after_ten = engine.usage().live;
+  }
+  EXPECT_EQ(engine.usage().live, live_after_ten);
+  expect(try_remove(engine, {m}));
+  settle();
+  EXPECT_EQ(engine.usage().live, 0U);
+  EXPECT_EQ(engine.usage().symbols, 0U);
+}
+
+TEST_F(Replace, ThreadLocalVariablesAreKept) {
+  auto text = [](int n) {
+    return "static _Thread_local int counter = 5; int next(void) { return ++counter + " + std::to_string(n) + "; }";
+  };
+  Module m = commit(engine, library, c(text(0)));
+  EXPECT_EQ(get<int()>("next")(), 6);
+  replace(m, c(text(100)));
+  EXPECT_EQ(get<int()>("next")(), 107);
+}
+
+TEST_F(Replace, ExceptionsCrossVersions) {
+  auto text = [](int n) {
+    return "void thrower(int i); void thrower(int i) { throw i + " + std::to_string(n) +
+           "; } extern \"C\" int catches(int i) { try { thrower(i); } catch (int j) { return j; } return -1; }";
+  };
+  Module m = commit(engine, library, cpp(text(0)));
+  auto* catches = get<int(int)>("catches");
+  EXPECT_EQ(catches(3), 3);
+  replace(m, cpp(text(50)));
+  EXPECT_EQ(catches(3), 53);
+}
+
+TEST_F(Replace, ALibraryThatIsNotReplaceableSaysSo) {
+  Library fixed = expect(engine.library("fixed"));
+  Module m = commit(engine, fixed, c("int f(void) { return 1; }"));
+  Result<Committed> refused = try_replace(m, c("int f(void) { return 2; }"));
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().message, HasSubstr("replaceable"));
+  EXPECT_FALSE(engine.library("fixed", {.replaceable = true}));
+}
+
+TEST_F(Replace, DroppedAtEveryStageNothingHasHappened) {
+  Module m = commit(engine, library, c("int f(void) { return 1; } static int s = 3; int g(void) { return s; }"));
+  const EngineUsage before = engine.usage();
+  for (int stage = 0; stage < 4; ++stage) {
+    Change change = engine.change();
+    change.replace(m,
+                   c("int f(void) { return 2; } int fresh(void) { return 4; } static int s = 4; int g(void) { return s; }"));
+    if (stage == 0) continue;
+    Draft draft = expect(std::move(change).draft());
+    if (stage == 1) continue;
+    Placed placed = expect(std::move(draft).place());
+    if (stage == 2) continue;
+    Linked linked = expect(std::move(placed).link());
+  }
+  EXPECT_EQ(engine.usage().live, before.live);
+  EXPECT_EQ(engine.usage().bookkeeping, before.bookkeeping);
+  EXPECT_EQ(get<int()>("f")(), 1);
+  EXPECT_EQ(get<int()>("g")(), 3);
+}
+
+TEST_F(Replace, GccObjectsToo) {
+  auto text = [](int n) {
+    return "static __attribute__((noinline)) int helper(int x) { return x * " + std::to_string(n) +
+           "; } extern \"C\" int f(int x) { return helper(x) + 1; } int (*table[])(int) = {helper, f};"
+           "extern \"C\" int t(int i, int x) { return table[i](x); }";
+  };
+  Module m = commit(engine, library, compile_gcc(text(2), live));
+  EXPECT_EQ(get<int(int)>("f")(10), 21);
+  EXPECT_EQ(get<int(int, int)>("t")(0, 10), 20);
+  replace(m, compile_gcc(text(3), live));
+  EXPECT_EQ(get<int(int)>("f")(10), 31);
+  EXPECT_EQ(get<int(int, int)>("t")(0, 10), 30);
+  EXPECT_EQ(get<int(int, int)>("t")(1, 10), 31);
+}
+
+} // namespace
+} // namespace tenon::test
