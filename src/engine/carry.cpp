@@ -35,7 +35,9 @@ std::vector<Member> members(const link::Module& module, link::Run run) {
     if (symbols[i].type == SymbolType::object && symbols[i].section < module.object_sections() &&
         module.places[symbols[i].section].kept && module.places[symbols[i].section].run == run)
       all.push_back({symbols[i].section, i});
-  std::stable_sort(all.begin(), all.end(), [](const Member& a, const Member& b) { return a.section < b.section; });
+  std::sort(all.begin(), all.end(), [](const Member& a, const Member& b) {
+    return std::pair(a.section, a.symbol) < std::pair(b.section, b.symbol);
+  });
   return all;
 }
 

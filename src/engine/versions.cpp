@@ -43,8 +43,9 @@ void make_uses(ChangeState& change, std::uint32_t m) {
   link::Module& module = *change.modules[m];
   ModuleDraft& draft = change.drafts[m];
   ModuleState& state = *draft.state;
-  std::stable_sort(module.sites.begin(), module.sites.end(),
-                   [](const link::Site& a, const link::Site& b) { return a.callee < b.callee; });
+  std::sort(module.sites.begin(), module.sites.end(), [](const link::Site& a, const link::Site& b) {
+    return std::pair(a.callee, a.field) < std::pair(b.callee, b.field);
+  });
   state.sites.reserve(module.sites.size());
   for (const link::Site& site : module.sites) state.sites.push_back(site.field);
   state.uses.reserve(module.callees.size() + draft.names.size());
