@@ -208,6 +208,16 @@ struct LinkerEntry {
   Addr target; // what it leads to; zero while that is known only at commit
 };
 
+// A direct branch that a relocation leads to its target: a call, a jump, a conditional jump.
+struct Branch {
+  SectionId section;
+  std::uint64_t offset = 0; // of its displacement
+  std::string_view target;  // the symbol, or the section, that the object names
+  // One atomic store can lead it elsewhere while threads run it: its displacement lies inside an aligned 8-byte word. In a
+  // replaceable library others go through their target's stub.
+  bool retargetable = false;
+};
+
 enum class Initialize : unsigned char { run, skip };
 
 // How the functions of replaced modules become visible.
@@ -232,6 +242,8 @@ public:
   Result<std::vector<PlacedSymbol>> symbols() const;
   // Errors: out_of_memory.
   Result<std::vector<LinkerEntry>> entries() const;
+  // All direct branches of the linked code that have relocations. Errors: out_of_memory.
+  Result<std::vector<Branch>> branches() const;
   // A section's final bytes; empty for zero-filled ones. Valid while this Linked lives.
   Bytes bytes(SectionId section) const noexcept;
   // The relocations of a section, as its object has them.

@@ -228,6 +228,11 @@ Result<std::vector<LinkerEntry>> Linked::entries() const {
   return guarded([&]() -> Result<std::vector<LinkerEntry>> { return engine::linker_entries(*state_); });
 }
 
+Result<std::vector<Branch>> Linked::branches() const {
+  state_->observed = true;
+  return guarded([&]() -> Result<std::vector<Branch>> { return engine::direct_branches(*state_); });
+}
+
 Result<void> Linked::copy_out(std::span<const std::span<std::byte>> buffers) const {
   return guarded([&] { return engine::copy_out(*state_, buffers); });
 }

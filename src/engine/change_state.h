@@ -148,6 +148,7 @@ void unpin_needed(Machinery& machinery, std::vector<std::shared_ptr<ModuleState>
 // Views of a stage (views.cpp).
 std::vector<PlacedSymbol> placed_symbols(const ChangeState& change);
 std::vector<LinkerEntry> linker_entries(const ChangeState& change);
+std::vector<Branch> direct_branches(const ChangeState& change);
 Result<std::vector<BlockRequest>> client_requests(const ChangeState& change, Granularity granularity);
 Result<void> copy_out(const ChangeState& change, std::span<const std::span<std::byte>> buffers);
 // The change with more edits, drafted; `change` itself stays as it is.

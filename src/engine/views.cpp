@@ -3,6 +3,7 @@
 #include "engine/change_state.h"
 
 #include "base/align.h"
+#include "link/arch/arch.h"
 
 #include <algorithm>
 
@@ -54,6 +55,25 @@ std::vector<LinkerEntry> linker_entries(const ChangeState& change) {
     }
   }
   return entries;
+}
+
+std::vector<Branch> direct_branches(const ChangeState& change) {
+  std::vector<Branch> branches;
+  for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
+    const link::Module& module = *change.modules[m];
+    for (std::uint32_t i : module.kept) {
+      const link::SectionPlace& place = module.places[i];
+      if (module.section_kind(i) != SectionKind::code || place.local == nullptr || place.content_size == 0) continue;
+      const link::SectionBytes bytes{i, place.address, place.local, module.sections()[i].content, true, false};
+      for (const link::arch::BranchAt& branch : link::arch::list_branches(module, bytes)) {
+        const Symbol& symbol = module.symbols()[branch.symbol];
+        const bool named = symbol.type != SymbolType::section || symbol.section >= module.object_sections();
+        branches.push_back(
+            {{{m}, i}, branch.offset, named ? symbol.name() : module.sections()[symbol.section].name, branch.retargetable});
+      }
+    }
+  }
+  return branches;
 }
 
 Result<std::vector<BlockRequest>> client_requests(const ChangeState& change, Granularity granularity) {

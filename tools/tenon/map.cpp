@@ -119,6 +119,25 @@ void append_sizes(std::string& text, const Linked& linked, std::span<const Linke
   for (auto [kind, count] : counts) append(text, "%s entries %zu\n", kind_name(kind), count);
 }
 
+// Which calls and jumps could be led elsewhere while threads run them, and which go through stubs in a replaceable library.
+void append_branches(std::string& text, const Linked& linked, std::span<const Branch> branches) {
+  text += "\nBRANCHES\n           address kind target                               module\n";
+  std::size_t retargetable = 0;
+  std::map<std::pair<std::uint32_t, std::uint32_t>, std::uint64_t> addresses;
+  for (const PlacedSection& section : linked.sections())
+    addresses[{section.id.module.index, section.id.index}] = section.address.value;
+  for (const Branch& branch : branches) {
+    retargetable += branch.retargetable ? 1 : 0;
+    const std::uint64_t address = addresses[{branch.section.module.index, branch.section.index}] + branch.offset;
+    append(text, "0x%016llx %-4s ", wide(address), branch.retargetable ? "site" : "stub");
+    text += printable(branch.target);
+    text.append(branch.target.size() < 36 ? 36 - branch.target.size() : 0, ' ');
+    text += " " + printable(linked.module_name(branch.section.module)) + "\n";
+  }
+  append(text, "%zu of %zu branches can be retargeted (%.1f %%)\n", retargetable, branches.size(),
+         branches.empty() ? 100.0 : 100.0 * double(retargetable) / double(branches.size()));
+}
+
 Error system_error(const std::string& path, const char* call) {
   return {ErrorCode::system, path + ": " + call + ": " + std::strerror(errno)};
 }
@@ -157,6 +176,8 @@ Result<std::string> format_map(const Linked& linked, std::span<const ModuleLayou
   if (!symbols) return std::move(symbols).error();
   Result<std::vector<LinkerEntry>> entries = linked.entries();
   if (!entries) return std::move(entries).error();
+  Result<std::vector<Branch>> branches = linked.branches();
+  if (!branches) return std::move(branches).error();
   std::string text = "MODULES\n";
   for (const ModuleLayout& layout : layouts)
     append(text, "%6u ", layout.id.index), text += printable(linked.module_name(layout.id)) + "\n";
@@ -164,6 +185,7 @@ Result<std::string> format_map(const Linked& linked, std::span<const ModuleLayou
   append_sections(text, linked);
   append_symbols(text, linked, *symbols, definitions);
   append_entries(text, linked, *entries);
+  append_branches(text, linked, *branches);
   append_sizes(text, linked, *entries);
   return text;
 }

@@ -24,6 +24,14 @@ Result<void> fix_section(Module& module, const Bound& bound, const SectionBytes&
 // After fix_section(): leads direct branches to functions that may be replaced to their bodies, and lists them.
 void bind_callees(Module& module, const SectionBytes& bytes);
 
+// The direct branches of a code section that has been fixed up: where each has its displacement, and to which symbol.
+struct BranchAt {
+  std::uint64_t offset = 0;
+  std::uint32_t symbol = 0;
+  bool retargetable = false;
+};
+std::vector<BranchAt> list_branches(const Module& module, const SectionBytes& bytes);
+
 // What linked bytes are taken back and linked again with, one relocation at a time. restore() makes of a relocated field
 // what the object had there, for all sections but those in Module::rewritten: some of their bytes must be had from
 // elsewhere. It answers which bytes, from the first to before the second offset, are the relocation's to replace.

@@ -21,6 +21,9 @@ namespace tenon::link::arch {
 
 namespace {
 
+// Whether one atomic store can change a displacement while threads run the instruction.
+bool is_retargetable(std::uint64_t field) noexcept { return field % 8 <= 4; }
+
 enum class Reference : std::uint8_t { branch, address, other };
 
 // Decodes the code of one section, each instruction once if asked in the order of offsets.
@@ -112,7 +115,7 @@ private:
 
   void branch(Callee& callee, std::uint64_t field) {
     const std::uint64_t address = bytes_.address + field;
-    if (!module_.patchable || address % 8 > 4) { // it leads to the stub
+    if (!module_.patchable || !is_retargetable(address)) { // it leads to the stub
       put(bytes_.local + field, std::int32_t(callee.stub - (address + 4)));
       callee.escapes = true;
       ++module_.branches_through_stubs;
@@ -172,6 +175,24 @@ private:
 };
 
 } // namespace
+
+std::vector<BranchAt> list_branches(const Module& module, const SectionBytes& bytes) {
+  std::vector<BranchAt> branches;
+  Sweep sweep(module, bytes.section, bytes.original);
+  auto byte = [&](std::uint64_t at) { return std::to_integer<std::uint8_t>(bytes.local[at]); };
+  for (const Relocation& r : module.relocations(bytes.section)) {
+    const std::uint32_t type = r.type;
+    std::uint64_t field = r.offset;
+    const bool relaxed = type == R_GOTPCRELX || type == R_REX_GOTPCRELX;
+    if ((type != R_PC32 && type != R_PLT32 && !relaxed) || sweep.at(field) != Reference::branch) continue;
+    if (relaxed && byte(field - 2) == 0xE9)
+      --field;
+    else if (relaxed && (byte(field - 2) != 0x67 || byte(field - 1) != 0xE8))
+      continue; // still through the GOT
+    branches.push_back({field, r.symbol, is_retargetable(bytes.address + field)});
+  }
+  return branches;
+}
 
 void bind_callees(Module& module, const SectionBytes& bytes) {
   Binder binder(module, bytes, module.section_kind(bytes.section));
