@@ -20,6 +20,10 @@ struct ModuleOptions {
   bool initialize = true;      // run its static initializers at commit, its finalizers when it goes
   bool debug_sections = false; // keep and relocate .debug_* too (readable at Linked, with section addresses of zero)
   bool unwinding = true;       // register its frames; off: exceptions end the program there
+  // In a replaceable library: the module was compiled so that callers know nothing of a function but its declaration, not
+  // even inside of the file (tenon-llvm's `replaceable`, GCC's -flive-patching=inline-clone). Frames of its old versions
+  // then call new versions of its local functions, too; without it they go on calling those that they were compiled with.
+  bool opaque = false;
   // Symbols that may be missing now because a later module will define them ("*": any). Functions among them are called,
   // data is reached, through slots; a call before the definition has arrived ends the program with a message that names it.
   // Pointers to them in initialized data lead to a stub until then, and are filled when the definition comes unless the
@@ -73,8 +77,8 @@ struct DataPolicy {
     std::uint64_t new_size = 0;
   };
   Differing differing = Differing::refuse;
-  // Called during commit, from its thread, with no lock held, before anything is visible. An Error fails the commit, and
-  // nothing has happened. May not throw.
+  // Called during commit, from its thread, with no lock held, before anything is visible; again if the change is drafted
+  // again because of a conflict. An Error fails the commit, and nothing has happened. May not throw.
   std::function<Result<void>(const Migration&)> migration;
 };
 

@@ -80,6 +80,8 @@ ModuleId Change::replace(Module module, Object object, DataPolicy data, ModuleOp
     for (const engine::Addition& addition : state_->additions)
       if (addition.replaces == module.state())
         return misuse(*state_, "module " + module.name() + " is replaced twice in one change");
+    for (const auto& leaving : state_->removals)
+      if (leaving == module.state()) return misuse(*state_, "module " + module.name() + " is both removed and replaced");
     std::uint32_t index = state_->library_index(library);
     if (options.name.empty()) options.name = module.name();
     state_->additions.push_back({index, std::move(object), std::move(options), module.state(), std::move(data)});
@@ -93,6 +95,9 @@ void Change::remove(Module module, Quiet quiet) noexcept {
   collected(*state_, [&] {
     for (const auto& there : state_->removals)
       if (there == module.state()) return misuse(*state_, "module " + module.name() + " is removed twice in one change");
+    for (const engine::Addition& addition : state_->additions)
+      if (addition.replaces == module.state())
+        return misuse(*state_, "module " + module.name() + " is both removed and replaced");
     std::shared_ptr<engine::LibraryState> library = module.state()->library.lock();
     if (library == nullptr || library->engine.lock() != state_->engine)
       return misuse(*state_, "module " + module.name() + " belongs to another engine, or to none");

@@ -263,6 +263,12 @@ Source Source::resolver(std::shared_ptr<Resolver> resolver) noexcept {
 
 const std::string& Module::name() const noexcept { return state_->name; }
 bool Module::linked() const noexcept { return state_->live.load(std::memory_order_acquire); }
-Usage Module::usage() const noexcept { return state_->usage; }
+Usage Module::usage() const noexcept {
+  std::shared_ptr<engine::LibraryState> library = state_->library.lock();
+  std::shared_ptr<engine::EngineState> owner = library ? library->engine.lock() : nullptr;
+  if (owner == nullptr) return state_->usage;
+  std::lock_guard lock(owner->commit_mutex); // a new version may be taking the old one's place
+  return state_->usage;
+}
 
 } // namespace tenon

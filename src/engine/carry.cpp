@@ -15,6 +15,7 @@
 #include <algorithm>
 #include <cstring>
 #include <mutex>
+#include <unordered_set>
 
 namespace tenon::engine {
 
@@ -39,6 +40,15 @@ std::vector<Member> members(const link::Module& module, link::Run run) {
     return std::pair(a.section, a.symbol) < std::pair(b.section, b.symbol);
   });
   return all;
+}
+
+// Names that two local objects of the module have: they can't be told apart from one version to the next.
+std::unordered_set<std::string_view> ambiguous_names(const link::Module& module) {
+  std::unordered_set<std::string_view> seen, twice;
+  for (const Symbol& symbol : module.symbols())
+    if (symbol.type == SymbolType::object && symbol.is_local() && symbol.defined() && !seen.insert(symbol.name()).second)
+      twice.insert(symbol.name());
+  return twice;
 }
 
 const Definition* earlier(const Replaceable& module, std::string_view name, DefinitionKind kind) {
@@ -70,12 +80,15 @@ Error differs(const Symbol& symbol, const Definition& before, std::string_view h
 struct Verdict {
   bool carry = false;
   std::uint64_t address = 0;
+  std::uint64_t size = 0; // of the storage
 };
 
 class DataSection {
 public:
-  DataSection(const ChangeState& change, std::uint32_t m, std::span<const Member> members)
-      : module_(*change.modules[m]), draft_(change.drafts[m]), before_(*draft_.replaces->replaceable), members_(members) {}
+  DataSection(const ChangeState& change, std::uint32_t m, std::span<const Member> members,
+              const std::unordered_set<std::string_view>& twice)
+      : module_(*change.modules[m]), draft_(change.drafts[m]), before_(*draft_.replaces->replaceable), members_(members),
+        twice_(twice) {}
 
   Result<Verdict> judge() const {
     std::size_t known = 0;
@@ -91,6 +104,9 @@ public:
                 "tenon-llvm or clang, whose names say where a variable belongs, or give it a name of its own"};
       const Definition* variable = earlier(before_, symbol.name(), DefinitionKind::variable);
       if (variable == nullptr) continue;
+      if (twice_.contains(symbol.name()))
+        return Error{ErrorCode::needs_flag, "there are several local variables '" + std::string(symbol.name()) +
+                                                "': which one the earlier version had can't be told"};
       const std::uint64_t there = variable->address - symbol.value;
       in_place = in_place && (known == 0 || there == base);
       same = same && symbol.size == variable->size;
@@ -99,7 +115,7 @@ public:
     }
     if (known == 0) return Verdict{};
     if (!same || base % place().alignment != 0) return mismatch();
-    if (known == members_.size() && in_place) return Verdict{true, base};
+    if (known == members_.size() && in_place) return keep_at(base);
     return Error{ErrorCode::needs_flag, "section " + std::string(module_.section_name(members_[0].section)) +
                                             " holds several variables, and not the same ones in the same places as before: "
                                             "compile with -fdata-sections"};
@@ -108,6 +124,25 @@ public:
 private:
   const SectionPlace& place() const { return module_.places[members_[0].section]; }
 
+  // What has no name counts, too: the section may hold it besides its variables.
+  bool within_storage(std::uint64_t base) const {
+    return std::all_of(members_.begin(), members_.end(), [&](const Member& member) {
+      const Definition* variable = earlier(before_, module_.symbols()[member.symbol].name(), DefinitionKind::variable);
+      return variable->section_address == base && place().size <= variable->section_size;
+    });
+  }
+
+  Result<Verdict> keep_at(std::uint64_t base) const {
+    const Symbol& symbol = module_.symbols()[members_[0].symbol];
+    const Definition* variable = earlier(before_, symbol.name(), DefinitionKind::variable);
+    if (within_storage(base)) return Verdict{true, base, variable->section_size};
+    return Error{ErrorCode::needs_flag,
+                 "variable '" + std::string(symbol.name()) + "' can't keep its value: its section " +
+                     std::string(module_.section_name(members_[0].section)) + " holds data besides, " +
+                     std::to_string(place().size) + " bytes in all, and does not fit the storage of " +
+                     std::to_string(variable->section_size) + " bytes that it had: compile with -fdata-sections"};
+  }
+
   Result<Verdict> mismatch() const {
     const Symbol& symbol = module_.symbols()[members_[0].symbol];
     const Definition* variable = earlier(before_, symbol.name(), DefinitionKind::variable);
@@ -115,11 +150,12 @@ private:
       return Error{ErrorCode::needs_flag, "section " + std::string(module_.section_name(members_[0].section)) +
                                               " holds several variables, some of which have changed: compile with "
                                               "-fdata-sections"};
-    const bool fits = symbol.size <= variable->size && (variable->address - symbol.value) % place().alignment == 0;
+    const std::uint64_t base = variable->address - symbol.value;
+    const bool fits = within_storage(base) && base % place().alignment == 0;
     switch (draft_.policy.differing) {
     case DataPolicy::Differing::refuse: break;
     case DataPolicy::Differing::keep:
-      if (fits) return Verdict{true, variable->address - symbol.value};
+      if (fits) return Verdict{true, base, variable->section_size};
       return differs(symbol, *variable, "its storage is too small, or not aligned, for the new one");
     case DataPolicy::Differing::reinitialize:
     case DataPolicy::Differing::migrate: return Verdict{};
@@ -131,6 +167,7 @@ private:
   const ModuleDraft& draft_;
   const Replaceable& before_;
   std::span<const Member> members_;
+  const std::unordered_set<std::string_view>& twice_;
 };
 
 template <class Visit> Result<void> for_each_section(std::span<const Member> members, Visit&& visit) {
@@ -141,15 +178,41 @@ template <class Visit> Result<void> for_each_section(std::span<const Member> mem
   return {};
 }
 
-void carry(ChangeState& change, std::uint32_t m, std::uint32_t section, std::uint64_t address) {
+void carry(ChangeState& change, std::uint32_t m, std::uint32_t section, std::uint64_t address, std::uint64_t size) {
   SectionPlace& place = change.modules[m]->places[section];
   place.address = address;
   place.kept = false;
-  change.drafts[m].replacement.carried.push_back({section, address});
+  change.drafts[m].replacement.carried.push_back({section, address, size});
 }
 
 void drop_carried(link::Module& module) {
   std::erase_if(module.kept, [&](std::uint32_t section) { return !module.places[section].kept; });
+}
+
+// Writable data that nothing names can't be found in the version before: it would silently begin anew.
+// Pointers that nothing but relocations has made, as compilers keep for their tables of exceptions: the new version's are as
+// good as the old one's.
+bool holds_addresses_only(const link::Module& module, std::uint32_t section) {
+  const Bytes content = module.sections()[section].content;
+  return module.relocations(section).size() * sizeof(std::uint64_t) == content.size() &&
+         std::all_of(content.begin(), content.end(), [](std::byte b) { return b == std::byte{0}; });
+}
+
+Result<void> check_nameless(const link::Module& module, std::span<const Member> members) {
+  std::vector<std::uint8_t> named(module.object_sections());
+  for (const Member& member : members) named[member.section] = 1;
+  for (std::uint32_t i : module.kept) {
+    if (i >= named.size() || named[i] != 0) continue;
+    const SectionPlace& place = module.places[i];
+    if (!place.kept || place.run != link::Run::data || place.size == 0 || place.serves_all ||
+        module.sections()[i].init_table != InitTable::none)
+      continue;
+    if (holds_addresses_only(module, i)) continue;
+    return Error{ErrorCode::needs_flag, "section " + std::string(module.section_name(i)) +
+                                            " holds data without names, whose value can't be kept; give it a name (a symbol "
+                                            "of type object)"};
+  }
+  return {};
 }
 
 } // namespace
@@ -162,16 +225,20 @@ Result<void> carry_variables(ChangeState& change, std::uint32_t m) {
   if (!draft.replaces->live.load(std::memory_order_acquire))
     return Error{ErrorCode::conflict, "module " + draft.replaces->name + " has been removed already"};
   draft.replacement.version = draft.replaces->replaceable->version;
+  draft.replaces->replaceable->drafts.fetch_add(1, std::memory_order_relaxed); // under the lock that forgetting takes
+  draft.counted = true;
   for (const Symbol& symbol : module.symbols())
     if (symbol.section == section_common)
       return Error{ErrorCode::needs_flag, "'" + std::string(symbol.name()) +
                                               "' is a common symbol, which has no place that could be kept: compile "
                                               "with -fno-common"};
+  const std::unordered_set<std::string_view> twice = ambiguous_names(module);
   const std::vector<Member> all = members(module, link::Run::data);
+  if (Result<void> checked = check_nameless(module, all); !checked) return checked;
   Result<void> judged = for_each_section(all, [&](std::span<const Member> section) -> Result<void> {
-    Result<Verdict> verdict = DataSection(change, m, section).judge();
+    Result<Verdict> verdict = DataSection(change, m, section, twice).judge();
     if (!verdict) return std::move(verdict).error();
-    if (verdict->carry) carry(change, m, section[0].section, verdict->address);
+    if (verdict->carry) carry(change, m, section[0].section, verdict->address, verdict->size);
     return {};
   });
   drop_carried(module);
@@ -193,7 +260,8 @@ bool may_be_unified(const link::Module& module, std::uint32_t i) {
          module.section_kind(i) != SectionKind::init && !module.section_name(i).starts_with(".gcc_except_table");
 }
 
-// Where the section's named constants lay, if all of them were there and lay as they lie now; 0 otherwise.
+// Where the section's named constants lay, if all of them were there and lay as they lie now, with the whole section in what
+// was theirs; 0 otherwise.
 std::uint64_t earlier_place(const link::Module& module, const Replaceable& before, std::span<const Member> section) {
   std::uint64_t base = 0;
   for (const Member& member : section) {
@@ -203,6 +271,10 @@ std::uint64_t earlier_place(const link::Module& module, const Replaceable& befor
     const std::uint64_t there = constant->address - symbol.value;
     if (base != 0 && there != base) return 0;
     base = there;
+    const std::uint64_t size = module.places[member.section].size;
+    if (base < constant->section_address || size > constant->section_size ||
+        base - constant->section_address > constant->section_size - size)
+      return 0;
   }
   return base % module.places[section[0].section].alignment == 0 ? base : 0;
 }
@@ -279,7 +351,9 @@ Result<void> unify_constants(ChangeState& change) {
     }
   }
   for (const Candidate& candidate : candidates)
-    if (candidate.same) carry(change, candidate.module, candidate.section, candidate.old_address);
+    if (candidate.same)
+      carry(change, candidate.module, candidate.section, candidate.old_address,
+            change.modules[candidate.module]->places[candidate.section].size);
   for (const std::unique_ptr<link::Module>& module : change.modules) drop_carried(*module);
   return {};
 }

@@ -53,6 +53,7 @@ struct ModuleDraft {
   std::shared_ptr<ModuleState> state;    // made before bytes are written: __dso_handle holds its address
   std::shared_ptr<ModuleState> replaces; // the module that this is a new version of
   DataPolicy policy;
+  bool counted = false; // among Replaceable::drafts
   Replacement replacement;
 
   // What others refer to once the change is committed.

@@ -21,7 +21,9 @@ tenon_choose_version:
     .cfi_adjust_cfa_offset 8
     pushq   %rsi
     .cfi_adjust_cfa_offset 8
-    movq    32(%rsp), %rsi              // the Choice
+    pushq   %rdi
+    .cfi_adjust_cfa_offset 8
+    movq    40(%rsp), %rsi              // the Choice
     movq    16(%rsi), %rax              // its Transition
     movq    (%rax), %rcx                // the epoch from which on threads see the new versions
     movq    8(%rax), %rax               // whose borders
@@ -31,26 +33,28 @@ tenon_choose_version:
     testq   %rdx, %rdx
     jz      .Loutside
     cmpq    8(%rdx), %rax
-    je      .Lfound
+    jne     .Lskip
+    movq    16(%rdx), %rdi
+    movq    (%rdi), %rdi                // the epoch in which this thread entered; 0: by this registration it is outside
+    testq   %rdi, %rdi
+    jz      .Lskip
+    cmpq    %rcx, %rdi
+    jb      .Lold                       // the oldest entry decides
+.Lskip:
     movq    (%rdx), %rdx
     jmp     .Lnext
-.Lfound:
-    movq    16(%rdx), %rdx
-    movq    (%rdx), %rdx                // the epoch in which this thread entered
-    testq   %rdx, %rdx
-    jz      .Loutside
-    cmpq    %rcx, %rdx
-    jb      .Lold
 .Lnew:
     movq    8(%rsi), %rsi
     jmp     .Lleave
-.Loutside:                              // no entry was declared: the call is one of its own
+.Loutside:                              // no entry of before: either one of the new epoch, or the call is one of its own
     cmpq    $-1, %rcx
     jne     .Lnew
 .Lold:
     movq    (%rsi), %rsi
 .Lleave:
-    movq    %rsi, 32(%rsp)
+    movq    %rsi, 40(%rsp)
+    popq    %rdi
+    .cfi_adjust_cfa_offset -8
     popq    %rsi
     .cfi_adjust_cfa_offset -8
     popq    %rdx

@@ -226,6 +226,13 @@ struct PendingCall {
   InitCall call;
 };
 
+// An initializer's own body rather than its stub, which an atomic commit may still lead to the version before.
+std::uint64_t own_body(const ModuleDraft& draft, std::uint64_t function) noexcept {
+  for (const Provided& p : draft.replacement.provided)
+    if (p.definition->kind == DefinitionKind::function && p.definition->stub.address() == function) return p.address;
+  return function;
+}
+
 // All initializers of a change, as one program's: by priority, then in the order of modules. Before the point of no return,
 // because the list needs memory.
 std::vector<PendingCall> collect_initializers(ChangeState& change, bool initialize) {
@@ -235,7 +242,7 @@ std::vector<PendingCall> collect_initializers(ChangeState& change, bool initiali
       for (const InitCall& call : draft.state->initializers)
         if (!std::binary_search(draft.replacement.skipped_initializers.begin(), draft.replacement.skipped_initializers.end(),
                                 call.function))
-          calls.push_back({draft.identity().get(), call});
+          calls.push_back({draft.identity().get(), {own_body(draft, call.function), call.priority}});
   base::stable_sort_by(calls, [](const PendingCall& call) { return call.call.priority; });
   return calls;
 }
@@ -425,6 +432,11 @@ Result<std::vector<std::shared_ptr<ModuleState>>>
 release(ChangeState& change, std::vector<std::shared_ptr<ModuleState>>& needed, bool initialize) {
   if (!change.removals.empty())
     return Error{ErrorCode::invalid_argument, "a change that removes modules is committed, not released"};
+  if (change.has_identities)
+    return Error{
+        ErrorCode::invalid_argument,
+        "code that is in a replaceable library, or refers to one, can't be released: nobody would lead its calls to "
+        "new versions"};
   if (!change.forward_slots.empty())
     return Error{ErrorCode::invalid_argument, "released code can't have forward references: nothing later can define them"};
   std::deque<Pin> pins;

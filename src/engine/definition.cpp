@@ -43,14 +43,14 @@ void link_use(Use& use) noexcept {
 }
 
 void unlink_use(Use& use) noexcept {
+  if (use.definition == nullptr) return;
   if (use.previous != nullptr)
     use.previous->next = use.next;
   else if (use.definition->uses == &use)
     use.definition->uses = use.next;
-  else
-    return; // was never linked
   if (use.next != nullptr) use.next->previous = use.previous;
   use.previous = use.next = nullptr;
+  use.definition = nullptr; // which may be freed before the use is
 }
 
 void lead_to(memory::Space& space, Definition& definition, std::uint64_t entry) noexcept {
@@ -65,14 +65,18 @@ void lead_to(memory::Space& space, Definition& definition, std::uint64_t entry) 
 
 void retarget(memory::Space& space, Definition& definition, std::uint64_t body) noexcept {
   definition.address = body;
-  if (definition.choice != nullptr) // a switch leads there; when it goes, so does everything else
-    definition.choice->after.store(body, std::memory_order_release);
-  else
-    lead_to(space, definition, body);
+  if (definition.choice == nullptr) return lead_to(space, definition, body);
+  // A switch leads there; when it goes, so do all who go through it. Those that were linked to the new set directly don't.
+  const std::uint64_t before = definition.choice->after.exchange(body, std::memory_order_acq_rel);
+  memory::WriteGuard guard(space);
+  for (Use* use = definition.uses; use != nullptr; use = use->next)
+    if (!use->frozen && !use->sites.empty() && use->bound == before) store_sites(space, *use, body);
 }
 
 void catch_up(memory::Space& space, Use& use) noexcept {
-  if (use.sites.empty() || use.bound == use.definition->address || use.bound == use.definition->entry) return;
+  // While a set is being exchanged only its own members may call its new functions directly.
+  const bool member = use.in_new_set && use.bound == use.definition->address;
+  if (use.sites.empty() || member || use.bound == use.definition->entry) return;
   memory::WriteGuard guard(space);
   store_sites(space, use, use.definition->entry);
 }

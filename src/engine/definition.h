@@ -11,6 +11,7 @@
 
 #include "engine/stub_pool.h"
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -34,6 +35,7 @@ struct Use {
   Use* next = nullptr;
   std::span<const std::uint64_t> sites; // addresses of displacements, which stand in the version's `sites`
   std::uint64_t bound = 0;              // where the sites lead
+  bool in_new_set = false;              // of a version that an atomic commit brings
   bool frozen = false;                  // of a set that was exchanged atomically: its members go on calling each other
   bool address = false;                 // refers to it in other ways, too: by its stub or its storage
 };
@@ -60,7 +62,8 @@ struct Definition {
   Choice* choice = nullptr;  // of that switch
   std::uint64_t size = 0;
   std::uint32_t alignment = 1;
-  std::uint64_t offset = 0; // in its section, of the version that made the storage
+  std::uint64_t offset = 0;                            // in its section, of the version that made the storage
+  std::uint64_t section_address = 0, section_size = 0; // of variables and constants: the storage that is theirs to keep
   Use* uses = nullptr;
 
   // What the program takes for its address.
@@ -70,6 +73,7 @@ struct Definition {
 // What a module of a replaceable library is through all its versions.
 struct Replaceable {
   std::uint64_t version = 1;
+  std::atomic<std::uint32_t> drafts{0};                      // changes under way that replace the module
   std::vector<std::unique_ptr<Definition>> definitions;      // those that have vanished included: their stubs may be held
   std::unordered_map<std::string_view, Definition*> by_name; // without ambiguous ones
   std::vector<OwnedBlock> kept;                              // memory of earlier versions that is still used

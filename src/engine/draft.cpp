@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <shared_mutex>
+#include <utility>
 
 namespace tenon::engine {
 
@@ -216,6 +217,8 @@ void ChangeState::undo_draft() noexcept {
   if (placements_owned && memory != nullptr)
     for (const Placement& placement : placements) memory->release(placement);
   placements_owned = false;
+  for (ModuleDraft& draft : drafts)
+    if (std::exchange(draft.counted, false)) draft.replaces->replaceable->drafts.fetch_sub(1, std::memory_order_release);
   placed_sections.clear();
   forward_slots.clear();
   forward_traps.clear();

@@ -79,6 +79,7 @@ void after_fork_in_child() {
 #endif
     new (&(*engine)->tables) std::shared_mutex;
     (*engine)->commit_mutex.unlock();
+    new (&(*engine)->reclaimer_mutex) std::mutex;
     if ((*engine)->reclaimer) (*engine)->reclaimer->after_fork_in_child();
   }
   all.mutex.unlock();

@@ -165,7 +165,11 @@ Result<void> provide(ChangeState& change, std::uint32_t m) {
       replacement.fresh.push_back(std::move(*made));
     }
     const bool fresh = !replacement.fresh.empty() && replacement.fresh.back().get() == definition;
-    replacement.provided.push_back({definition, i, fresh, 0});
+    Provided& provided = replacement.provided.emplace_back();
+    provided.definition = definition;
+    provided.symbol = i;
+    provided.fresh = fresh;
+    provided.local = local;
   }
   return {};
 }

@@ -2,7 +2,7 @@
 //
 // What an initializer initializes is read off its relocations: the variables that it refers to, itself or through the
 // functions that compilers split initializers into. One that refers to kept and to new variables can be neither run nor left
-// out.
+// out. A constructor function that somebody wrote runs if the version before did not have it.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "engine/change_state.h"
 
@@ -84,6 +84,8 @@ private:
     const std::uint64_t offset = symbol.value + std::uint64_t(r.addend);
     const Function function = function_at(symbol.section, offset);
     if (function.name.starts_with(one_variable)) return has_variable(function.name.substr(one_variable.size()));
+    // A constructor function that has been added has not run, whatever it does to kept variables.
+    if (!function.name.empty() && !belongs_to_initializers(function.name) && !had_function(function.name)) return false;
     kept_ = fresh_ = false;
     seen_.clear();
     walk(function);
@@ -102,7 +104,13 @@ private:
         if (symbol.section == carried.section && symbol.name() == name) return true;
     return false;
   }
-  bool had_function(std::string_view name) const { return draft_.replaces->replaceable->by_name.contains(name); }
+  bool had_function(std::string_view name) const {
+    const std::vector<std::unique_ptr<Definition>>& definitions = draft_.replaces->replaceable->definitions;
+    // Not by_name, which lacks ambiguous ones.
+    return std::any_of(definitions.begin(), definitions.end(), [&](const std::unique_ptr<Definition>& d) {
+      return d->kind == DefinitionKind::function && !d->vanished && d->name == name;
+    });
+  }
 
   const link::Module& module_;
   const ModuleDraft& draft_;

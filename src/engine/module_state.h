@@ -89,7 +89,9 @@ struct Version {
   ClientMemory client;
   std::shared_ptr<TlsBlock> tls; // shared by the modules of a change if need be; null: no thread-local variables
   std::uint64_t tls_size = 0, tls_image_size = 0;
+  std::uint32_t tls_alignment = 1;
   std::vector<Stretch> tls_image; // where its initial content lies
+  bool opaque = false;            // ModuleOptions::opaque
   std::vector<Stretch> borrowed;  // memory of earlier versions, or kept for them, that it goes on using
   KeptRelocations relocations;
   std::vector<link::Target> bindings; // of each symbol, for relinking

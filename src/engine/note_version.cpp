@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstring>
 #include <mutex>
+#include <unordered_map>
 
 namespace tenon::engine {
 
@@ -35,6 +36,25 @@ void note_anonymous(ChangeState& change, std::uint32_t m) {
   for (const CarriedSection& carried : change.drafts[m].replacement.carried) note(carried.section);
 }
 
+// The storage that the section of each variable and constant has: a later version's can't take up more.
+void note_storage(ChangeState& change, std::uint32_t m) {
+  const link::Module& module = *change.modules[m];
+  Replacement& replacement = change.drafts[m].replacement;
+  std::unordered_map<std::uint32_t, const CarriedSection*> carried;
+  for (const CarriedSection& c : replacement.carried) carried.emplace(c.section, &c);
+  for (Provided& p : replacement.provided) {
+    Definition& definition = *p.definition;
+    if (definition.kind != DefinitionKind::variable && definition.kind != DefinitionKind::constant) continue;
+    const std::uint32_t section = module.symbols()[p.symbol].section;
+    auto found = carried.find(section);
+    p.section_address = found != carried.end() ? found->second->address : module.places[section].address;
+    p.section_size = found != carried.end() ? found->second->size : module.sections()[section].size;
+    if (!p.fresh) continue; // changed by the commit
+    definition.section_address = p.section_address;
+    definition.section_size = p.section_size;
+  }
+}
+
 void fill_provided(ChangeState& change, std::uint32_t m) {
   const link::Module& module = *change.modules[m];
   memory::Space& space = *change.engine->machinery->space;
@@ -42,6 +62,7 @@ void fill_provided(ChangeState& change, std::uint32_t m) {
     const bool function = p.definition->kind == DefinitionKind::function;
     p.address = function ? module.callees[module.callee_of[p.symbol] - 1].body : module.targets[p.symbol].address;
   }
+  note_storage(change, m);
   std::vector<OwnFunction>& functions = change.drafts[m].state->functions;
   for (const Provided& p : change.drafts[m].replacement.provided)
     if (p.definition->kind == DefinitionKind::function) functions.push_back({p.address, p.definition});
@@ -54,14 +75,12 @@ void fill_provided(ChangeState& change, std::uint32_t m) {
 }
 
 void borrow(ChangeState& change, std::uint32_t m) {
-  const link::Module& module = *change.modules[m];
   const ModuleDraft& draft = change.drafts[m];
   std::vector<Stretch>& borrowed = draft.state->borrowed;
   auto add = [&](std::uint64_t address, std::uint64_t size) {
     if (size != 0) borrowed.push_back({{address}, {address + size}});
   };
-  for (const CarriedSection& carried : draft.replacement.carried)
-    add(carried.address, module.sections()[carried.section].size);
+  for (const CarriedSection& carried : draft.replacement.carried) add(carried.address, carried.size);
   if (draft.replaces->dso_handle != 0) add(draft.replaces->dso_handle, 16);
   if (draft.state->tls != nullptr && draft.state->tls == draft.replaces->tls)
     for (const Stretch& image : draft.replaces->tls_image) add(image.begin.value, image.end - image.begin);
@@ -94,6 +113,9 @@ Result<void> keep_tls(ChangeState& change, std::uint32_t m) {
   }
   if (module.tls_size != earlier.tls_size || module.tls_image_size != earlier.tls_image_size)
     return differ("take up " + std::to_string(module.tls_size) + " bytes, not " + std::to_string(earlier.tls_size));
+  if (module.tls_alignment > earlier.tls_alignment)
+    return differ("need an alignment of " + std::to_string(module.tls_alignment) + " bytes, not " +
+                  std::to_string(earlier.tls_alignment));
   for (const Provided& p : draft.replacement.provided) {
     if (p.definition->kind != DefinitionKind::thread_variable) continue;
     const Symbol& symbol = module.symbols()[p.symbol];
@@ -113,6 +135,7 @@ Result<void> note_version(ChangeState& change, std::uint32_t m) {
   note_anonymous(change, m);
   draft.state->tls_size = module.tls_size;
   draft.state->tls_image_size = module.tls_image_size;
+  draft.state->tls_alignment = module.tls_alignment;
   if (module.tls_image_size != 0)
     for (std::uint32_t i : module.kept)
       if (module.sections()[i].kind == SectionKind::tls_data)
@@ -121,6 +144,7 @@ Result<void> note_version(ChangeState& change, std::uint32_t m) {
   if (draft.state->tls != nullptr && draft.state->tls == draft.replaces->tls) {
     draft.state->tls_size = draft.replaces->tls_size;
     draft.state->tls_image_size = draft.replaces->tls_image_size;
+    draft.state->tls_alignment = draft.replaces->tls_alignment;
     draft.state->tls_image = draft.replaces->tls_image;
   }
   borrow(change, m);
@@ -129,6 +153,15 @@ Result<void> note_version(ChangeState& change, std::uint32_t m) {
 }
 
 Result<void> migrate_variables(ChangeState& change) {
+  for (const ModuleDraft& draft : change.drafts) {
+    if (draft.replacement.migrations.empty()) continue;
+    // Old storage stays until the module ends; whether it is still the current one is seen once more at the end.
+    std::lock_guard lock(change.engine->commit_mutex);
+    if (!draft.replaces->live.load(std::memory_order_relaxed) ||
+        draft.replaces->replaceable->version != draft.replacement.version)
+      return Error{ErrorCode::conflict,
+                   "module " + draft.replaces->name + " was replaced or removed meanwhile; draft the change again"};
+  }
   for (const ModuleDraft& draft : change.drafts)
     for (const DataPolicy::Migration& migration : draft.replacement.migrations)
       if (draft.policy.migration)

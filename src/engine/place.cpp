@@ -73,6 +73,7 @@ void begin_states(ChangeState& change) {
     draft.state = std::make_shared<ModuleState>();
     draft.state->name = change.modules[m]->name;
     draft.state->library = change.libraries[draft.library];
+    draft.state->opaque = draft.options.opaque;
     if (draft.replaces != nullptr) change.superseded.push_back(draft.state);
   }
 }
@@ -219,12 +220,22 @@ Result<void> place_in_engine(ChangeState& change) {
   return {};
 }
 
-Result<void> place_in_client(ChangeState& change, Memory& memory) {
-  if (Result<void> defined = require_defined(change); !defined) return defined;
+namespace {
+
+// Versions share storage and stubs, which are the engine's.
+Result<void> refuse_replacements(const ChangeState& change) {
   for (const ModuleDraft& draft : change.drafts)
     if (draft.replaces != nullptr)
       return Error{ErrorCode::invalid_argument,
                    "module " + draft.replaces->name + " can be replaced in the engine's memory only"};
+  return {};
+}
+
+} // namespace
+
+Result<void> place_in_client(ChangeState& change, Memory& memory) {
+  if (Result<void> defined = require_defined(change); !defined) return defined;
+  if (Result<void> own = refuse_replacements(change); !own) return own;
   change.mode = PlaceMode::client;
   change.memory = &memory;
   if (Result<void> slots = allocate_forward_slots(change); !slots) return slots;
@@ -240,6 +251,7 @@ Result<void> place_in_client(ChangeState& change, Memory& memory) {
 
 Result<void> place_at(ChangeState& change, Granularity granularity, std::span<const Addr> addresses) {
   if (Result<void> defined = require_defined(change); !defined) return defined;
+  if (Result<void> own = refuse_replacements(change); !own) return own;
   change.mode = PlaceMode::addresses;
   if (Result<void> surveyed = survey_for_client(change, granularity); !surveyed) return surveyed;
   if (addresses.size() != change.requests.size())
@@ -267,6 +279,12 @@ Result<void> give_tls_keys(ChangeState& change) {
   Result<link::SharedTls> shared = link::share_tls(change.modules);
   if (!shared) return std::move(shared).error();
   std::shared_ptr<TlsBlock> common;
+  for (const ModuleDraft& draft : change.drafts)
+    if (shared->wanted && draft.replaces != nullptr)
+      return Error{ErrorCode::unsupported,
+                   "module " + draft.replaces->name +
+                       ": local-dynamic code reaches thread-local variables of another module of the "
+                       "change, so that its own can't be kept: compile with -ftls-model=global-dynamic"};
   if (shared->wanted) {
     common = std::make_shared<TlsBlock>();
     common->image.resize(shared->image_size);

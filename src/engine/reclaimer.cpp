@@ -74,11 +74,13 @@ std::uint64_t Reclaimer::begin_epoch(std::span<const std::shared_ptr<ModuleState
   return borders_.next_epoch();
 }
 
-Result<std::size_t> Reclaimer::check(std::vector<Delay>* delays, reclaim::Borders::Thread* border) {
+// Finds out which of what waits is free. True: something is, and is to be swept.
+Result<bool> Reclaimer::judge(std::size_t& left, std::vector<Delay>* delays) {
   std::lock_guard one_at_a_time(mutex_);
   const bool in_transition = finish_transitions(engine_);
   Waiting waiting = collect(engine_);
-  if (waiting.empty()) return std::size_t(in_transition ? 1 : 0);
+  left = in_transition ? 1 : 0;
+  if (waiting.empty()) return false;
   reclaim::GraceOptions options;
   options.signals = signals_.get();
   reclaim::Grace grace(borders_, stacks_, options);
@@ -91,25 +93,31 @@ Result<std::size_t> Reclaimer::check(std::vector<Delay>* delays, reclaim::Border
   }
   Result<std::vector<reclaim::Verdict>> verdicts = grace.check(retired);
   if (!verdicts) return std::move(verdicts).error();
-  std::size_t left = 0;
-  for (const reclaim::Verdict& verdict : *verdicts) left += verdict.is_free ? 0 : 1;
-  if (left != waiting.size()) {
-    reclaim::process::sync_cores();
-    {
-      std::lock_guard lock(engine_.commit_mutex);
-      for (std::size_t i = 0; i < waiting.size(); ++i)
-        if ((*verdicts)[i].is_free) waiting[i]->waiting = false;
-    }
-  }
+  std::size_t waits = 0;
+  for (const reclaim::Verdict& verdict : *verdicts) waits += verdict.is_free ? 0 : 1;
+  left += waits;
   if (delays != nullptr) describe(waiting, *verdicts, *delays);
-  waiting.clear();
+  if (waits == waiting.size()) return false;
+  reclaim::process::sync_cores();
+  std::lock_guard lock(engine_.commit_mutex);
+  for (std::size_t i = 0; i < waiting.size(); ++i)
+    if ((*verdicts)[i].is_free) waiting[i]->waiting = false;
+  return true;
+}
+
+Result<std::size_t> Reclaimer::check(std::vector<Delay>* delays, reclaim::Borders::Thread* border) {
+  std::size_t left = 0;
+  Result<bool> any = judge(left, delays);
+  if (!any) return std::move(any).error();
+  if (!*any) return left;
+  // Without the lock: libraries that nobody needs any more may close, and their finalizers call anything.
   if (border != nullptr) {
     reclaim::Inside inside(*border);
     sweep(engine_);
   } else {
     sweep(engine_);
   }
-  return left + (in_transition ? 1 : 0);
+  return left;
 }
 
 void Reclaimer::wake() noexcept {

@@ -40,13 +40,16 @@ struct Provided {
   Definition* definition = nullptr;
   std::uint32_t symbol = 0;
   bool fresh = false; // not in an earlier version
+  bool local = false; // in this one
   std::uint64_t address = 0;
+  std::uint64_t section_address = 0, section_size = 0; // see Definition
 };
 
 // A section that an earlier version's storage stands for.
 struct CarriedSection {
   std::uint32_t section = 0;
   std::uint64_t address = 0;
+  std::uint64_t size = 0; // of the storage, which may be larger than the section
 };
 
 // A published record that the new version goes on using, with what it will hold.

@@ -54,7 +54,7 @@ void make_uses(ChangeState& change, std::uint32_t m) {
   for (std::uint32_t c = 0; c < module.callees.size(); ++c) {
     const std::size_t first = at;
     while (at < module.sites.size() && module.sites[at].callee == c) ++at;
-    if (first == at && !module.callees[c].escapes) continue;
+    if (first == at && !module.callees[c].escapes && !module.callees[c].through_stub) continue;
     Use& use = state.uses.emplace_back();
     use.definition = draft.replacement.callees[c].definition;
     use.user = draft.identity().get();
@@ -98,9 +98,22 @@ Result<void> check_definitions_of(ChangeState& change, ModuleDraft& draft) {
     provided.insert(p.definition);
     const bool moves = p.definition->kind != DefinitionKind::function && p.definition->address != p.address;
     std::string by;
+    if (!p.fresh && p.local && !p.definition->local && is_used_by_others(change, *p.definition, &by))
+      return Error{ErrorCode::still_used, "module " + module.name + " can't be replaced: '" + p.definition->name +
+                                              "' becomes local, but " + by + " refers to it"};
     if (moves && p.definition->address != 0 && is_used_by_others(change, *p.definition, &by))
       return Error{ErrorCode::still_used, "module " + module.name + " can't be replaced: '" + p.definition->name +
                                               "' gets another address, but " + by + " refers to it"};
+  }
+  for (const SymbolRecord* record : module.filled) {
+    auto there = std::find_if(draft.replacement.provided.begin(), draft.replacement.provided.end(),
+                              [&](const Provided& p) { return p.definition->name == record->name(); });
+    const bool moves = there != draft.replacement.provided.end() && there->definition->kind != DefinitionKind::function &&
+                       there->address != record->address;
+    if (there == draft.replacement.provided.end() || moves)
+      return Error{ErrorCode::still_used, "module " + module.name + " can't be replaced: its new version " +
+                                              (moves ? "moves '" : "lacks '") + std::string(record->name()) +
+                                              "', a forward reference of others"};
   }
   std::vector<std::pair<const Definition*, std::string>> used;
   for (const std::unique_ptr<Definition>& definition : module.replaceable->definitions) {
@@ -122,7 +135,10 @@ void reserve_for(ModuleDraft& draft) {
   if (draft.replaces != nullptr) draft.replaces->more_records.reserve(draft.replaces->more_records.size() + 1);
   replacement.by_name = replaceable.by_name;
   for (const Provided& p : replacement.provided)
-    if (!p.definition->ambiguous) replacement.by_name[p.definition->name] = p.definition;
+    if (!p.definition->ambiguous) {
+      replacement.by_name.erase(p.definition->name); // its key may be another definition's name
+      replacement.by_name.emplace(p.definition->name, p.definition);
+    }
 }
 
 } // namespace
@@ -167,11 +183,14 @@ void retain(Replaceable& replaceable, std::uint64_t address, std::uint64_t size)
 
 // A name that the new version lacks. Nobody else refers to it, but a frame of the old version may, and pointers to it may be
 // anywhere. True: the old version has to stay for it.
-bool let_vanish(memory::Space& space, Replaceable& replaceable, Definition& definition) noexcept {
+bool let_vanish(memory::Space& space, const ModuleState& module, Definition& definition, bool atomic) noexcept {
   definition.vanished = true;
-  if (definition.kind == DefinitionKind::constant) retain(replaceable, definition.address, definition.size);
+  // Pointers to constants may be held by anybody, and what a variable has registered may run at the end.
+  if (definition.kind == DefinitionKind::constant || definition.kind == DefinitionKind::variable)
+    retain(*module.replaceable, definition.address, definition.size);
   if (definition.kind != DefinitionKind::function) return false;
-  if (address_was_taken(definition)) return true;
+  // A handle may be of this function; and entries of before an atomic commit go on calling it.
+  if (atomic || module.pins.load(std::memory_order_acquire) != 0 || address_was_taken(definition)) return true;
   store(space, definition.stub.slot(), reinterpret_cast<std::uint64_t>(&gone));
   return false;
 }
@@ -214,17 +233,21 @@ bool publish_provided(memory::Space& space, ModuleDraft& draft, const link::Modu
     for (const std::unique_ptr<Definition>& definition : replaceable.definitions) definition->seen = false;
     for (const Provided& p : replacement.provided) p.definition->seen = true;
     for (const std::unique_ptr<Definition>& definition : replaceable.definitions)
-      if (!definition->seen && !definition->vanished) hold |= let_vanish(space, replaceable, *definition);
+      if (!definition->seen && !definition->vanished) hold |= let_vanish(space, *draft.replaces, *definition, atomic);
   }
   for (const Provided& p : replacement.provided) {
     Definition& definition = *p.definition;
     const Symbol& symbol = object.symbols()[p.symbol];
     if (definition.kind == DefinitionKind::function && (!atomic || p.fresh))
       retarget(space, definition, p.address);
-    else if (definition.kind == DefinitionKind::constant && definition.address != p.address)
+    else if (definition.kind != DefinitionKind::function && !p.fresh && definition.address != p.address &&
+             (definition.kind == DefinitionKind::constant || definition.kind == DefinitionKind::variable))
       retain(replaceable, std::exchange(definition.address, p.address), definition.size);
     definition.address = p.address;
     definition.size = symbol.size;
+    definition.section_address = p.section_address;
+    definition.section_size = p.section_size;
+    definition.local = p.local;
   }
   for (std::unique_ptr<Definition>& definition : replacement.fresh) replaceable.definitions.push_back(std::move(definition));
   replacement.fresh.clear();
@@ -255,6 +278,9 @@ void exchange(ChangeState& change, ModuleDraft& draft, bool hold) noexcept {
   version.sequence = module.sequence;
   if (hold) module.replaceable->held.push_back(draft.state);
   version.auxiliary = true;
+  // A compiler may have agreed with itself on how a local function is called: who was compiled with the old one goes on
+  // calling that. Through its stub, that is by its address, the new one is reached by everybody.
+  for (Use& use : version.uses) use.frozen |= !version.opaque && use.definition->local && use.definition->module == &module;
   ++change.engine->module_count;
   if (change.transition == nullptr) return;
   // Members of the old set go on calling each other, also where a thread has declared no entry.
@@ -268,6 +294,7 @@ void exchange(ChangeState& change, ModuleDraft& draft, bool hold) noexcept {
 void publish_definitions(ChangeState& change) noexcept {
   if (!change.has_identities) return;
   memory::Space& space = *change.engine->machinery->space;
+  const bool atomic = change.transition != nullptr;
   for (std::size_t m = 0; m < change.drafts.size(); ++m) {
     ModuleDraft& draft = change.drafts[m];
     if (draft.replaces == nullptr && draft.replacement.replaceable == nullptr) continue;
@@ -285,6 +312,7 @@ void publish_definitions(ChangeState& change) noexcept {
   // What others have replaced since this change was linked, and what this very change has, is caught up with.
   for (ModuleDraft& draft : change.drafts)
     for (Use& use : draft.identity()->uses) {
+      use.in_new_set = atomic;
       link_use(use);
       catch_up(space, use);
     }
@@ -305,6 +333,7 @@ std::vector<Stretch> still_needed(const EngineState& engine, const ModuleState& 
 // Local functions that the current version lacks and nobody refers to: so many would add up. Other versions that are not
 // freed yet may have them, and name them.
 void forget_vanished(const EngineState& engine, Replaceable& replaceable, const ModuleState& dying) noexcept {
+  if (replaceable.drafts.load(std::memory_order_acquire) != 0) return; // which look at definitions without the lock
   for (const std::shared_ptr<ModuleState>& other : engine.removed)
     if (other.get() != &dying && other->current == dying.current) return;
   std::erase_if(replaceable.definitions, [&](const std::unique_ptr<Definition>& definition) {

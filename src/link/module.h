@@ -201,7 +201,8 @@ struct Callee {
   std::uint64_t stub = 0; // its address, for good
   std::uint64_t body = 0; // of the version that is current when the module is linked
   std::uint32_t symbol = 0;
-  bool escapes = false; // something of the module refers to the stub
+  bool escapes = false;      // something of the module has the stub for an address
+  bool through_stub = false; // branches go through it that can't be sites
 };
 
 // Where a function of the module's own begins: relocations may name its section instead of it.

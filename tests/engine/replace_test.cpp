@@ -270,5 +270,94 @@ TEST_F(Replace, GccObjectsToo) {
   EXPECT_EQ(get<int(int, int)>("t")(1, 10), 31);
 }
 
+const char* const returning = ".text\n.globl f\n.type f,@function\nf: ret\n.size f,.-f\n";
+
+TEST_F(Replace, ASectionThatHasOutgrownItsStorageIsNotLaidOverIt) {
+  const std::string y = ".section .data.y,\"aw\"\n.globl y\n.type y,@object\ny: .long 42\n.size y,4\n";
+  const std::string x = ".data\n.globl x\n.type x,@object\nx: .long 1\n.size x,4\n";
+  Module m = commit(engine, library, assemble(x + y + returning));
+  Result<Committed> refused = try_replace(m, assemble(x + ".fill 60,1,7\n" + y + returning));
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::needs_flag);
+  EXPECT_THAT(refused.error().message, AllOf(HasSubstr("'x'"), HasSubstr("64 bytes in all")));
+  *address_of(library, "x").as<int*>() = 5;
+  int* before = address_of(library, "x").as<int*>();
+  replace(m, assemble(x + y + returning));
+  EXPECT_EQ(address_of(library, "x").as<int*>(), before);
+  EXPECT_EQ(*before, 5);
+  EXPECT_EQ(*address_of(library, "y").as<int*>(), 42);
+}
+
+TEST_F(Replace, AConstantsSectionIsNotComparedBeyondTheOldOne) {
+  auto text = [](const char* before) {
+    return std::string(".section .rodata\n") + before + ".globl k\n.type k,@object\nk: .quad 1\n.size k,8\n" + returning;
+  };
+  Module m = commit(engine, library, assemble(text("")));
+  const long* k = address_of(library, "k").as<const long*>();
+  replace(m, assemble(text("")));
+  EXPECT_EQ(address_of(library, "k").as<const long*>(), k);
+  replace(m, assemble(text(".zero 0x4000000\n"))); // what lies that far below k may not even be mapped
+  EXPECT_NE(address_of(library, "k").as<const long*>(), k);
+  EXPECT_EQ(*address_of(library, "k").as<const long*>(), 1);
+  replace(m, assemble(text("")));
+  EXPECT_EQ(*address_of(library, "k").as<const long*>(), 1);
+}
+
+TEST_F(Replace, DataWithoutNamesIsRefusedNotReset) {
+  const char* counter = ".data\n.p2align 2\n.Lc: .long 0\n.text\n.globl f\n.type f,@function\n"
+                        "f: incl .Lc(%rip)\nmov .Lc(%rip),%eax\nret\n.size f,.-f\n";
+  Module m = commit(engine, library, assemble(counter));
+  EXPECT_EQ(get<int()>("f")(), 1);
+  Result<Committed> refused = try_replace(m, assemble(counter));
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::needs_flag);
+  EXPECT_THAT(refused.error().message, AllOf(HasSubstr(".data"), HasSubstr("without names")));
+  EXPECT_EQ(get<int()>("f")(), 2) << "nothing has happened";
+}
+
+TEST_F(Replace, KeptStorageDoesNotShrink) {
+  DataPolicy keep;
+  keep.differing = DataPolicy::Differing::keep;
+  const char* four = "long x[4] = {1, 2, 3, 4}; long f(void) { return x[3]; }";
+  Module m = commit(engine, library, c(four));
+  long* x = address_of(library, "x").as<long*>();
+  x[1] = 20;
+  x[3] = 40;
+  replace(m, c("long x[2] = {1, 2}; long f(void) { return x[1]; }"), keep);
+  EXPECT_EQ(get<long()>("f")(), 20);
+  settle();
+  replace(m, c(four), keep);
+  EXPECT_EQ(address_of(library, "x").as<long*>(), x);
+  EXPECT_EQ(get<long()>("f")(), 40);
+  EXPECT_FALSE(try_replace(m, c("long x[5] = {1}; long f(void) { return x[3]; }"), keep));
+}
+
+TEST_F(Replace, ThreadLocalVariablesCantNeedMoreAlignment) {
+  auto text = [](int alignment) {
+    return "__thread __attribute__((aligned(" + std::to_string(alignment) +
+           "))) char b[64] = {1}; void* f(void) { return b; }";
+  };
+  Module m = commit(engine, library, c(text(16)));
+  void* b = get<void*()>("f")();
+  Result<Committed> refused = try_replace(m, c(text(4096)));
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().message, HasSubstr("alignment of 4096 bytes, not 16"));
+  replace(m, c(text(16)));
+  EXPECT_EQ(get<void*()>("f")(), b);
+  replace(m, c("void* f(void) { return 0; }")); // what threads hold is not forgotten by a version that has none
+  EXPECT_FALSE(try_replace(m, c(text(4096))));
+}
+
+TEST_F(Replace, AConstructorFunctionThatIsNewRunsOnce) {
+  const std::string base = "volatile int n; void bump(void) { n++; } int f(void) { return n; }";
+  const std::string start = base + " __attribute__((constructor)) void start(void) { n += 50; }";
+  Module m = commit(engine, library, c(base));
+  get<void()>("bump")();
+  replace(m, c(start));
+  EXPECT_EQ(get<int()>("f")(), 51);
+  replace(m, c(start + " int more(void) { return 1; }"));
+  EXPECT_EQ(get<int()>("f")(), 51);
+}
+
 } // namespace
 } // namespace tenon::test

@@ -43,6 +43,12 @@ bool is_preprocessed(const LiveFile& file) {
   return file.input.kind == FileKind::c || file.input.kind == FileKind::cxx || file.input.kind == FileKind::assembly;
 }
 
+// Compiled by tenon-llvm, which keeps callers from knowing what is in a function.
+bool is_opaque(const LiveFile& file) {
+  return file.input.kind == FileKind::c || file.input.kind == FileKind::cxx || file.input.kind == FileKind::ir ||
+         file.input.kind == FileKind::bitcode;
+}
+
 // A link's own directory and the one that it leads to may both see the change.
 std::string canonical(const std::string& path) {
   std::error_code failed;
@@ -141,7 +147,11 @@ Result<void> LiveSession::link_all(Program& program, std::vector<Object> others)
   module_options.unwinding = !options_.program.no_unwind;
   Change change = program.engine->change();
   std::vector<ModuleId> ids;
-  for (LiveFile& file : files_) ids.push_back(change.add(*program.library, *file.fresh, module_options));
+  for (LiveFile& file : files_) {
+    module_options.opaque = is_opaque(file);
+    ids.push_back(change.add(*program.library, *file.fresh, module_options));
+  }
+  module_options.opaque = false;
   for (Object& object : others) change.add(*program.library, std::move(object), module_options);
   Result<Draft> draft = std::move(change).draft();
   if (!draft) return std::move(draft).error();
@@ -373,7 +383,10 @@ Result<void> LiveSession::commit(std::span<LiveFile* const> files, double& link_
   data.differing = options_.resized;
   Change change = program_->engine->change();
   std::vector<ModuleId> ids;
-  for (LiveFile* file : files) ids.push_back(change.replace(*file->module, *file->fresh, data, module_options));
+  for (LiveFile* file : files) {
+    module_options.opaque = is_opaque(*file);
+    ids.push_back(change.replace(*file->module, *file->fresh, data, module_options));
+  }
   Result<Draft> draft = std::move(change).draft();
   if (!draft) return std::move(draft).error();
   if (!draft->undefined().empty()) return Error{ErrorCode::undefined, describe(draft->undefined())};

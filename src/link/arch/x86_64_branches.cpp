@@ -117,7 +117,7 @@ private:
     const std::uint64_t address = bytes_.address + field;
     if (!module_.patchable || !is_retargetable(address)) { // it leads to the stub
       put(bytes_.local + field, std::int32_t(callee.stub - (address + 4)));
-      callee.escapes = true;
+      callee.through_stub = true;
       ++module_.branches_through_stubs;
       return;
     }
