@@ -189,8 +189,10 @@ bool finish_transitions(EngineState& engine) noexcept {
     settle(engine, *transition);
     // Switches and old versions retire only now: until here they could be entered.
     for (const std::shared_ptr<ModuleState>& version : transition->superseded) version->in_transition = false;
-    transition->memory->in_transition = false;
-    transition->memory->transition = std::move(transition); // switches read it while a thread may be inside
+    transition->superseded.clear();
+    const std::shared_ptr<ModuleState> memory = std::move(transition->memory);
+    memory->in_transition = false;
+    memory->transition = std::move(transition); // switches read it while a thread may be inside
   }
   std::erase(engine.transitions, nullptr);
   return !engine.transitions.empty();

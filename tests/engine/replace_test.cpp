@@ -37,7 +37,7 @@ struct Replace : testing::Test {
   // Everything that nobody is inside of is freed. Other threads of the process may be running just now.
   void settle() {
     for (int i = 0; i < 5000; ++i) {
-      if (expect(engine.collect()).empty()) return;
+      if (expect(engine.collect()).empty() && engine.usage().superseded == 0) return;
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
     FAIL() << "something delays the freeing of old versions";
@@ -159,7 +159,8 @@ TEST_F(Replace, ConstantsKeepTheirIdentity) {
            more +
            "; } }; extern \"C\" Base* make() { return new Derived; } extern \"C\" int call(Base* b) { return b->f(); }"
            "extern \"C\" const char* text() { return \"a literal that is kept\"; }"
-           "extern \"C\" int is_derived(Base* b) { return dynamic_cast<Derived*>(b) != nullptr; }";
+           "extern \"C\" int is_derived(Base* b) { return dynamic_cast<Derived*>(b) != nullptr; } extern \"C\" void "
+           "drop(Base* b) { delete b; }";
   };
   Module m = commit(engine, library, cpp(text("")));
   void* object = get<void*()>("make")();
@@ -171,6 +172,8 @@ TEST_F(Replace, ConstantsKeepTheirIdentity) {
   EXPECT_EQ(get<const char*()>("text")(), literal);
   void* second = get<void*()>("make")();
   EXPECT_EQ(*static_cast<void**>(object), *static_cast<void**>(second)) << "one virtual table";
+  get<void(void*)>("drop")(object);
+  get<void(void*)>("drop")(second);
 }
 
 TEST_F(Replace, ConstructorsOfKeptVariablesDoNotRunAgain) {
