@@ -45,10 +45,10 @@ asan: setup ## the tests under ASan and UBSan
 	@cmake/run_ctest.sh build/asan -LE '^(slow|peers)$$'
 
 # By label: what runs in one thread and takes long, and the repository itself. By name: sqlite_amalgamation, likewise; signals
-# waits for signals in a loop, while TSan delivers them at calls of the C library only. TSan also stops a child of a process
-# with threads that starts threads itself, unless told otherwise.
+# and Reclaim.ASignalAsks... wait for signals in a loop, while TSan delivers them at calls of the C library only. TSan also
+# stops a child of a process with threads that starts threads itself, unless told otherwise.
 TSAN_NOT_LABELS = ^(slow|peers|house|lit|differential)$$
-TSAN_NOT_NAMES = ^programs/(sqlite_amalgamation|signals)$$
+TSAN_NOT_NAMES = ^programs/(sqlite_amalgamation|signals)$$|^engine/Reclaim\.ASignalAsks
 tsan: setup ## the tests under TSan, but for what has one thread and takes long
 	$(call configure,tsan)
 	$(call compile,tsan)
