@@ -21,22 +21,17 @@ void put_word(std::byte* at, std::uint64_t value) { std::memcpy(at, &value, size
 constexpr int padding = 0x90; // nop
 constexpr std::uint64_t padded_to = 16;
 
-// Before the sections are copied, which overwrite what is theirs. Only in the engine's own memory, whose blocks are of whole
-// granules; sections of a NamedRun lie next to those of other modules.
-void pad_code(Module& module) {
-  for (std::uint32_t i : module.kept) {
-    const SectionPlace& place = module.places[i];
-    if (place.run != Run::code || place.leads || place.follows) continue;
-    const std::uint64_t end = place.offset + place.size;
-    std::memset(place.local + place.size, padding, (padded_to - end % padded_to) % padded_to);
-  }
-}
-
-void copy_sections(Module& module) {
+// `pads`: in the engine's own memory, whose blocks are of whole granules. A section's padding may be the next one's place,
+// which is copied after it; sections of a NamedRun lie next to those of other modules, and have none.
+void copy_sections(Module& module, bool pads) {
   std::span<const Section> sections = module.sections();
   for (std::uint32_t i : module.kept) {
     const SectionPlace& place = module.places[i];
-    if (place.content_size != 0) std::memcpy(place.local, sections[i].content.data(), place.content_size);
+    if (place.content_size == 0) continue;
+    std::memcpy(place.local, sections[i].content.data(), place.content_size);
+    if (!pads || place.run != Run::code || place.leads || place.follows) continue;
+    const std::uint64_t end = place.offset + place.size;
+    std::memset(place.local + place.size, padding, (padded_to - end % padded_to) % padded_to);
   }
 }
 
@@ -253,8 +248,7 @@ Result<void> fix_up(Module& module, std::span<const std::unique_ptr<Module>> mod
   module.sites.clear();
   module.branches_through_stubs = 0;
   module.frames.reserve(module.frame_count);
-  if (options.private_memory) pad_code(module);
-  copy_sections(module);
+  copy_sections(module, options.private_memory);
   zero_sections(module, options.private_memory);
   if (const SectionPlace& dso = module.place(Synthetic::dso_handle); dso.kept) {
     put_word(dso.local, options.dso_handle_content[0]);

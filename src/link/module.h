@@ -111,10 +111,10 @@ struct SectionPlace {
   std::uint32_t alignment = 1;
   Run run = Run::none; // none: does not take part
   bool kept = false;
-  bool leads = false;      // the first section of a NamedRun of this module's
-  bool follows = false;    // another section of a NamedRun: whose module it is places it
-  bool serves_all = false; // unwind information, TLS images, the linker's own: needed as long as any other section is
-  bool overlies = false;   // thread-local zero fill: nothing of it lies at its address, other sections may
+  bool leads : 1 = false;      // the first section of a NamedRun of this module's
+  bool follows : 1 = false;    // another section of a NamedRun: whose module it is places it
+  bool serves_all : 1 = false; // unwind information, TLS images, the linker's own: needed as long as any other section is
+  bool overlies : 1 = false;   // thread-local zero fill: nothing of it lies at its address, other sections may
 };
 
 // The linker's own sections follow the object's, in this order.
