@@ -60,7 +60,7 @@ public:
 
   Result<void> remove() override {
     if (!library_) return {};
-    Result<void> closed = library_->close();
+    Result<void> closed = library_->close(tenon::Quiet::caller_guarantees); // nobody has run any of it
     library_.reset();
     return closed;
   }
