@@ -105,6 +105,19 @@ public:
   // for some variables), conflict (the module was replaced or removed meanwhile), invalid_argument (the library is not
   // replaceable).
   ModuleId replace(Module module, Object object, DataPolicy data = {}, ModuleOptions options = {}) noexcept;
+  // Single functions of a module by new definitions: those that `object` defines, or of these the ones in `functions`, with
+  // what only they need. Everything else of the module stays. Names that the object lacks or that are not wanted are looked
+  // for in the module first, its local functions and variables included; what the module lacks is added to it. Callers,
+  // frames, data: as with replace(). What the replaced functions were made of is freed on its own.
+  //
+  // The functions that stay must not have been compiled for what the replaced ones did: the module, and every fragment of
+  // several functions, must be opaque (ModuleOptions::opaque; tenon-llvm's `replaceable`). With `functions` the object needs
+  // a section for each function and variable. Several of these in one change may be of the same module.
+  //
+  // Errors: as replace(); needs_flag (not opaque; sections that hold more), invalid_argument (no such function),
+  // unsupported (variables that differ, new thread-local ones, new ones with initializers, finalizers).
+  ModuleId replace_functions(Module module, Object object, std::vector<std::string> functions = {}, DataPolicy data = {},
+                             ModuleOptions options = {}) noexcept;
   // The module goes at commit: its symbols at once, its memory when no thread can be inside any more. Errors at draft or
   // commit: still_used, naming who refers to it. Its COMDAT sections stay while others share them.
   void remove(Module module, Quiet quiet = Quiet::prove) noexcept;

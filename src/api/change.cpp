@@ -61,30 +61,58 @@ ModuleId Change::add(const Library& library, Object object, ModuleOptions option
     if (library.handle().engine != state_->engine)
       return misuse(*state_, "the library of module " + object.name() + " belongs to another engine");
     std::uint32_t index = state_->library_index(library.handle().state);
-    state_->additions.push_back({index, std::move(object), std::move(options), nullptr, {}});
+    state_->additions.push_back({index, std::move(object), std::move(options), nullptr, {}, false, {}});
   });
   return id;
 }
+
+namespace {
+
+// The module's library; null, and what is wrong noted, if it can't be replaced by this change.
+std::shared_ptr<engine::LibraryState> library_to_replace_in(engine::ChangeState& state, const Module& module, bool partial) {
+  std::shared_ptr<engine::LibraryState> library = module.state()->library.lock();
+  auto refuse = [&](std::string text) {
+    misuse(state, "module " + module.name() + text);
+    return nullptr;
+  };
+  if (library == nullptr || library->engine.lock() != state.engine) return refuse(" belongs to another engine, or to none");
+  if (!library->replaceable) return refuse(" can't be replaced: its library was made without the option replaceable");
+  for (const engine::Addition& addition : state.additions)
+    if (addition.replaces == module.state() && !(partial && addition.partial))
+      return refuse(" is replaced twice in one change");
+  for (const auto& leaving : state.removals)
+    if (leaving == module.state()) return refuse(" is both removed and replaced");
+  return library;
+}
+
+} // namespace
 
 ModuleId Change::replace(Module module, Object object, DataPolicy data, ModuleOptions options) noexcept {
   if (starved_) return {};
   TENON_CHECK(state_ != nullptr, "a change was used after it had been consumed");
   ModuleId id{std::uint32_t(state_->additions.size())};
   collected(*state_, [&] {
-    std::shared_ptr<engine::LibraryState> library = module.state()->library.lock();
-    if (library == nullptr || library->engine.lock() != state_->engine)
-      return misuse(*state_, "module " + module.name() + " belongs to another engine, or to none");
-    if (!library->replaceable)
-      return misuse(*state_,
-                    "module " + module.name() + " can't be replaced: its library was made without the option replaceable");
-    for (const engine::Addition& addition : state_->additions)
-      if (addition.replaces == module.state())
-        return misuse(*state_, "module " + module.name() + " is replaced twice in one change");
-    for (const auto& leaving : state_->removals)
-      if (leaving == module.state()) return misuse(*state_, "module " + module.name() + " is both removed and replaced");
+    std::shared_ptr<engine::LibraryState> library = library_to_replace_in(*state_, module, false);
+    if (library == nullptr) return;
     std::uint32_t index = state_->library_index(library);
     if (options.name.empty()) options.name = module.name();
-    state_->additions.push_back({index, std::move(object), std::move(options), module.state(), std::move(data)});
+    state_->additions.push_back({index, std::move(object), std::move(options), module.state(), std::move(data), false, {}});
+  });
+  return id;
+}
+
+ModuleId Change::replace_functions(Module module, Object object, std::vector<std::string> functions, DataPolicy data,
+                                   ModuleOptions options) noexcept {
+  if (starved_) return {};
+  TENON_CHECK(state_ != nullptr, "a change was used after it had been consumed");
+  ModuleId id{std::uint32_t(state_->additions.size())};
+  collected(*state_, [&] {
+    std::shared_ptr<engine::LibraryState> library = library_to_replace_in(*state_, module, true);
+    if (library == nullptr) return;
+    std::uint32_t index = state_->library_index(library);
+    if (options.name.empty()) options.name = module.name();
+    state_->additions.push_back(
+        {index, std::move(object), std::move(options), module.state(), std::move(data), true, std::move(functions)});
   });
   return id;
 }

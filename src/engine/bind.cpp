@@ -204,6 +204,12 @@ void bind_targets(ChangeState& change, std::uint32_t index) {
     target.where = 0;
     target.address = change.engine->machinery->space->begin().value;
   }
+  for (const LocalBinding& local : draft.local_bindings)
+    if (local.definition->kind == DefinitionKind::thread_variable)
+      module.tls_bindings.push_back({local.symbol, draft.replaces->tls_key(), 0, draft.replaces->name});
+  if (!draft.local_bindings.empty())
+    std::sort(module.tls_bindings.begin(), module.tls_bindings.end(),
+              [](const link::TlsBinding& a, const link::TlsBinding& b) { return a.symbol < b.symbol; });
   bind_edited(change, index);
 }
 

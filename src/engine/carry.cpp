@@ -34,7 +34,8 @@ std::vector<Member> members(const link::Module& module, link::Run run) {
   const std::span<const Symbol> symbols = module.symbols();
   for (std::uint32_t i = 1; i < symbols.size(); ++i)
     if (symbols[i].type == SymbolType::object && symbols[i].section < module.object_sections() &&
-        module.places[symbols[i].section].kept && module.places[symbols[i].section].run == run)
+        module.places[symbols[i].section].kept && module.places[symbols[i].section].run == run &&
+        (run != link::Run::rodata || !is_nameless_constant(symbols[i])))
       all.push_back({symbols[i].section, i});
   std::sort(all.begin(), all.end(), [](const Member& a, const Member& b) {
     return std::pair(a.section, a.symbol) < std::pair(b.section, b.symbol);
@@ -217,16 +218,25 @@ Result<void> check_nameless(const link::Module& module, std::span<const Member> 
 
 } // namespace
 
+Result<void> begin_replacing(ModuleDraft& draft) {
+  const ModuleState& module = *draft.replaces;
+  if (!module.live.load(std::memory_order_acquire))
+    return Error{ErrorCode::conflict, "module " + module.name + " has been removed already"};
+  if (draft.counted && draft.replacement.version != module.replaceable->version)
+    return Error{ErrorCode::conflict, "module " + module.name + " was replaced meanwhile; draft the change again"};
+  draft.replacement.version = module.replaceable->version;
+  if (!draft.counted)
+    module.replaceable->drafts.fetch_add(1, std::memory_order_relaxed); // under the lock that forgetting takes
+  draft.counted = true;
+  return {};
+}
+
 Result<void> carry_variables(ChangeState& change, std::uint32_t m) {
   ModuleDraft& draft = change.drafts[m];
   if (draft.replaces == nullptr) return {};
   link::Module& module = *change.modules[m];
   std::lock_guard lock(change.engine->commit_mutex);
-  if (!draft.replaces->live.load(std::memory_order_acquire))
-    return Error{ErrorCode::conflict, "module " + draft.replaces->name + " has been removed already"};
-  draft.replacement.version = draft.replaces->replaceable->version;
-  draft.replaces->replaceable->drafts.fetch_add(1, std::memory_order_relaxed); // under the lock that forgetting takes
-  draft.counted = true;
+  if (Result<void> begun = begin_replacing(draft); !begun) return begun;
   for (const Symbol& symbol : module.symbols())
     if (symbol.section == section_common)
       return Error{ErrorCode::needs_flag, "'" + std::string(symbol.name()) +
@@ -279,6 +289,26 @@ std::uint64_t earlier_place(const link::Module& module, const Replaceable& befor
   return base % module.places[section[0].section].alignment == 0 ? base : 0;
 }
 
+// Where constants without names lie that may be the same as the section's: of several places one whose bytes are, if there
+// is nothing to relocate.
+std::uint64_t same_literals(const link::Module& module, std::uint32_t section, const ModuleState& before) {
+  const link::SectionPlace& place = module.places[section];
+  const Bytes content = module.sections()[section].content;
+  const bool plain = module.relocations(section).empty() && content.size() == place.size;
+  std::uint64_t found = 0;
+  auto look = [&](const Anonymous& there) {
+    if (found != 0 || there.size != place.size || there.address % place.alignment != 0 ||
+        there.section != module.section_name(section))
+      return;
+    if (!plain || std::memcmp(content.data(), Addr{there.address}.as<const void*>(), content.size()) == 0)
+      found = there.address;
+  };
+  for_each_holder(before,
+                  [&](const ModuleState& holder) { std::for_each(holder.anonymous.begin(), holder.anonymous.end(), look); });
+  std::for_each(before.replaceable->literals.begin(), before.replaceable->literals.end(), look);
+  return found;
+}
+
 void find_candidates(ChangeState& change, std::uint32_t m, std::vector<Candidate>& candidates) {
   const ModuleDraft& draft = change.drafts[m];
   link::Module& module = *change.modules[m];
@@ -294,12 +324,8 @@ void find_candidates(ChangeState& change, std::uint32_t m, std::vector<Candidate
   });
   for (std::uint32_t i : module.kept) {
     if (named[i] != 0 || !may_be_unified(module, i)) continue;
-    for (const Anonymous& anonymous : draft.replaces->anonymous)
-      if (anonymous.section == module.section_name(i) && anonymous.size == module.places[i].size &&
-          anonymous.address % module.places[i].alignment == 0) {
-        candidates.push_back({m, i, anonymous.address, module.places[i].address});
-        break;
-      }
+    if (std::uint64_t base = same_literals(module, i, *draft.replaces); base != 0)
+      candidates.push_back({m, i, base, module.places[i].address});
   }
 }
 

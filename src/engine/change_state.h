@@ -8,6 +8,7 @@
 #include <tenon/change.h>
 
 #include "engine/engine_state.h"
+#include "engine/fragment.h"
 #include "engine/name_table.h"
 #include "engine/replacement.h"
 #include "engine/transition.h"
@@ -25,6 +26,8 @@ struct Addition {
   ModuleOptions options;
   std::shared_ptr<ModuleState> replaces; // null: a new module
   DataPolicy policy;
+  bool partial = false;               // single functions, beside the module's version
+  std::vector<std::string> functions; // of those that the object defines, which; empty: all
 };
 
 // A symbol whose references an edit has bound to an address; what the module itself defines by that name is still published.
@@ -40,6 +43,12 @@ struct Redirect {
   std::uint32_t module, definition; // whose, and which symbol of it
 };
 
+// A symbol of a fragment's object that stands for something that its module has and others don't see.
+struct LocalBinding {
+  std::uint32_t symbol;
+  Definition* definition;
+};
+
 // What a change knows of a module beyond what the linker does.
 struct ModuleDraft {
   std::uint32_t library = 0;
@@ -53,7 +62,12 @@ struct ModuleDraft {
   std::shared_ptr<ModuleState> state;    // made before bytes are written: __dso_handle holds its address
   std::shared_ptr<ModuleState> replaces; // the module that this is a new version of
   DataPolicy policy;
-  bool counted = false; // among Replaceable::drafts
+  bool partial = false; // of that module only what the object defines: a fragment
+  std::vector<std::string> functions;
+  std::vector<LocalBinding> local_bindings; // partial: symbols that are the module's own, sorted by symbol
+  std::vector<std::uint32_t> localized;     // partial: global definitions that are local in the module, sorted
+  ModuleList fragment;                      // partial: `state`, for Replaceable::fragments
+  bool counted = false;                     // among Replaceable::drafts
   Replacement replacement;
 
   // What others refer to once the change is committed.
@@ -110,6 +124,7 @@ struct ChangeState {
 
   bool atomic = false; // the replaced functions become visible as a set
   std::unique_ptr<Transition> transition;
+  std::vector<Loss> losses;
   ModuleList superseded; // the states of replaced modules' new versions, for EngineState::removed
 
   // From link() on.
@@ -119,6 +134,7 @@ struct ChangeState {
   explicit ChangeState(std::shared_ptr<EngineState> owner) : engine(std::move(owner)) {}
   ~ChangeState();
 
+  // With a whole new version.
   bool replaces(const ModuleState* module) const noexcept;
   std::uint32_t library_index(const std::shared_ptr<LibraryState>& library);
   // Forgets everything from draft() on.
@@ -157,6 +173,9 @@ Result<std::unique_ptr<ChangeState>> edit(const ChangeState& change, std::vector
 
 // Whether a published symbol or group goes when the change is committed.
 bool leaves(const ChangeState& change, const SymbolRecord& record) noexcept;
+// Whether what a module of the change defines, or provides as a group, takes the place of that one: a fragment of its own
+// module.
+bool takes_over(const ChangeState& change, std::uint32_t module, const SymbolRecord& record) noexcept;
 // The COMDAT groups that nobody shares once these modules are gone, sorted; under EngineState::commit_mutex.
 std::vector<const SymbolRecord*> find_leaving_groups(std::span<const std::shared_ptr<ModuleState>> removals);
 

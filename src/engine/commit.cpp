@@ -116,12 +116,13 @@ Result<void> check_definitions(ChangeState& change) {
     const Name& name = (*change.names)[i];
     LibraryState& library = *change.libraries[name.library];
     const SymbolRecord* group = name.group != link::none ? library.groups.find(name.view(), name.hash) : nullptr;
-    if (group != nullptr && !leaves(change, *group))
+    if (group != nullptr && !leaves(change, *group) && !takes_over(change, name.group, *group))
       return conflict("COMDAT group '" + std::string(name.view()) + "' was committed by another change meanwhile");
     if (name.module == link::none && !is_new_forward(name)) continue;
     SymbolRecord* there = library.symbols.find(name.view(), name.hash);
     SymbolRecord* expected = name.forward_record ? name.record : nullptr;
-    if (there == expected || (there != nullptr && leaves(change, *there))) continue;
+    if (there == expected || (there != nullptr && (leaves(change, *there) || takes_over(change, name.module, *there))))
+      continue;
     if (there == nullptr || name.strength != Strength::strong || (there->flags & symbol_flag::forward) != 0)
       return conflict("'" + std::string(name.view()) + "' was defined or removed by another change meanwhile");
     return Error{ErrorCode::duplicate, "'" + std::string(name.view()) + "' of " + change.modules[name.module]->name +
@@ -318,6 +319,7 @@ void leave_superseded(ChangeState& change) noexcept {
   for (ModuleDraft& draft : change.drafts) {
     if (draft.replaces == nullptr) continue;
     any = true;
+    if (draft.partial) continue;
     // An old version is not linked again: it needs nothing but its code and data.
     draft.state->relocations = KeptRelocations();
     draft.state->bindings = {};
@@ -387,8 +389,10 @@ void pin_closure(std::span<const std::shared_ptr<ModuleState>> from, std::vector
       work.push_back(other);
       found.push_back(other->shared_from_this());
     };
-    for (const Dependency& dependency : module->dependencies) need(dependency.module);
-    for (const SymbolRecord* group : module->groups) need(group->module);
+    for_each_holder(*module, [&](const ModuleState& holder) {
+      for (const Dependency& dependency : holder.dependencies) need(dependency.module);
+      for (const SymbolRecord* group : holder.groups) need(group->module);
+    });
   }
   std::sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a->sequence < b->sequence; });
   std::lock_guard lock(endings());

@@ -13,6 +13,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <list>
 #include <memory>
 #include <span>
 #include <string>
@@ -38,6 +39,7 @@ struct Use {
   bool in_new_set = false;              // of a version that an atomic commit brings
   bool frozen = false;                  // of a set that was exchanged atomically: its members go on calling each other
   bool address = false;                 // refers to it in other ways, too: by its stub or its storage
+  bool past = false;                    // of a version that was superseded: its frames may be running, its needs are over
 };
 
 enum class DefinitionKind : std::uint8_t {
@@ -52,14 +54,15 @@ struct Definition {
   std::string name;
   ModuleState* module = nullptr; // whose it is
   DefinitionKind kind = DefinitionKind::function;
-  bool local = false;        // not seen by other modules
-  bool ambiguous = false;    // another local one has the same name, or a compiler has numbered it: it can't be matched
-  bool vanished = false;     // the current version does not have it
-  bool seen = false;         // scratch of an exchange
-  Stub stub;                 // functions
-  std::uint64_t address = 0; // of the current body, or of the storage
-  std::uint64_t entry = 0;   // where slot and sites lead: the body, or a switch while a set is being exchanged
-  Choice* choice = nullptr;  // of that switch
+  bool local = false;            // not seen by other modules
+  bool ambiguous = false;        // another local one has the same name, or a compiler has numbered it: it can't be matched
+  bool vanished = false;         // the current version does not have it
+  bool seen = false;             // scratch of an exchange
+  Stub stub;                     // functions
+  std::uint64_t address = 0;     // of the current body, or of the storage
+  std::uint64_t entry = 0;       // where slot and sites lead: the body, or a switch while a set is being exchanged
+  Choice* choice = nullptr;      // of that switch
+  ModuleState* holder = nullptr; // functions: whose Version has the current body; the module, or a fragment of it
   std::uint64_t size = 0;
   std::uint32_t alignment = 1;
   std::uint64_t offset = 0;                            // in its section, of the version that made the storage
@@ -68,6 +71,14 @@ struct Definition {
 
   // What the program takes for its address.
   std::uint64_t identity() const noexcept { return kind == DefinitionKind::function ? stub.address() : address; }
+};
+
+// A writable variable or constant without a name that later versions may go on using.
+struct Anonymous {
+  std::string section;
+  std::uint64_t address = 0;
+  std::uint64_t size = 0;
+  std::uint32_t alignment = 1;
 };
 
 // What a module of a replaceable library is through all its versions.
@@ -80,6 +91,11 @@ struct Replaceable {
   std::vector<Stretch> retained;                  // of constants that have changed: their old addresses may be held
   std::vector<std::shared_ptr<ModuleState>> held; // earlier versions with functions that have vanished, but
                                                   // whose addresses were taken
+  // Single functions that were replaced without the rest of the module, each with what came with it: beside the module's own
+  // Version, in the order of commits.
+  std::list<std::shared_ptr<ModuleState>> fragments;
+  std::vector<Anonymous> literals; // of `retained`, those that came with fragments: a later one may use them again
+  bool in_parts = false;           // single functions have been replaced: a variable's storage may be in any of its memory
   ~Replaceable();
 };
 

@@ -28,6 +28,8 @@ void begin_modules(ChangeState& change) {
     draft.options = addition.options;
     draft.replaces = addition.replaces;
     draft.policy = addition.policy;
+    draft.partial = addition.partial;
+    draft.functions = addition.functions;
     change.has_identities |= change.libraries[addition.library]->replaceable;
   }
   change.names.emplace(globals);
@@ -110,9 +112,11 @@ bool is_of_one_piece(ChangeState& change, bool drafted) {
 std::vector<const SymbolRecord*> find_leaving_groups(std::span<const std::shared_ptr<ModuleState>> removals) {
   std::map<const SymbolRecord*, std::uint32_t> users;
   for (const std::shared_ptr<ModuleState>& module : removals) {
-    for (const SymbolRecord* group : module->groups) ++users[group];
-    for (const Dependency& dependency : module->dependencies)
-      if (dependency.group != nullptr) ++users[dependency.group];
+    for_each_holder(*module, [&](const ModuleState& holder) {
+      for (const SymbolRecord* group : holder.groups) ++users[group];
+      for (const Dependency& dependency : holder.dependencies)
+        if (dependency.group != nullptr) ++users[dependency.group];
+    });
   }
   std::vector<const SymbolRecord*> leaving;
   for (const auto& [group, count] : users)
@@ -128,6 +132,11 @@ bool leaves(const ChangeState& change, const SymbolRecord& record) noexcept {
     return std::binary_search(change.leaving_groups.begin(), change.leaving_groups.end(), group, std::less<>());
   return std::any_of(change.removals.begin(), change.removals.end(),
                      [&](const std::shared_ptr<ModuleState>& module) { return module.get() == record.module; });
+}
+
+bool takes_over(const ChangeState& change, std::uint32_t module, const SymbolRecord& record) noexcept {
+  if (module == link::none || !change.drafts[module].partial) return false;
+  return record.module != nullptr && record.module == change.drafts[module].replaces.get();
 }
 
 std::string module_context(const ChangeState& change, std::uint32_t index) { return change.modules[index]->name; }
@@ -170,6 +179,17 @@ Result<void> check_edits(const ChangeState& change) {
   return {};
 }
 
+// So that another version of them can be drafted against.
+bool replaces_live_modules(const ChangeState& change) {
+  bool any = false;
+  for (const Addition& addition : change.additions) {
+    if (addition.replaces == nullptr) continue;
+    if (!addition.replaces->live.load(std::memory_order_acquire)) return false;
+    any = true;
+  }
+  return any;
+}
+
 Result<void> draft_once(ChangeState& change) {
   if (Result<void> open = check_open(change); !open) return open;
   if (Result<void> removable = check_removals(change); !removable) return removable;
@@ -193,14 +213,16 @@ Result<void> draft(ChangeState& change) {
   if (change.misuse) return *change.misuse;
   for (int attempt = 0;; ++attempt) {
     Result<void> drafted = draft_once(change);
-    if (is_of_one_piece(change, drafted.ok()) || attempt == 100) return drafted;
+    const bool overtaken = !drafted && drafted.error().code == ErrorCode::conflict && replaces_live_modules(change);
+    if ((!overtaken && is_of_one_piece(change, drafted.ok())) || attempt == 100) return drafted;
     change.undo_draft();
   }
 }
 
 bool ChangeState::replaces(const ModuleState* module) const noexcept {
   return module != nullptr && module->replaceable != nullptr &&
-         std::any_of(additions.begin(), additions.end(), [&](const Addition& a) { return a.replaces.get() == module; });
+         std::any_of(additions.begin(), additions.end(),
+                     [&](const Addition& a) { return a.replaces.get() == module && !a.partial; });
 }
 
 std::uint32_t ChangeState::library_index(const std::shared_ptr<LibraryState>& library) {
@@ -240,6 +262,7 @@ void ChangeState::undo_draft() noexcept {
   records.clear();
   names.reset();
   superseded.clear();
+  losses.clear();
   transition.reset();
   has_identities = false;
 }

@@ -64,7 +64,9 @@ struct EngineState : std::enable_shared_from_this<EngineState> {
   std::vector<std::shared_ptr<LibraryState>> orphans; // without a handle, but others refer to their modules; has the
                                                       // capacity for all libraries
   ModuleList removed; // being finalized, or pinned, or COMDAT groups of theirs are shared, or needed by one of these
+  std::size_t stale_parts = 0; // of `removed`, those that stand for a part of a version (ModuleState::stale)
   std::uint64_t next_sequence = 1;
+  std::atomic<std::uint64_t> next_serial{1};      // of versions; any thread
   std::size_t module_count = 0;                   // published and removed ones
   std::vector<std::shared_ptr<ModuleState>> last; // room for all of them: the engine's end must not need memory
 

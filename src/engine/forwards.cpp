@@ -114,13 +114,15 @@ std::vector<Adoption> find_adoptions(ChangeState& change) {
   for (const auto& [record, definer] : definers) definer->filled.reserve(definers.size());
   for (std::size_t l = 0; l < change.libraries.size(); ++l)
     if (concerned[l])
-      for (const std::shared_ptr<ModuleState>& user : change.libraries[l]->modules)
-        for (SymbolRecord* record : user->forwards)
-          // Who leaves with this very change uses nothing any more.
-          if (auto found = definers.find(record);
-              found != definers.end() &&
-              std::find(change.removals.begin(), change.removals.end(), user) == change.removals.end())
-            adoptions.push_back({user.get(), found->second, record});
+      for (const std::shared_ptr<ModuleState>& user : change.libraries[l]->modules) {
+        // Who leaves with this very change uses nothing any more.
+        if (std::find(change.removals.begin(), change.removals.end(), user) != change.removals.end()) continue;
+        for_each_holder(*user, [&](ModuleState& holder) {
+          for (SymbolRecord* record : holder.forwards)
+            if (auto found = definers.find(record); found != definers.end())
+              adoptions.push_back({&holder, found->second, record});
+        });
+      }
   std::size_t run = 0;
   for (std::size_t i = 0; i < adoptions.size(); ++i) { // those of one user lie together
     run = i != 0 && adoptions[i - 1].user == adoptions[i].user ? run + 1 : 1;
@@ -144,7 +146,7 @@ void fill_forwards(ChangeState& change, const std::vector<Adoption>& adoptions) 
   }
   for (const Adoption& adoption : adoptions) {
     fill_pointers(space, *adoption.user, *adoption.record);
-    if (adoption.user == adoption.definer) continue;
+    if (adoption.user == adoption.definer || adoption.user->fragment_of == adoption.definer) continue;
     adoption.user->dependencies.push_back({adoption.definer, nullptr, adoption.record->name().data()});
     ++adoption.definer->users;
   }
@@ -167,8 +169,10 @@ void define_forward(memory::Space& space, LibraryState& library, SymbolRecord& r
   store_slot(space, record.slot, record.address);
   if (symbol.rebindable) return; // pointers go on leading through the slot, so that they follow
   for (const std::shared_ptr<ModuleState>& user : library.modules)
-    if (std::find(user->forwards.begin(), user->forwards.end(), &record) != user->forwards.end())
-      fill_pointers(space, *user, record);
+    for_each_holder(*user, [&](ModuleState& holder) {
+      if (std::find(holder.forwards.begin(), holder.forwards.end(), &record) != holder.forwards.end())
+        fill_pointers(space, holder, record);
+    });
 }
 
 void reopen_forwards(ModuleState& module, memory::Space& space) noexcept {

@@ -13,14 +13,6 @@ namespace {
 
 using link::TargetKind;
 
-// Parts and specialized copies of functions that a compiler has made belong to their version: nothing else calls them, and
-// they count on what the rest of it is like.
-bool is_part_of_another(std::string_view name) noexcept {
-  for (std::string_view mark : {".cold", ".part.", ".isra.", ".constprop.", ".lto_priv.", ".warm", ".split"})
-    if (name.find(mark) != std::string_view::npos) return true;
-  return false;
-}
-
 bool is_function(const link::Module& module, std::uint32_t index) {
   const Symbol& symbol = module.symbols()[index];
   return symbol.type == SymbolType::function && symbol.section < module.object_sections() &&
@@ -32,6 +24,12 @@ const Name* name_of(const ChangeState& change, const ModuleDraft& draft, const l
   const std::uint32_t first = module.object.first_global();
   if (symbol < first || draft.names[symbol - first] == link::none) return nullptr;
   return &(*change.names)[draft.names[symbol - first]];
+}
+
+const LocalBinding* local_binding(const ModuleDraft& draft, std::uint32_t symbol) {
+  auto found = std::lower_bound(draft.local_bindings.begin(), draft.local_bindings.end(), symbol,
+                                [](const LocalBinding& b, std::uint32_t s) { return b.symbol < s; });
+  return found != draft.local_bindings.end() && found->symbol == symbol ? &*found : nullptr;
 }
 
 // Where the symbol's definition is, if that may be replaced.
@@ -49,6 +47,10 @@ bool find_source(const ChangeState& change, std::uint32_t m, std::uint32_t symbo
     source.symbol = std::uint32_t(target.address);
     return is_replaceable(change, change.drafts[target.where]) && is_function(*change.modules[target.where], source.symbol);
   case TargetKind::fixed: {
+    if (const LocalBinding* local = local_binding(change.drafts[m], symbol)) {
+      source.definition = local->definition;
+      return source.definition->kind == DefinitionKind::function;
+    }
     const Name* name = name_of(change, change.drafts[m], module, symbol);
     if (name == nullptr || name->record == nullptr || name->record->definition == nullptr) return false;
     source.definition = name->record->definition;
@@ -59,6 +61,18 @@ bool find_source(const ChangeState& change, std::uint32_t m, std::uint32_t symbo
 }
 
 } // namespace
+
+bool is_part_of_another(std::string_view name) noexcept {
+  for (std::string_view mark : {".cold", ".part.", ".isra.", ".constprop.", ".lto_priv.", ".warm", ".split"})
+    if (name.find(mark) != std::string_view::npos) return true;
+  return false;
+}
+
+bool is_numbered(std::string_view name) noexcept {
+  const std::size_t dot = name.rfind('.');
+  return dot != std::string_view::npos && dot + 1 < name.size() &&
+         std::all_of(name.begin() + std::ptrdiff_t(dot) + 1, name.end(), [](char c) { return c >= '0' && c <= '9'; });
+}
 
 bool is_replaceable(const ChangeState& change, const ModuleDraft& draft) noexcept {
   return change.libraries[draft.library]->replaceable &&
@@ -113,13 +127,6 @@ Kind kind_of(const link::Module& module, std::uint32_t index) {
   return {!symbol.is_local(), DefinitionKind::other};
 }
 
-// Names that occur several times in one module, or that a compiler has numbered (`count.0`), say nothing of which is which.
-bool is_numbered(std::string_view name) noexcept {
-  const std::size_t dot = name.rfind('.');
-  return dot != std::string_view::npos && dot + 1 < name.size() &&
-         std::all_of(name.begin() + std::ptrdiff_t(dot) + 1, name.end(), [](char c) { return c >= '0' && c <= '9'; });
-}
-
 Result<std::unique_ptr<Definition>> make_definition(ChangeState& change, std::string_view name, Kind kind, bool local) {
   auto definition = std::make_unique<Definition>();
   definition->name = name;
@@ -152,7 +159,7 @@ Result<void> provide(ChangeState& change, std::uint32_t m) {
     const Symbol& symbol = symbols[i];
     if (module.targets[i].kind != TargetKind::section || !symbol.defined()) continue;
     const Kind kind = kind_of(module, i);
-    if (!kind.named) continue;
+    if (!kind.named || (kind.kind == DefinitionKind::constant && is_nameless_constant(symbol))) continue;
     const bool local = symbol.is_local() || draft.names[i - module.object.first_global()] == link::none;
     const bool ambiguous = seen[symbol.name()] > 1 || (local && is_numbered(symbol.name()));
     Definition* definition = ambiguous ? nullptr : find_earlier(draft, symbol.name(), kind.kind);

@@ -2,6 +2,7 @@
 // names.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "engine/change_state.h"
+#include "engine/fragment.h"
 
 #include "base/printable.h"
 
@@ -50,7 +51,9 @@ void choose_groups(ChangeState& change, std::uint32_t index) {
   LibraryState& library = *change.libraries[draft.library];
   std::shared_lock lock(change.engine->tables);
   for (const Group& group : groups) {
-    if (!group.comdat || is_kept_by_everybody(group.signature)) {
+    const bool unwanted = !draft.dropped.empty() && std::all_of(group.sections.begin(), group.sections.end(),
+                                                                [&](std::uint32_t s) { return draft.dropped[s] != 0; });
+    if (!group.comdat || unwanted || is_kept_by_everybody(group.signature)) {
       draft.groups.push_back(link::none);
       continue;
     }
@@ -60,7 +63,9 @@ void choose_groups(ChangeState& change, std::uint32_t index) {
     bool provided_here = false;
     if (name.group == link::none) {
       SymbolRecord* published = library.groups.find(name.view(), name.hash);
-      if (published != nullptr && !leaves(change, *published)) {
+      // A fragment brings its own copy of what its module has.
+      const bool own = published != nullptr && draft.partial && published->module == draft.replaces.get();
+      if (published != nullptr && !own && !leaves(change, *published)) {
         draft.shared_groups.emplace_back(group.signature, published);
         change.pins.push_back(published->module->shared_from_this());
       } else {
@@ -168,6 +173,18 @@ Target local_target(const link::Module& module, const ModuleDraft& draft, const 
   return target;
 }
 
+// What the module that a fragment belongs to has, and others don't see.
+Target target_of(const Definition& definition) {
+  Target target;
+  target.kind = TargetKind::fixed;
+  target.address = definition.identity();
+  if (definition.kind == DefinitionKind::thread_variable)
+    target.flags = link::target_flag::tls;
+  else if (definition.kind != DefinitionKind::function)
+    target.flags = link::target_flag::data;
+  return target;
+}
+
 // What is called to learn a function's address must be code.
 bool is_code(const link::Module& module, const ModuleDraft& draft, std::uint32_t section) {
   return is_dropped(draft, section) || (section < module.object_sections() && module.places[section].kept &&
@@ -207,8 +224,13 @@ Result<void> enter_symbols(ChangeState& change, std::uint32_t index) {
       std::any_of(change.edits.begin(), change.edits.end(), [&](const Edit& e) { return e.module.index == index; });
 
   NameBudget budget(module);
+  auto bound_here = draft.local_bindings.begin();
   for (std::uint32_t i = 1; i < symbols.size(); ++i) {
     const Symbol& symbol = symbols[i];
+    if (bound_here != draft.local_bindings.end() && bound_here->symbol == i) {
+      module.targets[i] = target_of(*bound_here++->definition);
+      continue;
+    }
     if (symbol.type == SymbolType::ifunc && symbol.defined() && !is_code(module, draft, symbol.section))
       return malformed_symbol(i, symbol, "is an IFUNC, but does not lie in code");
     if (symbol.is_local()) {
@@ -226,7 +248,9 @@ Result<void> enter_symbols(ChangeState& change, std::uint32_t index) {
                            (symbol.type == SymbolType::tls ? "a thread-local variable" : "an IFUNC")};
         draft.bound.push_back({i, edits.bound->address.value, {}});
       }
-      bool own = edits.localized || (symbol.visibility == Visibility::hidden && is_kept_by_everybody(symbol.name()));
+      const bool local_there = std::binary_search(draft.localized.begin(), draft.localized.end(), i);
+      bool own =
+          edits.localized || local_there || (symbol.visibility == Visibility::hidden && is_kept_by_everybody(symbol.name()));
       if (own && symbol.defined() && symbol.section != section_common) {
         module.targets[i] = local_target(module, draft, symbol);
       } else {
@@ -251,8 +275,13 @@ Result<void> introduce_module(ChangeState& change, std::uint32_t index) {
   link::Module& module = *change.modules[index];
   if (module.object.machine() != Machine::x86_64)
     return Error{ErrorCode::unsupported, "the object is for another machine than x86-64"};
+  if (change.drafts[index].partial)
+    if (Result<void> selected = select_functions(change, index); !selected) return selected;
   choose_groups(change, index);
   if (Result<void> selected = link::select_sections(module, change.drafts[index].dropped); !selected) return selected;
+  if (change.drafts[index].partial && module.tls_size != 0)
+    return Error{ErrorCode::unsupported,
+                 "thread-local variables can't come with single functions: replace the whole module"};
   if (Result<void> carried = carry_variables(change, index); !carried) return carried;
   return enter_symbols(change, index);
 }

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "engine/module_state.h"
 
+#include "engine/code_graph.h"
 #include "engine/engine_state.h"
 #include "engine/exit_handlers.h"
 #include "engine/reclaimer.h"
@@ -35,9 +36,14 @@ void call(const InitCall& finalizer) { reinterpret_cast<void (*)()>(finalizer.fu
 ModuleState::ModuleState() = default;
 
 std::string ModuleState::function_at(Addr address) const {
-  auto after = std::upper_bound(functions.begin(), functions.end(), address.value,
-                                [](std::uint64_t a, const OwnFunction& f) { return a < f.address; });
-  if (after != functions.begin()) return std::prev(after)->definition->name;
+  const OwnFunction* nearest = nullptr;
+  for_each_holder(*this, [&](const ModuleState& holder) {
+    auto after = std::upper_bound(holder.functions.begin(), holder.functions.end(), address.value,
+                                  [](std::uint64_t a, const OwnFunction& f) { return a < f.address; });
+    if (after != holder.functions.begin() && (nearest == nullptr || std::prev(after)->address > nearest->address))
+      nearest = &*std::prev(after);
+  });
+  if (nearest != nullptr) return nearest->definition->name;
   const SymbolRecord* best = nullptr;
   for_each_record([&](const SymbolRecord& record) {
     constexpr auto no_function = symbol_flag::data | symbol_flag::tls | symbol_flag::group;
@@ -86,6 +92,8 @@ void ModuleState::release_memory() noexcept {
   if (replaceable != nullptr) {
     replaceable->kept.clear();
     replaceable->held.clear();
+    for (const std::shared_ptr<ModuleState>& fragment : replaceable->fragments) fragment->release_memory();
+    replaceable->fragments.clear();
   }
   current.reset();
 }

@@ -26,6 +26,7 @@ struct LibraryState;
 struct EngineState;
 struct Retirement;
 struct Transition;
+class CodeGraph;
 
 // Somebody whom a module refers to: another module, or a COMDAT group that lives as long as anybody shares it.
 struct Dependency {
@@ -66,14 +67,6 @@ struct ClientMemory {
   ~ClientMemory();
 };
 
-// A writable variable or constant without a name that later versions may go on using.
-struct Anonymous {
-  std::string section;
-  std::uint64_t address = 0;
-  std::uint64_t size = 0;
-  std::uint32_t alignment = 1;
-};
-
 // Where a function of a version lies, for messages.
 struct OwnFunction {
   std::uint64_t address = 0;
@@ -93,6 +86,7 @@ struct Version {
   std::vector<Stretch> tls_image; // where its initial content lies
   bool opaque = false;            // ModuleOptions::opaque
   std::vector<Stretch> borrowed;  // memory of earlier versions, or kept for them, that it goes on using
+  std::uint64_t serial = 0;       // of this content, wherever it is
   KeptRelocations relocations;
   std::vector<link::Target> bindings; // of each symbol, for relinking
   std::vector<link::SectionPlace> places;
@@ -111,6 +105,7 @@ struct Version {
   std::vector<std::uint64_t> sites;    // what `uses` point into
   std::vector<Anonymous> anonymous;    // read-only data without names
   std::vector<OwnFunction> functions;  // sorted by address
+  std::unique_ptr<CodeGraph> graph;    // made when single functions of it are first replaced
 };
 
 // Records of symbols one after another, in one allocation.
@@ -145,6 +140,9 @@ struct ModuleState : Version, std::enable_shared_from_this<ModuleState> {
   std::unique_ptr<Transition> transition;   // whose switches it has
   bool waiting = false;                     // removed or superseded, and threads may still be inside
   std::shared_ptr<ModuleState> current;     // of a superseded one: the module
+  ModuleState* fragment_of = nullptr;       // of a fragment: its module, which has it
+  std::vector<Stretch> stale;               // no version of its own: code of functions that were replaced singly
+  std::uint64_t stale_of = 0;               // the serial of the Version in whose memory that lies; 0: not such a one
   std::unique_ptr<Retirement> retirement;   // of a waiting one
   std::uint32_t trimmed_for = 0;            // how many of its COMDAT groups were shared when trim() last looked; 0: never
   bool reachable = false;                   // scratch of the sweep over removed modules, as are the next two
@@ -183,6 +181,13 @@ private:
     }
   }
 };
+
+// Calls visit(ModuleState&) for the module, and for its fragments: whatever has a Version of its own.
+template <class State, class Visit> void for_each_holder(State& module, Visit&& visit) {
+  visit(module);
+  if (module.replaceable == nullptr) return;
+  for (const std::shared_ptr<ModuleState>& fragment : module.replaceable->fragments) visit(static_cast<State&>(*fragment));
+}
 
 // Runs, as at the end of a program made of these modules, what they registered with atexit, then the finalizers of those
 // that were initialized: high priority numbers first, then the last module first. `modules` in the order of commits. Once

@@ -24,12 +24,13 @@ bool holds_literals(const link::Module& module, std::uint32_t i) {
 void note_anonymous(ChangeState& change, std::uint32_t m) {
   const link::Module& module = *change.modules[m];
   ModuleState& state = *change.drafts[m].state;
-  std::vector<std::uint8_t> named(module.object_sections());
+  std::vector<std::uint8_t> named(module.object_sections()), numbered(module.object_sections());
   for (const Symbol& symbol : module.symbols())
-    if (symbol.type == SymbolType::object && symbol.section < named.size()) named[symbol.section] = 1;
+    if (symbol.type == SymbolType::object && symbol.section < named.size())
+      (is_nameless_constant(symbol) ? numbered : named)[symbol.section] = 1;
   auto note = [&](std::uint32_t i) {
     const link::SectionPlace& place = module.places[i];
-    if (named[i] == 0 && place.run == Run::rodata && place.size != 0 && holds_literals(module, i))
+    if (named[i] == 0 && place.run == Run::rodata && place.size != 0 && (numbered[i] != 0 || holds_literals(module, i)))
       state.anonymous.push_back({std::string(module.sections()[i].name), place.address, place.size, place.alignment});
   };
   for (std::uint32_t i : module.kept) note(i);
@@ -81,6 +82,17 @@ void borrow(ChangeState& change, std::uint32_t m) {
     if (size != 0) borrowed.push_back({{address}, {address + size}});
   };
   for (const CarriedSection& carried : draft.replacement.carried) add(carried.address, carried.size);
+  // Frames of a fragment may use what else the module had for longer than the module has it.
+  auto add_own = [&](const Definition* definition) {
+    if (definition != nullptr && definition->module == draft.replaces.get() &&
+        (definition->kind == DefinitionKind::variable || definition->kind == DefinitionKind::constant))
+      add(definition->section_address, definition->section_size);
+  };
+  if (draft.partial) {
+    for (const LocalBinding& local : draft.local_bindings) add_own(local.definition);
+    for (std::uint32_t id : draft.names)
+      if (id != link::none && (*change.names)[id].record != nullptr) add_own((*change.names)[id].record->definition);
+  }
   if (draft.replaces->dso_handle != 0) add(draft.replaces->dso_handle, 16);
   if (draft.state->tls != nullptr && draft.state->tls == draft.replaces->tls)
     for (const Stretch& image : draft.replaces->tls_image) add(image.begin.value, image.end - image.begin);

@@ -74,7 +74,8 @@ void begin_states(ChangeState& change) {
     draft.state->name = change.modules[m]->name;
     draft.state->library = change.libraries[draft.library];
     draft.state->opaque = draft.options.opaque;
-    if (draft.replaces != nullptr) change.superseded.push_back(draft.state);
+    draft.state->serial = change.engine->next_serial.fetch_add(1, std::memory_order_relaxed);
+    if (draft.replaces != nullptr) (draft.partial ? draft.fragment : change.superseded).push_back(draft.state);
   }
 }
 

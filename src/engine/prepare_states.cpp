@@ -189,7 +189,7 @@ void find_dependencies(ChangeState& change, std::uint32_t m, Marks& marks) {
       all.push_back({change.drafts[name.module].identity().get(),
                      group != link::none ? change.records[group].group : nullptr, record->name().data()});
     } else if (name.module == link::none && name.record != nullptr && !name.forward_record &&
-               name.record->module != nullptr) {
+               name.record->module != nullptr && name.record->module != draft.replaces.get()) {
       if (name.record->group == nullptr ||
           !std::binary_search(draft.state->groups.begin(), draft.state->groups.end(), name.record->group))
         published.push_back({name.record->module, name.record->group, name.record->name().data()});

@@ -17,14 +17,34 @@ namespace {
 
 using Waiting = std::vector<std::shared_ptr<ModuleState>>;
 
-// Where its code lies. The caller holds commit_mutex.
-std::vector<reclaim::Range> code_of(const ModuleState& module) {
+// Takes [begin, end) out of the ranges.
+void exclude(std::vector<reclaim::Range>& ranges, Addr begin, Addr end) {
+  for (std::size_t i = 0, count = ranges.size(); i < count; ++i) {
+    const reclaim::Range whole = ranges[i];
+    if (end <= whole.begin || whole.end <= begin) continue;
+    ranges[i].end = std::max(whole.begin, begin);
+    if (end < whole.end) ranges.push_back({end, whole.end});
+  }
+  std::erase_if(ranges, [](const reclaim::Range& range) { return range.begin >= range.end; });
+}
+
+// Where its code lies, less what waits by itself (ModuleState::stale). The caller holds commit_mutex.
+std::vector<reclaim::Range> code_of(const EngineState& engine, const ModuleState& module) {
   std::vector<reclaim::Range> ranges;
   auto add = [&](const OwnedBlock& block) {
     if (block && block->area == memory::AreaKind::code) ranges.push_back({block->begin, block->end()});
   };
-  for (const OwnedBlock& block : module.blocks) add(block);
-  for (const OwnedBlock& part : module.parts) add(part);
+  for_each_holder(module, [&](const ModuleState& holder) {
+    for (const OwnedBlock& block : holder.blocks) add(block);
+    for (const OwnedBlock& part : holder.parts) add(part);
+  });
+  for (const Stretch& stale : module.stale) ranges.push_back({stale.begin, stale.end});
+  for_each_holder(module, [&](const ModuleState& holder) {
+    if (engine.stale_parts == 0) return;
+    for (const std::shared_ptr<ModuleState>& other : engine.removed)
+      if (other->stale_of == holder.serial && holder.serial != 0)
+        for (const Stretch& stale : other->stale) exclude(ranges, stale.begin, stale.end);
+  });
   if (module.client.memory == nullptr) return ranges;
   for (const link::SectionPlace& place : module.places)
     if (place.kept && place.run == link::Run::code && place.size != 0)
@@ -38,7 +58,7 @@ Waiting collect(EngineState& engine) {
   for (const std::shared_ptr<ModuleState>& module : engine.removed) {
     if (!module->waiting || module->finalizing || module->in_transition) continue;
     if (module->retirement == nullptr) module->retirement = std::make_unique<Retirement>();
-    if (module->retirement->epoch == 0) module->retirement->ranges = code_of(*module);
+    if (module->retirement->epoch == 0) module->retirement->ranges = code_of(engine, *module);
     waiting.push_back(module);
   }
   return waiting;

@@ -39,10 +39,12 @@ Error still_used(EngineState& engine, Modules leaving, const ModuleState& module
   std::size_t told = 0;
   for_each_module(engine, [&](ModuleState& user) {
     if (among(leaving, &user)) return;
-    for (const Dependency& dependency : user.dependencies) {
-      if (dependency.module != &module || dependency.group != nullptr || ++told > 8) continue;
-      users += (users.empty() ? " " : ", ") + user.name + " (by '" + dependency.symbol + "')";
-    }
+    for_each_holder(user, [&](const ModuleState& holder) {
+      for (const Dependency& dependency : holder.dependencies) {
+        if (dependency.module != &module || dependency.group != nullptr || ++told > 8) continue;
+        users += (users.empty() ? " " : ", ") + user.name + " (by '" + dependency.symbol + "')";
+      }
+    });
   });
   return {ErrorCode::still_used, "module " + module.name + " can't be removed, it is still referred to by" +
                                      (users.empty() ? std::string(" released code") : users)};
@@ -92,8 +94,10 @@ Result<void> check_removable(EngineState& engine, Modules modules) {
   std::unordered_map<const ModuleState*, std::uint32_t> from_inside;
   if (modules.size() > 1)
     for (const std::shared_ptr<ModuleState>& module : modules)
-      for (const Dependency& dependency : module->dependencies)
-        if (dependency.group == nullptr) ++from_inside[dependency.module];
+      for_each_holder(*module, [&](const ModuleState& holder) {
+        for (const Dependency& dependency : holder.dependencies)
+          if (dependency.group == nullptr) ++from_inside[dependency.module];
+      });
   for (const std::shared_ptr<ModuleState>& module : modules) {
     if (!module->live.load(std::memory_order_relaxed))
       return Error{ErrorCode::conflict, "module " + module->name + " has been removed already"};
@@ -116,7 +120,8 @@ void uncount_references(const ModuleState& module) noexcept {
 }
 
 void unpublish(EngineState& engine, Removal& removal) noexcept {
-  for (const std::shared_ptr<ModuleState>& module : removal.modules) uncount_references(*module);
+  for (const std::shared_ptr<ModuleState>& module : removal.modules)
+    for_each_holder(*module, [](const ModuleState& holder) { uncount_references(holder); });
   for (const std::shared_ptr<ModuleState>& module : removal.modules) {
     std::shared_ptr<LibraryState> library = module->library.lock();
     TENON_CHECK(library != nullptr, "a published module without a library");
@@ -149,8 +154,14 @@ void mark_needed(const ModuleList& removed) noexcept {
   }
   while (pending != nullptr) {
     ModuleState* module = std::exchange(pending, pending->next_reachable);
-    for (const Dependency& dependency : module->dependencies) reach(dependency.module, true);
-    for (const SymbolRecord* group : module->groups) reach(group->module, group->module != module);
+    for_each_holder(*module, [&](const ModuleState& holder) {
+      for (const Dependency& dependency : holder.dependencies) reach(dependency.module, true);
+      for (const SymbolRecord* group : holder.groups) reach(group->module, group->module != module);
+    });
+    // What has been replaced singly lies in its version's memory.
+    if (module->stale_of != 0)
+      for (const std::shared_ptr<ModuleState>& holder : removed)
+        if (holder->serial == module->stale_of) reach(holder.get(), true);
     // A version runs on its module's storage; a module keeps versions to whose functions pointers may be held.
     if (module->superseded) reach(module->current.get(), true);
     if (module->replaceable != nullptr)
@@ -170,9 +181,11 @@ void split_dead(EngineState& engine, ModuleList& dead, std::vector<OwnedBlock>& 
   }
   // Nobody marks from these again, and what they point to may be freed before their handles go.
   for (const std::shared_ptr<ModuleState>& module : dead) {
-    module->dependencies.clear();
-    module->groups.clear();
-    module->forwards.clear();
+    for_each_holder(*module, [](ModuleState& holder) {
+      holder.dependencies.clear();
+      holder.groups.clear();
+      holder.forwards.clear();
+    });
     bury(*module);
   }
 }

@@ -71,6 +71,8 @@ struct Replacement {
   std::vector<std::uint64_t> skipped_initializers; // sorted
 };
 
+// Under EngineState::commit_mutex: notes which version of the module the change is built on. Errors: conflict.
+Result<void> begin_replacing(ModuleDraft& draft);
 Result<void> carry_variables(ChangeState& change, std::uint32_t module);
 void find_callees(ChangeState& change, std::uint32_t module);
 Result<void> give_identities(ChangeState& change);
@@ -84,6 +86,18 @@ void make_uses(ChangeState& change, std::uint32_t module);
 Result<void> migrate_variables(ChangeState& change); // runs the client's migration functions
 Result<void> check_versions(ChangeState& change);
 void publish_definitions(ChangeState& change) noexcept;
+
+// Parts and specialized copies of functions that a compiler has made belong to their version: nothing else calls them, and
+// they count on what the rest of it is like.
+bool is_part_of_another(std::string_view name) noexcept;
+
+// Names that occur several times in one module, or that a compiler has numbered (`count.0`), say nothing of which is which.
+bool is_numbered(std::string_view name) noexcept;
+// A constant that is known by its content, whether it has a name or not: string literals, which assemblers may leave their
+// private names (`.L.str`), and numbered ones.
+inline bool is_nameless_constant(const Symbol& symbol) noexcept {
+  return symbol.is_local() && (is_numbered(symbol.name()) || symbol.name().starts_with(".L"));
+}
 
 // The definition that a symbol of the module stands for, or null.
 Definition* provided_by(const ModuleDraft& draft, std::uint32_t symbol) noexcept;

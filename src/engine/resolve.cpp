@@ -74,7 +74,8 @@ Result<void> look_in_libraries(ChangeState& change, std::uint32_t from) {
   for (std::uint32_t i = from; i < names.size(); ++i) {
     Name& name = names[i];
     SymbolRecord* record = change.libraries[name.library]->symbols.find(name.view(), name.hash);
-    if (record != nullptr && !leaves(change, *record)) resolve_to_record(change, name, record);
+    if (record != nullptr && !leaves(change, *record) && !takes_over(change, name.module, *record))
+      resolve_to_record(change, name, record);
   }
   return {};
 }

@@ -1,6 +1,7 @@
 // A module's new version takes the place of the old one: who refers to what, what has changed meanwhile, the exchange.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "engine/change_state.h"
+#include "engine/code_graph.h"
 
 #include "base/check.h"
 #include "engine/transition.h"
@@ -21,10 +22,7 @@ bool is_among(const std::vector<std::shared_ptr<ModuleState>>& modules, const Mo
 }
 
 // Not an earlier version's, whose frames may be running but whose needs are over.
-bool is_current(const Use& use) noexcept {
-  const std::vector<Use>& current = use.user->uses;
-  return use.user->live.load(std::memory_order_relaxed) && &use >= current.data() && &use < current.data() + current.size();
-}
+bool is_current(const Use& use) noexcept { return !use.past && use.user->live.load(std::memory_order_relaxed); }
 
 // Whether a module that the change neither removes nor replaces refers to it.
 bool is_used_by_others(const ChangeState& change, const Definition& definition, std::string* by = nullptr) {
@@ -69,7 +67,9 @@ void make_uses(ChangeState& change, std::uint32_t m) {
     if (name.module != link::none && name.module != m) definition = provided_by(change.drafts[name.module], name.symbol);
     // Functions were among the callees, unless the memory is the client's, where all goes through the stub.
     const bool seen = definition != nullptr && definition->kind == DefinitionKind::function && !module.callees.empty();
-    if (name.module == m || definition == nullptr || seen) continue;
+    // What a fragment refers to of its own module is there as long as the module is.
+    const bool own = draft.partial && definition != nullptr && definition->module == draft.replaces.get();
+    if (name.module == m || definition == nullptr || seen || own) continue;
     Use& use = state.uses.emplace_back();
     use.definition = definition;
     use.user = draft.identity().get();
@@ -101,10 +101,15 @@ Result<void> check_definitions_of(ChangeState& change, ModuleDraft& draft) {
     if (!p.fresh && p.local && !p.definition->local && is_used_by_others(change, *p.definition, &by))
       return Error{ErrorCode::still_used, "module " + module.name + " can't be replaced: '" + p.definition->name +
                                               "' becomes local, but " + by + " refers to it"};
+    if (moves && draft.partial && !p.fresh && p.definition->kind == DefinitionKind::variable)
+      return Error{ErrorCode::unsupported, "variable '" + p.definition->name + "' of module " + module.name +
+                                               " gets another address, but functions that are not replaced refer to it: "
+                                               "replace the whole module"};
     if (moves && p.definition->address != 0 && is_used_by_others(change, *p.definition, &by))
       return Error{ErrorCode::still_used, "module " + module.name + " can't be replaced: '" + p.definition->name +
                                               "' gets another address, but " + by + " refers to it"};
   }
+  if (draft.partial) return {}; // nothing vanishes
   for (const SymbolRecord* record : module.filled) {
     auto there = std::find_if(draft.replacement.provided.begin(), draft.replacement.provided.end(),
                               [&](const Provided& p) { return p.definition->name == record->name(); });
@@ -129,9 +134,13 @@ void reserve_for(ModuleDraft& draft) {
   Replaceable& replaceable = draft.replaceable();
   Replacement& replacement = draft.replacement;
   replaceable.definitions.reserve(replaceable.definitions.size() + replacement.fresh.size());
-  replaceable.retained.reserve(replaceable.retained.size() + replaceable.definitions.size() +
-                               (draft.replaces != nullptr ? draft.replaces->anonymous.size() : 0));
-  replaceable.held.reserve(replaceable.held.size() + 1);
+  std::size_t anonymous = 0;
+  if (draft.replaces != nullptr)
+    for_each_holder(*draft.replaces, [&](const ModuleState& holder) { anonymous += holder.anonymous.size(); });
+  const std::size_t wanted = replaceable.retained.size() + replaceable.definitions.size() + anonymous;
+  if (wanted > replaceable.retained.capacity()) replaceable.retained.reserve(2 * wanted);
+  replaceable.literals.reserve(replaceable.literals.size() + anonymous);
+  replaceable.held.reserve(replaceable.held.size() + 1 + replaceable.fragments.size());
   if (draft.replaces != nullptr) draft.replaces->more_records.reserve(draft.replaces->more_records.size() + 1);
   replacement.by_name = replaceable.by_name;
   for (const Provided& p : replacement.provided)
@@ -155,7 +164,7 @@ Result<void> check_versions(ChangeState& change) {
     }
     if (draft.replaces != nullptr || draft.replacement.replaceable != nullptr) reserve_for(draft);
   }
-  return {};
+  return find_losses(change);
 }
 
 namespace {
@@ -185,6 +194,7 @@ void retain(Replaceable& replaceable, std::uint64_t address, std::uint64_t size)
 // anywhere. True: the old version has to stay for it.
 bool let_vanish(memory::Space& space, const ModuleState& module, Definition& definition, bool atomic) noexcept {
   definition.vanished = true;
+  definition.holder = nullptr;
   // Pointers to constants may be held by anybody, and what a variable has registered may run at the end.
   if (definition.kind == DefinitionKind::constant || definition.kind == DefinitionKind::variable)
     retain(*module.replaceable, definition.address, definition.size);
@@ -220,7 +230,7 @@ void update_records(LibraryState& library, ModuleDraft& draft) noexcept {
   }
   if (draft.state->records_bytes != 0)
     module.more_records.push_back({std::move(draft.state->records), std::exchange(draft.state->records_bytes, 0)});
-  erase_vanished(library, module);
+  if (!draft.partial) erase_vanished(library, module);
 }
 
 // True: the version before has to stay.
@@ -229,7 +239,7 @@ bool publish_provided(memory::Space& space, ModuleDraft& draft, const link::Modu
   Replacement& replacement = draft.replacement;
   bool hold = false;
   for (const Provided& p : replacement.provided) p.definition->vanished = false;
-  if (draft.replaces != nullptr) {
+  if (draft.replaces != nullptr && !draft.partial) {
     for (const std::unique_ptr<Definition>& definition : replaceable.definitions) definition->seen = false;
     for (const Provided& p : replacement.provided) p.definition->seen = true;
     for (const std::unique_ptr<Definition>& definition : replaceable.definitions)
@@ -244,6 +254,7 @@ bool publish_provided(memory::Space& space, ModuleDraft& draft, const link::Modu
              (definition.kind == DefinitionKind::constant || definition.kind == DefinitionKind::variable))
       retain(replaceable, std::exchange(definition.address, p.address), definition.size);
     definition.address = p.address;
+    definition.holder = draft.partial ? draft.state.get() : draft.identity().get();
     definition.size = symbol.size;
     definition.section_address = p.section_address;
     definition.section_size = p.section_size;
@@ -267,6 +278,7 @@ void exchange(ChangeState& change, ModuleDraft& draft, bool hold) noexcept {
   ModuleState& module = *draft.replaces;
   ModuleState& version = *draft.state;
   retain_anonymous(*module.replaceable, module, version);
+  supersede_fragments(*change.engine, draft.replaces, hold);
   std::swap(static_cast<Version&>(module), static_cast<Version&>(version));
   if (module.dso_handle == 0) module.dso_handle = version.dso_handle;
   ++module.replaceable->version;
@@ -280,6 +292,7 @@ void exchange(ChangeState& change, ModuleDraft& draft, bool hold) noexcept {
   version.auxiliary = true;
   // A compiler may have agreed with itself on how a local function is called: who was compiled with the old one goes on
   // calling that. Through its stub, that is by its address, the new one is reached by everybody.
+  for (Use& use : version.uses) use.past = true;
   for (Use& use : version.uses) use.frozen |= !version.opaque && use.definition->local && use.definition->module == &module;
   ++change.engine->module_count;
   if (change.transition == nullptr) return;
@@ -295,6 +308,7 @@ void publish_definitions(ChangeState& change) noexcept {
   if (!change.has_identities) return;
   memory::Space& space = *change.engine->machinery->space;
   const bool atomic = change.transition != nullptr;
+  supersede_functions(change);
   for (std::size_t m = 0; m < change.drafts.size(); ++m) {
     ModuleDraft& draft = change.drafts[m];
     if (draft.replaces == nullptr && draft.replacement.replaceable == nullptr) continue;
@@ -302,7 +316,7 @@ void publish_definitions(ChangeState& change) noexcept {
     const bool hold = publish_provided(space, draft, *change.modules[m], change.transition != nullptr);
     if (draft.replaces == nullptr) continue;
     update_records(*change.libraries[draft.library], draft);
-    exchange(change, draft, hold);
+    draft.partial ? attach_fragment(draft) : exchange(change, draft, hold);
   }
   if (change.transition != nullptr) {
     ++change.engine->module_count; // the switches'
@@ -311,7 +325,7 @@ void publish_definitions(ChangeState& change) noexcept {
   change.engine->removed.splice(change.engine->removed.end(), change.superseded);
   // What others have replaced since this change was linked, and what this very change has, is caught up with.
   for (ModuleDraft& draft : change.drafts)
-    for (Use& use : draft.identity()->uses) {
+    for (Use& use : (draft.partial ? draft.state : draft.identity())->uses) {
       use.in_new_set = atomic;
       link_use(use);
       catch_up(space, use);
@@ -322,8 +336,16 @@ namespace {
 
 // What the module's current version, and others of it that are not freed yet, use of the storage of earlier ones.
 std::vector<Stretch> still_needed(const EngineState& engine, const ModuleState& module, const ModuleState& dying) {
-  std::vector<Stretch> needed = module.borrowed;
-  needed.insert(needed.end(), module.replaceable->retained.begin(), module.replaceable->retained.end());
+  const Replaceable& replaceable = *module.replaceable;
+  std::vector<Stretch> needed = replaceable.retained;
+  for_each_holder(module, [&](const ModuleState& holder) {
+    needed.insert(needed.end(), holder.borrowed.begin(), holder.borrowed.end());
+  });
+  if (module.dso_handle != 0) needed.push_back({{module.dso_handle}, {module.dso_handle + 16}});
+  // What came with a fragment stays when the fragment goes.
+  for (const std::unique_ptr<Definition>& d : replaceable.definitions)
+    if (replaceable.in_parts && !d->vanished && (d->kind == DefinitionKind::variable || d->kind == DefinitionKind::constant))
+      needed.push_back({{d->section_address}, {d->section_address + d->section_size}});
   for (const std::shared_ptr<ModuleState>& other : engine.removed)
     if (other.get() != &dying && other->current.get() == &module)
       needed.insert(needed.end(), other->borrowed.begin(), other->borrowed.end());
@@ -350,6 +372,16 @@ void forget_vanished(const EngineState& engine, Replaceable& replaceable, const 
 bool bequeath(EngineState& engine, ModuleState& version, std::vector<OwnedBlock>& freed) noexcept {
   if (!version.superseded) return true;
   ModuleState& module = *version.current;
+  if (version.stale_of != 0) {
+    try {
+      free_stale(engine, version, freed);
+      forget_vanished(engine, *module.replaceable, version);
+    } catch (const std::bad_alloc&) {
+      return false;
+    }
+    --engine.stale_parts;
+    return true;
+  }
   if (!module.live.load(std::memory_order_relaxed) && !module.reachable) return true; // it ends, too
   try {
     const std::vector<Stretch> needed = still_needed(engine, module, version);
@@ -370,7 +402,9 @@ bool bequeath(EngineState& engine, ModuleState& version, std::vector<OwnedBlock>
 }
 
 void bury(ModuleState& module) noexcept {
-  for (Use& use : module.uses) unlink_use(use);
+  for_each_holder(module, [](ModuleState& holder) {
+    for (Use& use : holder.uses) unlink_use(use);
+  });
   if (module.replaceable != nullptr)
     for (const std::unique_ptr<Definition>& definition : module.replaceable->definitions) definition->stub = Stub();
 }

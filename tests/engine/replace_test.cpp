@@ -1,6 +1,6 @@
 // Replacing modules while they are in use: functions, data, identity, what vanishes, what is refused.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include "engine_support.h"
+#include "replace_support.h"
 
 #include <gmock/gmock.h>
 
@@ -13,39 +13,13 @@ namespace {
 using testing::AllOf;
 using testing::HasSubstr;
 
-const char* const live = "-O1 -fPIC -ffunction-sections -fdata-sections -fno-inline -fno-ipa-ra";
-const char* const live_clang = "-O1 -fPIC -ffunction-sections -fdata-sections -fno-inline";
-
 ModuleOptions named(const char* name) {
   ModuleOptions options;
   options.name = name;
   return options;
 }
 
-struct Replace : testing::Test {
-  Engine engine = make_engine();
-  Library library = expect(engine.library("main", {.replaceable = true}));
-
-  Result<Committed> try_replace(const Module& module, Object object, DataPolicy policy = {}) {
-    Change change = engine.change();
-    change.replace(module, std::move(object), std::move(policy));
-    return try_commit(std::move(change));
-  }
-  void replace(const Module& module, Object object, DataPolicy policy = {}) {
-    expect(try_replace(module, std::move(object), std::move(policy)));
-  }
-  // Everything that nobody is inside of is freed. Other threads of the process may be running just now.
-  void settle() {
-    for (int i = 0; i < 5000; ++i) {
-      if (expect(engine.collect()).empty() && engine.usage().superseded == 0) return;
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    }
-    FAIL() << "something delays the freeing of old versions";
-  }
-  template <class Signature> Signature* get(const char* name) { return function<Signature>(library, name); }
-  Object c(const std::string& text) { return compile_c(text, live_clang); }
-  Object cpp(const std::string& text) { return compile_cpp(text, live_clang); }
-};
+struct Replace : ReplaceFixture {};
 
 TEST_F(Replace, CallersInAllModulesReachTheNewCode) {
   Module m = commit(engine, library, c("int f(void) { return 1; } int inside(void) { return f() * 10; }"));
@@ -264,10 +238,10 @@ TEST_F(Replace, GccObjectsToo) {
            "; } extern \"C\" int f(int x) { return helper(x) + 1; } int (*table[])(int) = {helper, f};"
            "extern \"C\" int t(int i, int x) { return table[i](x); }";
   };
-  Module m = commit(engine, library, compile_gcc(text(2), live));
+  Module m = commit(engine, library, compile_gcc(text(2), replaceable_gcc));
   EXPECT_EQ(get<int(int)>("f")(10), 21);
   EXPECT_EQ(get<int(int, int)>("t")(0, 10), 20);
-  replace(m, compile_gcc(text(3), live));
+  replace(m, compile_gcc(text(3), replaceable_gcc));
   EXPECT_EQ(get<int(int)>("f")(10), 31);
   EXPECT_EQ(get<int(int, int)>("t")(0, 10), 30);
   EXPECT_EQ(get<int(int, int)>("t")(1, 10), 31);

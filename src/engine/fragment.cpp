@@ -1,0 +1,307 @@
+// What single functions leave behind when they are replaced.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "engine/fragment.h"
+
+#include "engine/change_state.h"
+#include "engine/code_graph.h"
+
+#include "base/check.h"
+
+#include <algorithm>
+#include <iterator>
+#include <set>
+
+namespace tenon::engine {
+
+namespace {
+
+bool contains(std::span<const std::uint64_t> sorted, std::uint64_t address) {
+  return std::binary_search(sorted.begin(), sorted.end(), address);
+}
+
+bool is_current(const ModuleState& holder, const OwnFunction& function) {
+  return function.definition->holder == &holder && function.definition->address == function.address;
+}
+
+Loss& loss_of(ChangeState& change, const std::shared_ptr<ModuleState>& module, ModuleState* holder) {
+  for (Loss& loss : change.losses)
+    if (loss.holder == holder) return loss;
+  Loss& loss = change.losses.emplace_back();
+  loss.module = module;
+  loss.holder = holder;
+  return loss;
+}
+
+// One function for each: two new definitions in one change can't both be it.
+Result<void> collect_bodies(ChangeState& change) {
+  std::set<const Definition*> seen;
+  for (const ModuleDraft& draft : change.drafts) {
+    if (!draft.partial) continue;
+    for (const Provided& p : draft.replacement.provided) {
+      if (p.fresh) continue;
+      if (!seen.insert(p.definition).second)
+        return Error{ErrorCode::duplicate,
+                     "'" + p.definition->name + "' of module " + draft.replaces->name + " is replaced twice in one change"};
+      if (p.definition->kind == DefinitionKind::function && p.definition->holder != nullptr)
+        loss_of(change, draft.replaces, p.definition->holder).bodies.push_back(p.definition->address);
+    }
+  }
+  for (Loss& loss : change.losses) std::sort(loss.bodies.begin(), loss.bodies.end());
+  return {};
+}
+
+Error not_opaque(const Loss& loss, const std::string& function) {
+  return {
+      ErrorCode::needs_flag,
+      "'" + function + "' can't be replaced singly: other functions of module " + loss.module->name +
+          " were compiled with it, and may have been compiled for what it did. Compile the module with tenon-llvm's "
+          "`replaceable` or GCC's -flive-patching=inline-clone and say so (ModuleOptions::opaque), or replace all of it"};
+}
+
+// The stale code's sites leave their version: while a thread is inside they follow what they lead to, and then they go.
+void take_sites(const Loss& loss, ModuleState& stale) {
+  auto is_stale = [&](std::uint64_t site) {
+    return std::any_of(stale.stale.begin(), stale.stale.end(),
+                       [&](const Stretch& s) { return s.begin.value <= site && site < s.end.value; });
+  };
+  std::size_t uses = 0, sites = 0;
+  for (const Use& use : loss.holder->uses) {
+    const auto count = std::size_t(std::count_if(use.sites.begin(), use.sites.end(), is_stale));
+    uses += count != 0 ? 1 : 0;
+    sites += count;
+  }
+  stale.uses.reserve(uses);
+  stale.sites.reserve(sites);
+  for (const Use& use : loss.holder->uses) {
+    const std::size_t first = stale.sites.size();
+    std::copy_if(use.sites.begin(), use.sites.end(), std::back_inserter(stale.sites), is_stale);
+    if (stale.sites.size() == first) continue;
+    Use& taken = stale.uses.emplace_back();
+    taken.definition = use.definition;
+    taken.user = use.user;
+    taken.sites = std::span<const std::uint64_t>(stale.sites).subspan(first);
+    taken.past = true;
+  }
+}
+
+// Stands for the sections that the version no longer needs.
+void make_stale(ChangeState& change, Loss& loss) {
+  const CodeGraph& graph = *loss.holder->graph;
+  auto stale = std::make_shared<ModuleState>();
+  stale->name = loss.module->name;
+  stale->current = loss.module;
+  stale->superseded = stale->removed = stale->auxiliary = stale->waiting = true;
+  stale->sequence = loss.module->sequence;
+  stale->stale_of = loss.holder->serial;
+  for (std::uint32_t i : loss.sections) {
+    // All of the section; what can be freed of it is found when it is.
+    stale->stale.push_back({{graph.section(i).begin}, {graph.section(i).end}});
+    for (const OwnFunction& function : loss.holder->functions)
+      if (graph.section(i).begin <= function.address && function.address < graph.section(i).end)
+        stale->functions.push_back(function);
+  }
+  std::sort(stale->functions.begin(), stale->functions.end(),
+            [](const OwnFunction& a, const OwnFunction& b) { return a.address < b.address; });
+  take_sites(loss, *stale);
+  change.superseded.push_back(stale); // for EngineState::removed
+  loss.stale = std::move(stale);
+}
+
+Result<void> judge(ChangeState& change, Loss& loss) {
+  ModuleState& holder = *loss.holder;
+  bool others = false;
+  // Those that can't be told apart by name can't be replaced either: they go with the fragment that brought them.
+  for (const OwnFunction& function : holder.functions)
+    others = others || (is_current(holder, function) && !contains(loss.bodies, function.address) &&
+                        (loss.holder == loss.module.get() || !function.definition->ambiguous));
+  if (others && !holder.opaque)
+    for (const OwnFunction& function : holder.functions)
+      if (contains(loss.bodies, function.address)) return not_opaque(loss, function.definition->name);
+  loss.whole = !others && loss.holder != loss.module.get();
+  if (loss.whole) {
+    loss.module->replaceable->literals.reserve(loss.module->replaceable->literals.size() + holder.anonymous.size());
+    return {};
+  }
+  if (holder.graph == nullptr) holder.graph = std::make_unique<CodeGraph>(holder, *loss.module);
+  loss.sections = holder.graph->find_stale(loss.bodies);
+  if (!loss.sections.empty()) make_stale(change, loss);
+  return {};
+}
+
+} // namespace
+
+Result<void> find_losses(ChangeState& change) {
+  change.losses.clear();
+  if (Result<void> collected = collect_bodies(change); !collected) return collected;
+  for (Loss& loss : change.losses)
+    if (Result<void> judged = judge(change, loss); !judged) return judged;
+  if (change.transition != nullptr) change.transition->superseded.reserve(change.drafts.size() + change.losses.size());
+  return {};
+}
+
+namespace {
+
+bool is_listed(const std::vector<Anonymous>& list, std::uint64_t address) noexcept {
+  return std::any_of(list.begin(), list.end(), [&](const Anonymous& a) { return a.address == address; });
+}
+
+// Pointers to string literals may be held by anybody; a later fragment with the same ones uses them again.
+void keep_literals(ModuleState& module, ModuleState& fragment) noexcept {
+  Replaceable& replaceable = *module.replaceable;
+  for (Anonymous& literal : fragment.anonymous) {
+    bool current = is_listed(replaceable.literals, literal.address);
+    for_each_holder(module, [&](const ModuleState& holder) {
+      current = current || (&holder != &fragment && is_listed(holder.anonymous, literal.address));
+    });
+    if (current || literal.size == 0) continue;
+    replaceable.retained.push_back(
+        {{literal.address}, {literal.address + literal.size}}); // has the room, as have the literals
+    replaceable.literals.push_back(std::move(literal));
+  }
+}
+
+// Neither its code nor what it refers to counts for the module any more.
+void supersede(EngineState& engine, const std::shared_ptr<ModuleState>& module, ModuleState& fragment) noexcept {
+  for (Use& use : fragment.uses) use.past = true;
+  uncount_references(fragment);
+  fragment.superseded = fragment.removed = fragment.auxiliary = fragment.waiting = true;
+  fragment.current = module;
+  fragment.relocations = KeptRelocations();
+  fragment.bindings = {};
+  fragment.graph.reset();
+  ++engine.module_count;
+}
+
+std::list<std::shared_ptr<ModuleState>>::iterator find(ModuleState& module, const ModuleState* fragment) noexcept {
+  auto& fragments = module.replaceable->fragments;
+  return std::find_if(fragments.begin(), fragments.end(), [&](const auto& f) { return f.get() == fragment; });
+}
+
+void join_transition(ChangeState& change, const std::shared_ptr<ModuleState>& superseded) noexcept {
+  if (change.transition == nullptr) return;
+  // Members of the old set go on calling each other, also where a thread has declared no entry.
+  for (Use& use : superseded->uses) use.frozen |= use.definition->seen || change.replaces(use.definition->module);
+  superseded->in_transition = true;
+  change.transition->superseded.push_back(superseded); // has the room
+}
+
+void strip_sites(Loss& loss) noexcept {
+  const std::vector<Stretch>& stale = loss.stale->stale;
+  for (Use& use : loss.holder->uses) {
+    auto* first = const_cast<std::uint64_t*>(use.sites.data()); // in holder.sites, which is not constant
+    auto* last = std::remove_if(first, first + use.sites.size(), [&](std::uint64_t site) {
+      return std::any_of(stale.begin(), stale.end(),
+                         [&](const Stretch& s) { return s.begin.value <= site && site < s.end.value; });
+    });
+    use.sites = {first, last};
+  }
+}
+
+void supersede_one(ChangeState& change, Loss& loss) noexcept {
+  if (loss.whole) {
+    auto at = find(*loss.module, loss.holder);
+    TENON_CHECK(at != loss.module->replaceable->fragments.end(), "a fragment that its module does not have");
+    keep_literals(*loss.module, *loss.holder);
+    supersede(*change.engine, loss.module, *loss.holder);
+    for (const OwnFunction& function : loss.holder->functions)
+      if (function.definition->ambiguous) loss.holder->held = true;       // pointers to it may be anywhere
+    if (loss.holder->held) loss.module->replaceable->held.push_back(*at); // has the room
+    join_transition(change, *at);
+    change.engine->removed.splice(change.engine->removed.end(), loss.module->replaceable->fragments, at);
+    return;
+  }
+  loss.holder->graph->supersede(loss.bodies, loss.sections);
+  if (loss.stale == nullptr) return;
+  for (std::uint32_t i : loss.sections) loss.holder->places[loss.holder->graph->section(i).place].kept = false;
+  strip_sites(loss);
+  for (Use& use : loss.stale->uses) {
+    // They lead where their version's did, until somebody retargets them.
+    for (const Use& whole : loss.holder->uses)
+      if (whole.definition == use.definition) use.bound = whole.bound;
+    link_use(use);
+  }
+  join_transition(change, loss.stale);
+  ++change.engine->stale_parts;
+  ++change.engine->module_count;
+}
+
+} // namespace
+
+void supersede_functions(ChangeState& change) noexcept {
+  if (change.losses.empty()) return;
+  auto mark = [&](bool seen) {
+    for (const ModuleDraft& draft : change.drafts)
+      if (draft.partial)
+        for (const Provided& p : draft.replacement.provided) p.definition->seen = seen;
+  };
+  mark(true);
+  for (Loss& loss : change.losses) supersede_one(change, loss);
+  mark(false);
+  change.losses.clear();
+}
+
+void attach_fragment(ModuleDraft& draft) noexcept {
+  ModuleState& module = *draft.replaces;
+  ModuleState& fragment = *draft.state;
+  fragment.fragment_of = &module;
+  fragment.sequence = module.sequence;
+  if (module.dso_handle == 0) module.dso_handle = fragment.dso_handle;
+  Replaceable& replaceable = *module.replaceable;
+  replaceable.in_parts = true;
+  ++replaceable.version;
+  replaceable.fragments.splice(replaceable.fragments.end(), draft.fragment);
+}
+
+void supersede_fragments(EngineState& engine, const std::shared_ptr<ModuleState>& module, bool hold) noexcept {
+  Replaceable& replaceable = *module->replaceable;
+  for (const std::shared_ptr<ModuleState>& fragment : replaceable.fragments) {
+    keep_literals(*module, *fragment);
+    supersede(engine, module, *fragment);
+    fragment->held = hold;
+    if (hold) replaceable.held.push_back(fragment); // has the room
+  }
+  engine.removed.splice(engine.removed.end(), replaceable.fragments);
+}
+
+namespace {
+
+// The version whose memory the code lies in: the module's current one, a fragment, or one that is not freed yet.
+ModuleState* find_holder(EngineState& engine, ModuleState& module, std::uint64_t serial) noexcept {
+  ModuleState* found = nullptr;
+  for_each_holder(module, [&](ModuleState& holder) {
+    if (holder.serial == serial) found = &holder;
+  });
+  for (const std::shared_ptr<ModuleState>& other : engine.removed)
+    if (found == nullptr && other->serial == serial) found = other.get();
+  return found;
+}
+
+void cut(ModuleState& holder, const Stretch& stretch, std::vector<OwnedBlock>& freed) {
+  holder.parts.reserve(holder.parts.size() + 1);
+  if (OwnedBlock& block = holder.blocks[std::size_t(link::Run::code)]) holder.parts.push_back(std::move(block));
+  for (std::size_t i = 0; i < holder.parts.size(); ++i) {
+    if (!holder.parts[i]) continue;
+    const memory::Block& block = *holder.parts[i];
+    if (stretch.begin < block.begin || stretch.end > block.end()) continue;
+    std::array<Stretch, 2> kept{Stretch{block.begin, stretch.begin}, Stretch{stretch.end, block.end()}};
+    const auto first = kept[0].begin == kept[0].end ? kept.begin() + 1 : kept.begin();
+    const auto last = kept[1].begin == kept[1].end ? kept.end() - 1 : kept.end();
+    OwnedBlock::keep_only(holder.parts, i, first < last ? std::span<const Stretch>(first, last) : std::span<const Stretch>(),
+                          freed);
+    break;
+  }
+  std::erase_if(holder.parts, [](const OwnedBlock& part) { return !part; });
+}
+
+} // namespace
+
+void free_stale(EngineState& engine, ModuleState& stale, std::vector<OwnedBlock>& freed) {
+  for (Use& use : stale.uses) unlink_use(use);
+  // Once its version has gone, so has its code.
+  ModuleState* holder = find_holder(engine, *stale.current, stale.stale_of);
+  if (holder == nullptr || holder->graph == nullptr) return;
+  for (const Stretch& stretch : stale.stale)
+    if (Stretch free = holder->graph->freeable(stretch); free.begin < free.end) cut(*holder, free, freed);
+}
+
+} // namespace tenon::engine

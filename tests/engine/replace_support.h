@@ -1,0 +1,45 @@
+// What tests of replacing share: an engine with a replaceable library, objects that can be replaced, waiting until what was
+// superseded is free.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+#include "engine_support.h"
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <string>
+#include <thread>
+#include <utility>
+
+namespace tenon::test {
+
+inline constexpr const char* replaceable_gcc = "-O1 -fPIC -ffunction-sections -fdata-sections -fno-inline -fno-ipa-ra";
+inline constexpr const char* replaceable_clang = "-O1 -fPIC -ffunction-sections -fdata-sections -fno-inline";
+
+struct ReplaceFixture : testing::Test {
+  Engine engine = make_engine();
+  Library library = expect(engine.library("main", {.replaceable = true}));
+
+  Result<Committed> try_replace(const Module& module, Object object, DataPolicy policy = {}) {
+    Change change = engine.change();
+    change.replace(module, std::move(object), std::move(policy));
+    return try_commit(std::move(change));
+  }
+  void replace(const Module& module, Object object, DataPolicy policy = {}) {
+    expect(try_replace(module, std::move(object), std::move(policy)));
+  }
+  // Everything that nobody is inside of is freed. Other threads of the process may be running just now.
+  void settle() {
+    for (int i = 0; i < 5000; ++i) {
+      if (expect(engine.collect()).empty() && engine.usage().superseded == 0) return;
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    FAIL() << "something delays the freeing of old versions";
+  }
+  template <class Signature> Signature* get(const char* name) { return function<Signature>(library, name); }
+  Object c(const std::string& text) { return compile_c(text, replaceable_clang); }
+  Object cpp(const std::string& text) { return compile_cpp(text, replaceable_clang); }
+};
+
+} // namespace tenon::test
