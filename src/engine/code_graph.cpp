@@ -38,6 +38,9 @@ CodeGraph::CodeGraph(const ModuleState& holder, const ModuleState& module) {
     if (definition->kind == DefinitionKind::other && !definition->vanished)
       if (const std::uint32_t i = at(definition->address); i != link::none) sections_[i].pinned = true;
 
+  for (std::uint64_t part : holder.escaped_parts)
+    if (const std::uint32_t i = at(part); i != link::none) sections_[i].pinned = true;
+
   sites_ = holder.sites;
   std::sort(sites_.begin(), sites_.end());
   holder.relocations.for_each([&](std::uint32_t place, const Relocation& relocation) {

@@ -94,7 +94,7 @@ struct Replaceable {
   // Single functions that were replaced without the rest of the module, each with what came with it: beside the module's own
   // Version, in the order of commits.
   std::list<std::shared_ptr<ModuleState>> fragments;
-  std::vector<Anonymous> literals; // of `retained`, those that came with fragments: a later one may use them again
+  std::vector<Anonymous> literals; // of `retained`, those without names: a later version may use them again
   bool in_parts = false;           // single functions have been replaced: a variable's storage may be in any of its memory
   ~Replaceable();
 };

@@ -51,11 +51,11 @@ Result<void> collect_bodies(ChangeState& change) {
 }
 
 Error not_opaque(const Loss& loss, const std::string& function) {
-  return {
-      ErrorCode::needs_flag,
-      "'" + function + "' can't be replaced singly: other functions of module " + loss.module->name +
-          " were compiled with it, and may have been compiled for what it did. Compile the module with tenon-llvm's "
-          "`replaceable` or GCC's -flive-patching=inline-clone and say so (ModuleOptions::opaque), or replace all of it"};
+  return {ErrorCode::needs_flag,
+          "'" + function + "' can't be replaced singly: other functions of module " + loss.module->name +
+              " were compiled with it, and may have been compiled for what it did. Compile the module with tenon-llvm's "
+              "`replaceable` or GCC's -fno-inline -flive-patching=inline-only-static and say so (ModuleOptions::opaque), or "
+              "replace all of it"};
 }
 
 // The stale code's sites leave their version: while a thread is inside they follow what they lead to, and then they go.
@@ -145,13 +145,15 @@ bool is_listed(const std::vector<Anonymous>& list, std::uint64_t address) noexce
   return std::any_of(list.begin(), list.end(), [&](const Anonymous& a) { return a.address == address; });
 }
 
-// Pointers to string literals may be held by anybody; a later fragment with the same ones uses them again.
-void keep_literals(ModuleState& module, ModuleState& fragment) noexcept {
+} // namespace
+
+void keep_literals(ModuleState& module, Version& old, const Version* now) noexcept {
   Replaceable& replaceable = *module.replaceable;
-  for (Anonymous& literal : fragment.anonymous) {
-    bool current = is_listed(replaceable.literals, literal.address);
+  for (Anonymous& literal : old.anonymous) {
+    bool current =
+        is_listed(replaceable.literals, literal.address) || (now != nullptr && is_listed(now->anonymous, literal.address));
     for_each_holder(module, [&](const ModuleState& holder) {
-      current = current || (&holder != &fragment && is_listed(holder.anonymous, literal.address));
+      current = current || (static_cast<const Version*>(&holder) != &old && is_listed(holder.anonymous, literal.address));
     });
     if (current || literal.size == 0) continue;
     replaceable.retained.push_back(
@@ -159,6 +161,8 @@ void keep_literals(ModuleState& module, ModuleState& fragment) noexcept {
     replaceable.literals.push_back(std::move(literal));
   }
 }
+
+namespace {
 
 // Neither its code nor what it refers to counts for the module any more.
 void supersede(EngineState& engine, const std::shared_ptr<ModuleState>& module, ModuleState& fragment) noexcept {
@@ -201,8 +205,9 @@ void supersede_one(ChangeState& change, Loss& loss) noexcept {
   if (loss.whole) {
     auto at = find(*loss.module, loss.holder);
     TENON_CHECK(at != loss.module->replaceable->fragments.end(), "a fragment that its module does not have");
-    keep_literals(*loss.module, *loss.holder);
+    keep_literals(*loss.module, *loss.holder, nullptr);
     supersede(*change.engine, loss.module, *loss.holder);
+    loss.holder->held = !loss.holder->escaped_parts.empty();
     for (const OwnFunction& function : loss.holder->functions)
       if (function.definition->ambiguous) loss.holder->held = true;       // pointers to it may be anywhere
     if (loss.holder->held) loss.module->replaceable->held.push_back(*at); // has the room
@@ -252,13 +257,14 @@ void attach_fragment(ModuleDraft& draft) noexcept {
   replaceable.fragments.splice(replaceable.fragments.end(), draft.fragment);
 }
 
-void supersede_fragments(EngineState& engine, const std::shared_ptr<ModuleState>& module, bool hold) noexcept {
+void supersede_fragments(EngineState& engine, const std::shared_ptr<ModuleState>& module, const Version* now,
+                         bool hold) noexcept {
   Replaceable& replaceable = *module->replaceable;
   for (const std::shared_ptr<ModuleState>& fragment : replaceable.fragments) {
-    keep_literals(*module, *fragment);
+    keep_literals(*module, *fragment, now);
     supersede(engine, module, *fragment);
-    fragment->held = hold;
-    if (hold) replaceable.held.push_back(fragment); // has the room
+    fragment->held = hold || !fragment->escaped_parts.empty();
+    if (fragment->held) replaceable.held.push_back(fragment); // has the room
   }
   engine.removed.splice(engine.removed.end(), replaceable.fragments);
 }

@@ -42,7 +42,11 @@ void supersede_functions(ChangeState& change) noexcept;
 // The fragment becomes the module's.
 void attach_fragment(ModuleDraft& draft) noexcept;
 // All fragments of a module of which there is a whole new version go with the old one.
-void supersede_fragments(EngineState& engine, const std::shared_ptr<ModuleState>& module, bool hold) noexcept;
+void supersede_fragments(EngineState& engine, const std::shared_ptr<ModuleState>& module, const Version* now,
+                         bool hold) noexcept;
+// Pointers to the string literals of a version that is superseded may be held by anybody: they stay, and later versions with
+// the same ones use them again. `now`: the new version, not yet the module's; null: there is none.
+void keep_literals(ModuleState& module, Version& old, const Version* now) noexcept;
 // The code that a ModuleState stands for is cut out of the memory of its version. May throw std::bad_alloc, and then nothing
 // has changed.
 void free_stale(EngineState& engine, ModuleState& stale, std::vector<OwnedBlock>& freed);

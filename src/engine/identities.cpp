@@ -13,11 +13,14 @@ namespace {
 
 using link::TargetKind;
 
-bool is_function(const link::Module& module, std::uint32_t index) {
+bool is_code(const link::Module& module, std::uint32_t index) {
   const Symbol& symbol = module.symbols()[index];
   return symbol.type == SymbolType::function && symbol.section < module.object_sections() &&
-         module.places[symbol.section].kept && module.places[symbol.section].run == link::Run::code &&
-         !is_part_of_another(symbol.name());
+         module.places[symbol.section].kept && module.places[symbol.section].run == link::Run::code;
+}
+
+bool is_function(const link::Module& module, std::uint32_t index) {
+  return is_code(module, index) && !is_part_of_another(module.symbols()[index].name());
 }
 
 const Name* name_of(const ChangeState& change, const ModuleDraft& draft, const link::Module& module, std::uint32_t symbol) {
@@ -65,7 +68,8 @@ bool find_source(const ChangeState& change, std::uint32_t m, std::uint32_t symbo
 bool is_part_of_another(std::string_view name) noexcept {
   for (std::string_view mark : {".cold", ".part.", ".isra.", ".constprop.", ".lto_priv.", ".warm", ".split"})
     if (name.find(mark) != std::string_view::npos) return true;
-  return false;
+  // Of coroutines, as Clang and GCC name them.
+  return name.ends_with(".resume") || name.ends_with(".destroy") || name.ends_with(".cleanup") || name.ends_with(".actor");
 }
 
 bool is_numbered(std::string_view name) noexcept {
@@ -85,13 +89,18 @@ void find_callees(ChangeState& change, std::uint32_t m) {
   module.callees.clear();
   module.callee_of.clear();
   module.own_functions.clear();
+  module.parts.clear();
   module.patchable = change.engine->machinery->space->mapping() == memory::Mapping::dual;
   replacement.callees.clear();
   if (!change.has_identities || (change.mode != PlaceMode::none && change.mode != PlaceMode::engine)) return;
   const std::span<const Symbol> symbols = module.symbols();
   for (std::uint32_t i = 1; i < symbols.size(); ++i) {
     CalleeSource source;
-    if (!find_source(change, m, i, source)) continue;
+    if (!find_source(change, m, i, source)) {
+      if (is_code(module, i) && is_replaceable(change, change.drafts[m]))
+        module.parts.push_back({symbols[i].section, symbols[i].value, 0});
+      continue;
+    }
     if (module.callee_of.empty()) module.callee_of.resize(symbols.size());
     if (module.targets[i].kind == TargetKind::section)
       module.own_functions.push_back({symbols[i].section, symbols[i].value, std::uint32_t(module.callees.size())});
@@ -99,6 +108,9 @@ void find_callees(ChangeState& change, std::uint32_t m) {
     module.callee_of[i] = std::uint32_t(module.callees.size());
     replacement.callees.push_back(source);
   }
+  std::sort(module.parts.begin(), module.parts.end(), [](const link::OwnFunction& a, const link::OwnFunction& b) {
+    return std::tuple(a.section, a.offset) < std::tuple(b.section, b.offset);
+  });
   // Of several names for one place the first global one, or else the first, stands for it.
   auto rank = [&](const link::OwnFunction& f) { return symbols[module.callees[f.callee].symbol].is_local() ? 1 : 0; };
   std::sort(module.own_functions.begin(), module.own_functions.end(),

@@ -100,12 +100,13 @@ struct Version {
   std::vector<std::unique_ptr<char[]>> texts; // symbols of dependencies that have no record
   std::vector<SymbolRecord*> groups;          // COMDAT groups that it provides or shares
   std::vector<ForwardPointer> forward_pointers;
-  std::vector<SymbolRecord*> forwards; // forward symbols that it refers to
-  std::vector<Use> uses;               // of definitions that may be replaced
-  std::vector<std::uint64_t> sites;    // what `uses` point into
-  std::vector<Anonymous> anonymous;    // read-only data without names
-  std::vector<OwnFunction> functions;  // sorted by address
-  std::unique_ptr<CodeGraph> graph;    // made when single functions of it are first replaced
+  std::vector<SymbolRecord*> forwards;      // forward symbols that it refers to
+  std::vector<Use> uses;                    // of definitions that may be replaced
+  std::vector<std::uint64_t> sites;         // what `uses` point into
+  std::vector<Anonymous> anonymous;         // read-only data without names
+  std::vector<OwnFunction> functions;       // sorted by address
+  std::vector<std::uint64_t> escaped_parts; // of functions, to which there are pointers: they may be called at any time
+  std::unique_ptr<CodeGraph> graph;         // made when single functions of it are first replaced
 };
 
 // Records of symbols one after another, in one allocation.

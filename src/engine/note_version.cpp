@@ -142,8 +142,9 @@ Result<void> keep_tls(ChangeState& change, std::uint32_t m) {
 Result<void> note_version(ChangeState& change, std::uint32_t m) {
   ModuleDraft& draft = change.drafts[m];
   if (!is_replaceable(change, draft)) return {};
-  const link::Module& module = *change.modules[m];
+  link::Module& module = *change.modules[m];
   fill_provided(change, m);
+  draft.state->escaped_parts = std::move(module.escaped_parts);
   note_anonymous(change, m);
   draft.state->tls_size = module.tls_size;
   draft.state->tls_image_size = module.tls_image_size;

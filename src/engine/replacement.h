@@ -88,7 +88,7 @@ Result<void> check_versions(ChangeState& change);
 void publish_definitions(ChangeState& change) noexcept;
 
 // Parts and specialized copies of functions that a compiler has made belong to their version: nothing else calls them, and
-// they count on what the rest of it is like.
+// they count on what the rest of it is like. A pointer to one, as coroutines keep in their frames, keeps the version.
 bool is_part_of_another(std::string_view name) noexcept;
 
 // Names that occur several times in one module, or that a compiler has numbered (`count.0`), say nothing of which is which.

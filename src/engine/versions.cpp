@@ -266,19 +266,12 @@ bool publish_provided(memory::Space& space, ModuleDraft& draft, const link::Modu
   return hold;
 }
 
-// String literals and the like that the new version does not share may be held by anybody.
-void retain_anonymous(Replaceable& replaceable, const Version& before, const Version& now) noexcept {
-  for (const Anonymous& old : before.anonymous)
-    if (std::none_of(now.anonymous.begin(), now.anonymous.end(),
-                     [&](const Anonymous& a) { return a.address == old.address; }))
-      retain(replaceable, old.address, old.size);
-}
-
 void exchange(ChangeState& change, ModuleDraft& draft, bool hold) noexcept {
   ModuleState& module = *draft.replaces;
   ModuleState& version = *draft.state;
-  retain_anonymous(*module.replaceable, module, version);
-  supersede_fragments(*change.engine, draft.replaces, hold);
+  keep_literals(module, module, &version);
+  supersede_fragments(*change.engine, draft.replaces, &version, hold);
+  hold |= !module.escaped_parts.empty();
   std::swap(static_cast<Version&>(module), static_cast<Version&>(version));
   if (module.dso_handle == 0) module.dso_handle = version.dso_handle;
   ++module.replaceable->version;

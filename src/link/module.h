@@ -258,6 +258,8 @@ struct Module {
   std::vector<Callee> callees;              // replaceable functions that the module has or refers to
   std::vector<std::uint32_t> callee_of;     // of each symbol: index into `callees` plus one, or 0; empty if there are none
   std::vector<OwnFunction> own_functions;   // sorted by section and offset
+  std::vector<OwnFunction> parts;           // what compilers have split off; sorted likewise, `callee` means nothing
+  std::vector<std::uint64_t> escaped_parts; // addresses of those to which something has pointers; filled when fixing up
   bool patchable = true;                    // code can be written while it runs: branches may be sites
   std::vector<Site> sites;                  // filled when fixing up
   std::uint32_t branches_through_stubs = 0; // to callees, which could not be sites

@@ -60,6 +60,22 @@ TEST_F(ReplaceFunctions, TheRestOfTheModuleStays) {
   EXPECT_EQ(both(), 27);
 }
 
+TEST_F(ReplaceFunctions, OptimizedByGccWithTheFlagsThatTheManualNames) {
+  const std::string flags = "-O2 -fPIC -ffunction-sections -fdata-sections -fno-inline -flive-patching=inline-only-static";
+  auto text = [](int v) {
+    const std::string n = std::to_string(v);
+    return "static int s(void) { return " + n + "; } extern \"C\" int f(void) { return " + n +
+           " + s(); }"
+           "extern \"C\" int both(void) { return f() * 100 + s(); }";
+  };
+  Module m = add(compile_gcc(text(1), flags));
+  EXPECT_EQ(get<int()>("both")(), 201);
+  functions(m, compile_gcc(text(5), flags), {"f"});
+  EXPECT_EQ(get<int()>("both")(), 601) << "new f, old s";
+  functions(m, compile_gcc(text(7), flags), {"_ZL1sv"});
+  EXPECT_EQ(get<int()>("both")(), 1207);
+}
+
 TEST_F(ReplaceFunctions, WhatIsLocalToTheModuleIsSeen) {
   Module m = add(c("static int count = 5; static int helper(int x) { return x * 2; } static const char* name = \"m\";"
                    "int f(int x) { ++count; return helper(x) + (name[0] == 'm'); } int counted(void) { return count; }"));
@@ -296,6 +312,25 @@ TEST_F(ReplaceFunctions, ExceptionsPassThroughOldAndNewCode) {
     EXPECT_EQ(catcher(3), -1);
     EXPECT_EQ(catcher(2), 2);
   }
+}
+
+TEST_F(ReplaceFunctions, ACoroutineEndsInTheFragmentInWhichItBegan) {
+  const std::string flags = std::string(plain) + " -std=c++20";
+  Module m = add(compile_cpp(coroutine_text(1), flags));
+  auto* begin = get<void*(int)>("begin");
+  auto* next = get<int(void*)>("next");
+  std::vector<void*> begun;
+  const int factors[] = {1, 10, 100, 1000};
+  for (int factor : factors) {
+    if (factor != 1) functions(m, compile_cpp(coroutine_text(factor), flags), {"_ZL5counti"});
+    expect(engine.collect());
+    begun.push_back(begin(2));
+    for (std::size_t i = 0; i < begun.size(); ++i) EXPECT_EQ(next(begun[i]), 2 * factors[i] * int(begun.size() - i));
+  }
+  for (void* one : begun) get<void(void*)>("end")(one);
+  expect(try_remove(engine, {m}));
+  settle();
+  EXPECT_EQ(engine.usage().live, 0U);
 }
 
 TEST_F(ReplaceFunctions, AtomicallyAsASet) {

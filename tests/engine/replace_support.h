@@ -42,4 +42,23 @@ struct ReplaceFixture : testing::Test {
   Object cpp(const std::string& text) { return compile_cpp(text, replaceable_clang); }
 };
 
+// C++: begin(step) makes a coroutine, next() resumes it and is the sum of steps so far, times `factor`; end() destroys it.
+inline std::string coroutine_text(int factor) {
+  return "#include <coroutine>\n"
+         "struct Task { struct promise_type { int value = 0;"
+         "  Task get_return_object() { return {std::coroutine_handle<promise_type>::from_promise(*this)}; }"
+         "  std::suspend_always initial_suspend() noexcept { return {}; } std::suspend_always final_suspend() noexcept { "
+         "return {}; }"
+         "  void return_void() {} void unhandled_exception() {}"
+         "  std::suspend_always yield_value(int v) { value = v; return {}; } };"
+         "  std::coroutine_handle<promise_type> handle; };"
+         "using Handle = std::coroutine_handle<Task::promise_type>;"
+         "static Task count(int step) { int x = 0; for (;;) { x += step; co_yield x * " +
+         std::to_string(factor) +
+         "; } }"
+         "extern \"C\" void* begin(int step) { return count(step).handle.address(); }"
+         "extern \"C\" int next(void* c) { Handle h = Handle::from_address(c); h.resume(); return h.promise().value; }"
+         "extern \"C\" void end(void* c) { Handle::from_address(c).destroy(); }";
+}
+
 } // namespace tenon::test

@@ -150,6 +150,25 @@ TEST_F(Replace, ConstantsKeepTheirIdentity) {
   get<void(void*)>("drop")(second);
 }
 
+TEST_F(Replace, LiteralsThatComeAgainAreNotPiledUp) {
+  auto text = [](int i) { return "const char* f(void) { return \"text " + std::to_string(i % 3) + "\"; }"; };
+  Module m = commit(engine, library, c(text(0)));
+  auto* f = get<const char*()>("f");
+  std::vector<const char*> seen{f()};
+  std::uint64_t live = 0;
+  for (int i = 1; i < 12; ++i) {
+    replace(m, c(text(i)));
+    settle();
+    seen.push_back(f());
+    EXPECT_EQ(std::string(f()), "text " + std::to_string(i % 3));
+    if (i >= 3) {
+      EXPECT_EQ(f(), seen[std::size_t(i) - 3]);
+    }
+    if (i == 3) live = engine.usage().live;
+  }
+  EXPECT_EQ(engine.usage().live, live);
+}
+
 TEST_F(Replace, ConstructorsOfKeptVariablesDoNotRunAgain) {
   auto text = [](int n) {
     return "extern \"C\" int made; int made = 0; struct Object { int value; Object() : value(++made * 10) {} ~Object() { } "
@@ -245,6 +264,34 @@ TEST_F(Replace, GccObjectsToo) {
   EXPECT_EQ(get<int(int)>("f")(10), 31);
   EXPECT_EQ(get<int(int, int)>("t")(0, 10), 30);
   EXPECT_EQ(get<int(int, int)>("t")(1, 10), 31);
+}
+
+TEST_F(Replace, ACoroutineEndsInTheVersionInWhichItBegan) {
+  for (bool gcc : {false, true}) {
+    Library own = expect(engine.library(gcc ? "gcc" : "clang", {.replaceable = true}));
+    auto compile = [&](int factor) {
+      const std::string text = coroutine_text(factor);
+      return gcc ? compile_gcc(text, "-std=c++20 -O1 -fPIC -ffunction-sections -fdata-sections -fno-inline -fno-ipa-ra")
+                 : compile_cpp(text, "-std=c++20 -O1 -fPIC -ffunction-sections -fdata-sections -fno-inline");
+    };
+    Module m = commit(engine, own, compile(1));
+    auto* begin = function<void*(int)>(own, "begin");
+    auto* next = function<int(void*)>(own, "next");
+    auto* end = function<void(void*)>(own, "end");
+    void* old = begin(5);
+    EXPECT_EQ(next(old), 5);
+    replace(m, compile(10));
+    replace(m, compile(100));
+    expect(engine.collect());
+    void* fresh = begin(5);
+    EXPECT_EQ(next(old), 10) << "the frame holds pointers into the old version, which stays";
+    EXPECT_EQ(next(fresh), 500);
+    end(old);
+    end(fresh);
+    expect(own.close());
+  }
+  settle();
+  EXPECT_EQ(engine.usage().live, 0U);
 }
 
 const char* const returning = ".text\n.globl f\n.type f,@function\nf: ret\n.size f,.-f\n";

@@ -83,7 +83,10 @@ public:
   void bind(const Relocation& r) {
     const std::uint32_t named = module_.callee_of[r.symbol];
     const Symbol& symbol = module_.symbols()[r.symbol];
-    if (named == 0 && symbol.type != SymbolType::section) return;
+    if (named == 0 && symbol.type != SymbolType::section) {
+      if (symbol.type == SymbolType::function && !module_.parts.empty()) note_part(r, symbol);
+      return;
+    }
     Callee* callee = named != 0 ? &module_.callees[named - 1] : nullptr;
     switch (r.type) {
     case R_PC32:
@@ -104,14 +107,30 @@ public:
 private:
   std::uint64_t P(const Relocation& r) const { return bytes_.address + r.offset; }
 
+  static const OwnFunction* find(const std::vector<OwnFunction>& functions, std::uint32_t section, std::uint64_t offset) {
+    const std::pair key(section, offset);
+    auto found = std::lower_bound(functions.begin(), functions.end(), key,
+                                  [](const OwnFunction& f, const auto& k) { return std::pair(f.section, f.offset) < k; });
+    return found != functions.end() && std::pair(found->section, found->offset) == key ? &*found : nullptr;
+  }
+
   // A function of the module that begins there.
   Callee* begins_at(const Relocation& r, std::int64_t offset) {
-    const std::uint32_t section = module_.symbols()[r.symbol].section;
-    const std::pair key(section, std::uint64_t(offset));
-    auto found = std::lower_bound(module_.own_functions.begin(), module_.own_functions.end(), key,
-                                  [](const OwnFunction& f, const auto& k) { return std::pair(f.section, f.offset) < k; });
-    const bool there = found != module_.own_functions.end() && std::pair(found->section, found->offset) == key;
-    return there ? &module_.callees[found->callee] : nullptr;
+    const OwnFunction* found = find(module_.own_functions, module_.symbols()[r.symbol].section, std::uint64_t(offset));
+    return found != nullptr ? &module_.callees[found->callee] : nullptr;
+  }
+
+  // Something has a pointer to a part that begins there.
+  void part_escapes(std::uint32_t section, std::uint64_t offset) {
+    const bool table = kind_ == SectionKind::init || kind_ == SectionKind::unwind; // run by the linker, or not at all
+    if (table || section == bytes_.section || find(module_.parts, section, offset) == nullptr) return;
+    module_.escaped_parts.push_back(module_.places[section].address + offset);
+  }
+  void note_part(const Relocation& r, const Symbol& symbol) {
+    const bool absolute = r.type == R_64 || r.type == R_32 || r.type == R_32S;
+    const bool relative = bytes_.code && (r.type == R_PC32 || r.type == R_PLT32 || r.type == R_REX_GOTPCRELX);
+    const std::uint64_t offset = symbol.value + std::uint64_t(r.addend) + (relative ? 4 : 0);
+    if (absolute || (relative && sweep_.at(r.offset) == Reference::address)) part_escapes(symbol.section, offset);
   }
 
   void branch(Callee& callee, std::uint64_t field) {
@@ -130,6 +149,8 @@ private:
     const Reference reference = sweep_.at(r.offset);
     if (callee == nullptr) {
       if (reference != Reference::other) callee = begins_at(r, r.addend + 4);
+      if (callee == nullptr && reference == Reference::address)
+        part_escapes(module_.symbols()[r.symbol].section, std::uint64_t(r.addend) + 4);
       if (callee == nullptr) return;
     } else if (r.addend != -4) { // into the function
       put(bytes_.local + r.offset, std::int32_t(callee->body + std::uint64_t(r.addend) - P(r)));
@@ -145,7 +166,7 @@ private:
     if (callee == nullptr) {
       if (relative || unwind) return;
       callee = begins_at(r, r.addend);
-      if (callee == nullptr) return;
+      if (callee == nullptr) return part_escapes(module_.symbols()[r.symbol].section, std::uint64_t(r.addend));
       const std::uint64_t value = callee->stub;
       std::memcpy(bytes_.local + r.offset, &value, width);
     } else if (unwind || r.addend != 0) { // what describes the code, and what lies inside of it
