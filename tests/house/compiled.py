@@ -10,7 +10,7 @@ import sys
 
 FOLDERS = ("src", "tools", "tests", "bench", "fuzz", "examples")
 # What tests compile for themselves.
-OF_TESTS = ("tests/programs/", "tests/tools/inputs/", "tests/house/consumer/")
+OF_TESTS = ("tests/programs/", "tests/tools/inputs/", "tests/torture/inputs/", "tests/house/consumer/")
 WARNINGS = ("-Wall", "-Wextra", "-Werror")
 
 
