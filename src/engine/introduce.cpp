@@ -42,6 +42,18 @@ SymbolEdits edited(ChangeState& change, std::uint32_t module, std::string_view n
 // that modules can be far from each other, and so that a removed one need not stay because it had the first.
 bool is_kept_by_everybody(std::string_view name) noexcept { return name.starts_with("DW.ref."); }
 
+// Whether another module of the change, a new version of the group's provider, goes on providing it: those who share the
+// published group stay bound to that module, whichever module of the change comes first.
+bool has_heir(const ChangeState& change, std::uint32_t index, const SymbolRecord& published, std::string_view signature) {
+  for (std::uint32_t a = 0; a < change.additions.size(); ++a)
+    if (a != index && change.additions[a].replaces.get() == published.module && published.module->replaceable != nullptr) {
+      const std::span<const Group> groups = change.additions[a].object.groups();
+      return std::any_of(groups.begin(), groups.end(),
+                         [&](const Group& group) { return group.comdat && group.signature == signature; });
+    }
+  return false;
+}
+
 // The first module of the change, or the library, that has a group provides it; everybody else's copy is dropped.
 void choose_groups(ChangeState& change, std::uint32_t index) {
   link::Module& module = *change.modules[index];
@@ -68,7 +80,7 @@ void choose_groups(ChangeState& change, std::uint32_t index) {
       if (published != nullptr && !own && !leaves(change, *published)) {
         draft.shared_groups.emplace_back(group.signature, published);
         change.pins.push_back(published->module->shared_from_this());
-      } else {
+      } else if (published == nullptr || !has_heir(change, index, *published, group.signature)) {
         name.group = index;
         provided_here = true;
       }

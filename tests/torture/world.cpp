@@ -59,8 +59,9 @@ extern "C" void torture_fatal_signal(int number) {
 } // namespace
 
 void report_fatal_signals() {
-  if (sanitized) return; // which say more themselves
-  for (int number : {SIGSEGV, SIGBUS, SIGILL, SIGTRAP, SIGFPE, SIGABRT}) std::signal(number, torture_fatal_signal);
+  for (int number : {SIGSEGV, SIGBUS, SIGILL, SIGTRAP, SIGFPE, SIGABRT})
+    if (const auto there = std::signal(number, torture_fatal_signal); there != SIG_DFL) // a sanitizer's says more
+      std::signal(number, there);
 }
 
 namespace {
