@@ -12,6 +12,8 @@
 #include "engine/transition.h"
 
 #include <atomic>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 
 namespace tenon::engine {
@@ -28,12 +30,28 @@ void store_displacement(memory::Space& space, std::uint64_t site, std::uint64_t 
   word.store((word.load(std::memory_order_relaxed) & ~mask) | displacement << shift, std::memory_order_release);
 }
 
-void store_sites(memory::Space& space, Use& use, std::uint64_t body) noexcept {
+[[noreturn]] void gone() {
+  std::fputs("tenon: a function was called by its address whose module no longer has it\n", stderr);
+  std::abort();
+}
+
+// Release: whoever jumps through the slot sees the code that it leads to.
+void store_slot(memory::Space& space, const Definition& definition, std::uint64_t entry) noexcept {
+  std::atomic_ref<std::uint64_t>(*reinterpret_cast<std::uint64_t*>(space.writable({definition.stub.slot()})))
+      .store(entry, std::memory_order_release);
+}
+
+} // namespace
+
+void bind_sites(memory::Space& space, Use& use, std::uint64_t body) noexcept {
   for (std::uint64_t site : use.sites) store_displacement(space, site, body);
   use.bound = body;
 }
 
-} // namespace
+void lead_nowhere(memory::Space& space, const Definition& definition) noexcept {
+  memory::WriteGuard guard(space);
+  store_slot(space, definition, reinterpret_cast<std::uint64_t>(&gone));
+}
 
 void link_use(Use& use) noexcept {
   use.previous = nullptr;
@@ -56,11 +74,9 @@ void unlink_use(Use& use) noexcept {
 void lead_to(memory::Space& space, Definition& definition, std::uint64_t entry) noexcept {
   definition.entry = entry;
   memory::WriteGuard guard(space);
-  // Release: whoever jumps through the slot sees the code that it leads to.
-  std::atomic_ref<std::uint64_t>(*reinterpret_cast<std::uint64_t*>(space.writable({definition.stub.slot()})))
-      .store(entry, std::memory_order_release);
+  store_slot(space, definition, entry);
   for (Use* use = definition.uses; use != nullptr; use = use->next)
-    if (!use->frozen) store_sites(space, *use, entry);
+    if (!use->frozen) bind_sites(space, *use, entry);
 }
 
 void retarget(memory::Space& space, Definition& definition, std::uint64_t body) noexcept {
@@ -70,7 +86,7 @@ void retarget(memory::Space& space, Definition& definition, std::uint64_t body) 
   const std::uint64_t before = definition.choice->after.exchange(body, std::memory_order_acq_rel);
   memory::WriteGuard guard(space);
   for (Use* use = definition.uses; use != nullptr; use = use->next)
-    if (!use->frozen && !use->sites.empty() && use->bound == before) store_sites(space, *use, body);
+    if (!use->frozen && !use->sites.empty() && use->bound == before) bind_sites(space, *use, body);
 }
 
 void catch_up(memory::Space& space, Use& use) noexcept {
@@ -78,7 +94,7 @@ void catch_up(memory::Space& space, Use& use) noexcept {
   const bool member = use.in_new_set && use.bound == use.definition->address;
   if (use.sites.empty() || member || use.bound == use.definition->entry) return;
   memory::WriteGuard guard(space);
-  store_sites(space, use, use.definition->entry);
+  bind_sites(space, use, use.definition->entry);
 }
 
 } // namespace tenon::engine

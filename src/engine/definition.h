@@ -106,6 +106,10 @@ void unlink_use(Use& use) noexcept;
 void retarget(memory::Space& space, Definition& definition, std::uint64_t body) noexcept;
 // Slot and sites lead there, whatever the function's address is.
 void lead_to(memory::Space& space, Definition& definition, std::uint64_t entry) noexcept;
+// One version's sites. The caller holds a WriteGuard.
+void bind_sites(memory::Space& space, Use& use, std::uint64_t body) noexcept;
+// The function has vanished: who calls it by its address from now on ends the program with a message.
+void lead_nowhere(memory::Space& space, const Definition& definition) noexcept;
 // One version's sites, if its use leads elsewhere than the definition does by now.
 void catch_up(memory::Space& space, Use& use) noexcept;
 

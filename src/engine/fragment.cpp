@@ -186,6 +186,7 @@ void join_transition(ChangeState& change, const std::shared_ptr<ModuleState>& su
   // Members of the old set go on calling each other, also where a thread has declared no entry.
   for (Use& use : superseded->uses) use.frozen |= use.definition->seen || change.replaces(use.definition->module);
   superseded->in_transition = true;
+  superseded->retirement = change.transition->retirement;
   change.transition->superseded.push_back(superseded); // has the room
 }
 

@@ -144,7 +144,7 @@ struct ModuleState : Version, std::enable_shared_from_this<ModuleState> {
   ModuleState* fragment_of = nullptr;       // of a fragment: its module, which has it
   std::vector<Stretch> stale;               // no version of its own: code of functions that were replaced singly
   std::uint64_t stale_of = 0;               // the serial of the Version in whose memory that lies; 0: not such a one
-  std::unique_ptr<Retirement> retirement;   // of a waiting one
+  std::shared_ptr<Retirement> retirement;   // of a waiting one; shared by those that wait for each other
   std::uint32_t trimmed_for = 0;            // how many of its COMDAT groups were shared when trim() last looked; 0: never
   bool reachable = false;                   // scratch of the sweep over removed modules, as are the next two
   bool needed_whole = false;                // for more than its COMDAT groups

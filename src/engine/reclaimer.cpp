@@ -29,7 +29,7 @@ void exclude(std::vector<reclaim::Range>& ranges, Addr begin, Addr end) {
 }
 
 // Where its code lies, less what waits by itself (ModuleState::stale). The caller holds commit_mutex.
-std::vector<reclaim::Range> code_of(const EngineState& engine, const ModuleState& module) {
+void add_code_of(const EngineState& engine, const ModuleState& module, std::vector<reclaim::Range>& all) {
   std::vector<reclaim::Range> ranges;
   auto add = [&](const OwnedBlock& block) {
     if (block && block->area == memory::AreaKind::code) ranges.push_back({block->begin, block->end()});
@@ -45,31 +45,46 @@ std::vector<reclaim::Range> code_of(const EngineState& engine, const ModuleState
       if (other->stale_of == holder.serial && holder.serial != 0)
         for (const Stretch& stale : other->stale) exclude(ranges, stale.begin, stale.end);
   });
-  if (module.client.memory == nullptr) return ranges;
+  all.insert(all.end(), ranges.begin(), ranges.end());
+  if (module.client.memory == nullptr) return;
   for (const link::SectionPlace& place : module.places)
     if (place.kept && place.run == link::Run::code && place.size != 0)
-      ranges.push_back({{place.address}, {place.address + place.size}});
-  return ranges;
+      all.push_back({{place.address}, {place.address + place.size}});
 }
 
+// Versions that go on calling each other share a Retirement: a thread that is in one of them may enter the others.
 Waiting collect(EngineState& engine) {
   Waiting waiting;
   std::lock_guard lock(engine.commit_mutex);
   for (const std::shared_ptr<ModuleState>& module : engine.removed) {
     if (!module->waiting || module->finalizing || module->in_transition) continue;
-    if (module->retirement == nullptr) module->retirement = std::make_unique<Retirement>();
-    if (module->retirement->epoch == 0) module->retirement->ranges = code_of(engine, *module);
+    if (module->retirement == nullptr) module->retirement = std::make_shared<Retirement>();
+    if (module->retirement->epoch == 0) module->retirement->ranges.clear();
+    module->retirement->verdict = Retirement::none;
     waiting.push_back(module);
   }
+  for (const std::shared_ptr<ModuleState>& module : waiting)
+    if (module->retirement->epoch == 0) add_code_of(engine, *module, module->retirement->ranges);
   return waiting;
 }
 
-void describe(const Waiting& waiting, const std::vector<reclaim::Verdict>& verdicts, std::vector<Delay>& delays) {
-  for (std::size_t i = 0; i < waiting.size(); ++i)
-    for (const reclaim::Delay& delay : verdicts[i].delays)
-      delays.push_back({delay.name, delay.tid, delay.inside, waiting[i]->name,
-                        delay.inside ? waiting[i]->function_at(delay.address) : std::string(), delay.address,
+// Under commit_mutex.
+void describe(const EngineState& engine, const Waiting& waiting, const std::vector<reclaim::Verdict>& verdicts,
+              std::vector<Delay>& delays) {
+  std::vector<reclaim::Range> code;
+  for (const std::shared_ptr<ModuleState>& module : waiting) {
+    code.clear();
+    add_code_of(engine, *module, code);
+    for (const reclaim::Delay& delay : verdicts[module->retirement->verdict].delays) {
+      const bool here = std::any_of(code.begin(), code.end(), [&](const reclaim::Range& range) {
+        return delay.address >= range.begin && delay.address < range.end;
+      });
+      if (delay.inside && !here) continue; // in another version of the set
+      delays.push_back({delay.name, delay.tid, delay.inside, module->name,
+                        delay.inside ? module->function_at(delay.address) : std::string(), delay.address,
                         to_string(delay.why)});
+    }
+  }
 }
 
 } // namespace
@@ -108,20 +123,26 @@ Result<bool> Reclaimer::judge(std::size_t& left, std::vector<Delay>* delays) {
   const std::uint64_t epoch = begin_epoch(waiting);
   for (const std::shared_ptr<ModuleState>& module : waiting) {
     Retirement& retirement = *module->retirement;
+    if (retirement.verdict != Retirement::none) continue; // of a set
     if (retirement.epoch == 0) retirement.epoch = epoch;
+    retirement.verdict = retired.size();
     retired.push_back({retirement.ranges, retirement.epoch, &retirement.clear});
   }
   Result<std::vector<reclaim::Verdict>> verdicts = grace.check(retired);
   if (!verdicts) return std::move(verdicts).error();
   std::size_t waits = 0;
-  for (const reclaim::Verdict& verdict : *verdicts) waits += verdict.is_free ? 0 : 1;
+  const auto is_free = [&](const auto& module) { return (*verdicts)[module->retirement->verdict].is_free; };
+  for (const std::shared_ptr<ModuleState>& module : waiting) waits += is_free(module) ? 0 : 1;
   left += waits;
-  if (delays != nullptr) describe(waiting, *verdicts, *delays);
+  if (delays != nullptr) {
+    std::lock_guard lock(engine_.commit_mutex);
+    describe(engine_, waiting, *verdicts, *delays);
+  }
   if (waits == waiting.size()) return false;
   reclaim::process::sync_cores();
   std::lock_guard lock(engine_.commit_mutex);
-  for (std::size_t i = 0; i < waiting.size(); ++i)
-    if ((*verdicts)[i].is_free) waiting[i]->waiting = false;
+  for (const std::shared_ptr<ModuleState>& module : waiting)
+    if (is_free(module)) module->waiting = false;
   return true;
 }
 

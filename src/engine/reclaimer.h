@@ -22,9 +22,11 @@ struct ModuleState;
 
 // What is known of the threads that may be inside of code that waits. Under Reclaimer::mutex_.
 struct Retirement {
+  static constexpr std::size_t none = ~std::size_t(0);
   std::vector<reclaim::Range> ranges;
   std::uint64_t epoch = 0;
   std::vector<reclaim::ThreadId> clear;
+  std::size_t verdict = none; // scratch of a check: which one is about it
 };
 
 class Reclaimer {

@@ -124,6 +124,7 @@ Result<std::unique_ptr<Transition>> make_transition(ChangeState& change) {
   write(*change.engine->machinery->space, *transition);
   if (Result<void> done = publish(*change.engine->machinery, *transition->memory); !done) return std::move(done).error();
   transition->superseded.reserve(change.drafts.size());
+  transition->retirement = std::make_shared<Retirement>();
   change.superseded.push_back(transition->memory); // for EngineState::removed
   return transition;
 }
@@ -159,7 +160,14 @@ void settle(EngineState& engine, Transition& transition) noexcept {
           other.before.compare_exchange_strong(expected, after, std::memory_order_release);
         }
       }
+    // Versions that a later set has superseded call each other as they did then: through this switch.
+    memory::WriteGuard guard(space);
+    for (Use* use = definition.uses; use != nullptr; use = use->next)
+      if (use->frozen && use->bound == choice.switch_address) bind_sites(space, *use, after);
   }
+  for (Definition* definition : transition.vanished)
+    if (definition->vanished) lead_nowhere(space, *definition);
+  transition.vanished.clear();
 }
 
 bool is_over(const EngineState& engine, const Transition& transition) {

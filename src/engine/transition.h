@@ -28,6 +28,7 @@ namespace tenon::engine {
 
 struct ChangeState;
 struct EngineState;
+struct Retirement;
 struct Transition;
 
 // Read by tenon_choose_version, in this layout.
@@ -48,6 +49,8 @@ struct Transition {
   std::vector<Choice> choices;                          // never grows once switches lead to them
   std::shared_ptr<ModuleState> memory;                  // of the switches; retired when the transition is over
   std::vector<std::shared_ptr<ModuleState>> superseded; // versions that wait for the transition before they retire
+  std::shared_ptr<Retirement> retirement;               // theirs: as they call each other, they retire as one
+  std::vector<Definition*> vanished;                    // functions that only entries of before may still call
 };
 
 // Makes the switches for the functions that the change replaces. May throw std::bad_alloc. Errors: exhausted, system.

@@ -7,8 +7,6 @@
 #include "engine/transition.h"
 
 #include <algorithm>
-#include <cstdio>
-#include <cstdlib>
 #include <unordered_set>
 
 namespace tenon::engine {
@@ -153,7 +151,13 @@ void reserve_for(ModuleDraft& draft) {
 } // namespace
 
 Result<void> check_versions(ChangeState& change) {
-  if (change.transition != nullptr) change.engine->transitions.reserve(change.engine->transitions.size() + 1);
+  if (change.transition != nullptr) {
+    change.engine->transitions.reserve(change.engine->transitions.size() + 1);
+    std::size_t definitions = 0;
+    for (const ModuleDraft& draft : change.drafts)
+      if (draft.replaces != nullptr) definitions += draft.replaces->replaceable->definitions.size();
+    change.transition->vanished.reserve(definitions);
+  }
   for (ModuleDraft& draft : change.drafts) {
     if (draft.replaces != nullptr) {
       const ModuleState& module = *draft.replaces;
@@ -169,21 +173,10 @@ Result<void> check_versions(ChangeState& change) {
 
 namespace {
 
-[[noreturn]] void gone() {
-  std::fputs("tenon: a function was called by its address whose module no longer has it\n", stderr);
-  std::abort();
-}
-
 bool address_was_taken(const Definition& definition) noexcept {
   for (const Use* use = definition.uses; use != nullptr; use = use->next)
     if (use->address) return true;
   return false;
-}
-
-void store(memory::Space& space, std::uint64_t slot, std::uint64_t address) noexcept {
-  memory::WriteGuard guard(space);
-  std::atomic_ref<std::uint64_t>(*reinterpret_cast<std::uint64_t*>(space.writable({slot})))
-      .store(address, std::memory_order_release);
 }
 
 void retain(Replaceable& replaceable, std::uint64_t address, std::uint64_t size) noexcept {
@@ -192,16 +185,21 @@ void retain(Replaceable& replaceable, std::uint64_t address, std::uint64_t size)
 
 // A name that the new version lacks. Nobody else refers to it, but a frame of the old version may, and pointers to it may be
 // anywhere. True: the old version has to stay for it.
-bool let_vanish(memory::Space& space, const ModuleState& module, Definition& definition, bool atomic) noexcept {
+bool let_vanish(memory::Space& space, const ModuleState& module, Definition& definition, Transition* transition) noexcept {
   definition.vanished = true;
   definition.holder = nullptr;
   // Pointers to constants may be held by anybody, and what a variable has registered may run at the end.
   if (definition.kind == DefinitionKind::constant || definition.kind == DefinitionKind::variable)
     retain(*module.replaceable, definition.address, definition.size);
   if (definition.kind != DefinitionKind::function) return false;
-  // A handle may be of this function; and entries of before an atomic commit go on calling it.
-  if (atomic || module.pins.load(std::memory_order_acquire) != 0 || address_was_taken(definition)) return true;
-  store(space, definition.stub.slot(), reinterpret_cast<std::uint64_t>(&gone));
+  // A handle may be of this function, unless that is local.
+  const bool pinned = !definition.local && module.pins.load(std::memory_order_acquire) != 0;
+  if (pinned || address_was_taken(definition)) return true;
+  // Entries of before an atomic commit go on calling it.
+  if (transition != nullptr)
+    transition->vanished.push_back(&definition); // has the room
+  else
+    lead_nowhere(space, definition);
   return false;
 }
 
@@ -234,7 +232,9 @@ void update_records(LibraryState& library, ModuleDraft& draft) noexcept {
 }
 
 // True: the version before has to stay.
-bool publish_provided(memory::Space& space, ModuleDraft& draft, const link::Module& object, bool atomic) noexcept {
+bool publish_provided(memory::Space& space, ModuleDraft& draft, const link::Module& object,
+                      Transition* transition) noexcept {
+  const bool atomic = transition != nullptr;
   Replaceable& replaceable = draft.replaceable();
   Replacement& replacement = draft.replacement;
   bool hold = false;
@@ -243,7 +243,7 @@ bool publish_provided(memory::Space& space, ModuleDraft& draft, const link::Modu
     for (const std::unique_ptr<Definition>& definition : replaceable.definitions) definition->seen = false;
     for (const Provided& p : replacement.provided) p.definition->seen = true;
     for (const std::unique_ptr<Definition>& definition : replaceable.definitions)
-      if (!definition->seen && !definition->vanished) hold |= let_vanish(space, *draft.replaces, *definition, atomic);
+      if (!definition->seen && !definition->vanished) hold |= let_vanish(space, *draft.replaces, *definition, transition);
   }
   for (const Provided& p : replacement.provided) {
     Definition& definition = *p.definition;
@@ -266,7 +266,18 @@ bool publish_provided(memory::Space& space, ModuleDraft& draft, const link::Modu
   return hold;
 }
 
+// The version's own body of the function, also where its calls went through a switch of an atomic commit.
+void freeze_local(memory::Space& space, const Version& version, Use& use) noexcept {
+  use.frozen = true;
+  const auto own = std::find_if(version.functions.begin(), version.functions.end(),
+                                [&](const OwnFunction& f) { return f.definition == use.definition; });
+  if (use.sites.empty() || own == version.functions.end() || use.bound == own->address) return;
+  memory::WriteGuard guard(space);
+  bind_sites(space, use, own->address);
+}
+
 void exchange(ChangeState& change, ModuleDraft& draft, bool hold) noexcept {
+  memory::Space& space = *change.engine->machinery->space;
   ModuleState& module = *draft.replaces;
   ModuleState& version = *draft.state;
   keep_literals(module, module, &version);
@@ -286,12 +297,14 @@ void exchange(ChangeState& change, ModuleDraft& draft, bool hold) noexcept {
   // A compiler may have agreed with itself on how a local function is called: who was compiled with the old one goes on
   // calling that. Through its stub, that is by its address, the new one is reached by everybody.
   for (Use& use : version.uses) use.past = true;
-  for (Use& use : version.uses) use.frozen |= !version.opaque && use.definition->local && use.definition->module == &module;
+  for (Use& use : version.uses)
+    if (!version.opaque && use.definition->local && use.definition->module == &module) freeze_local(space, version, use);
   ++change.engine->module_count;
   if (change.transition == nullptr) return;
   // Members of the old set go on calling each other, also where a thread has declared no entry.
   for (Use& use : version.uses) use.frozen |= change.replaces(use.definition->module);
   version.in_transition = true;
+  version.retirement = change.transition->retirement;
   change.transition->superseded.push_back(draft.state); // has the room
 }
 
@@ -306,7 +319,7 @@ void publish_definitions(ChangeState& change) noexcept {
     ModuleDraft& draft = change.drafts[m];
     if (draft.replaces == nullptr && draft.replacement.replaceable == nullptr) continue;
     if (draft.replaces == nullptr) draft.state->replaceable = std::move(draft.replacement.replaceable);
-    const bool hold = publish_provided(space, draft, *change.modules[m], change.transition != nullptr);
+    const bool hold = publish_provided(space, draft, *change.modules[m], change.transition.get());
     if (draft.replaces == nullptr) continue;
     update_records(*change.libraries[draft.library], draft);
     draft.partial ? attach_fragment(draft) : exchange(change, draft, hold);

@@ -200,9 +200,9 @@ void World::end() {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
   const tenon::EngineUsage left = engine.usage();
-  if (left.live != 0 || left.modules != 0 || left.symbols != 0 || left.frames != 0 || left.superseded != 0)
-    wrong("left at the end: %lu bytes, %lu modules, %lu symbols, %lu frames, %lu versions", u64(left.live),
-          u64(left.modules), u64(left.symbols), u64(left.frames), u64(left.superseded));
+  if (left.live != 0 || left.modules != 0 || left.symbols != 0 || left.superseded != 0)
+    wrong("left at the end: %lu bytes, %lu modules, %lu symbols, %lu versions", u64(left.live), u64(left.modules),
+          u64(left.symbols), u64(left.superseded));
   // What may have grown for good are addresses of things that have vanished: little, however many versions there were.
   if (live > 8 * live_at_first) wrong("%lu bytes are in use at the end, %lu at the beginning", live, live_at_first);
 }
