@@ -77,8 +77,10 @@ void live(const Settings& settings, const Molds& molds, bool tell) {
   world.end();
   if (!tell) return;
   if (terminal) std::fputc('\r', stderr);
-  std::printf("%lu patches, %lu calls in %.1f s; callers: %s; changers: %s\n", world.patches.load(), world.calls.load(),
-              seconds, describe(caller_operations).c_str(), describe(changer_operations).c_str());
+  std::printf("%lu patches, %lu calls in %.1f s; %lu bytes of code and data at the beginning, %lu at the end\n"
+              "callers: %s\nchangers: %s\n",
+              world.patches.load(), world.calls.load(), seconds, world.live_at_first, world.live_at_end,
+              describe(caller_operations).c_str(), describe(changer_operations).c_str());
 }
 
 void run(Settings settings) {

@@ -133,6 +133,7 @@ struct World {
   std::atomic<u64> patches{0}, calls{0};
   std::atomic<bool> stop{false};
   u64 live_at_first = 0; // bytes, when nothing had been replaced yet
+  u64 live_at_end = 0;   // when all old versions are free
 
   u32 next_serial() noexcept { return serials.fetch_add(1, std::memory_order_relaxed) + 1; }
   // Everything is closed, in the only order that is allowed, and nothing is left.

@@ -190,7 +190,7 @@ void World::end() {
   if (tenon::Result<void> closed = library.close(); closed || closed.error().code != tenon::ErrorCode::still_used)
     wrong("a library was closed that others refer to");
   if (guests_alive <= 0) wrong("%ld objects of guests are alive beside a guest", guests_alive.load());
-  const u64 live = engine.usage().live;
+  const u64 live = live_at_end = engine.usage().live;
   expect(guest_library.close());
   if (guests_alive != 0) wrong("%ld objects of guests are alive after the last one has gone", guests_alive.load());
   expect(library.close());

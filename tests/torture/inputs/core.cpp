@@ -37,10 +37,6 @@ struct Leaving {
 thread_local u64 mine = 0;
 u64 counted = 0;
 
-#if VARIANT == 2
-u64 only_here = 5;
-#endif
-
 } // namespace
 
 // In a group that all modules share.
@@ -55,9 +51,6 @@ extern "C" {
 #else
 extern "C" {
 u64 OWN(value)(u64 x) {
-#if VARIANT == 2
-  asm volatile("" : : "r"(&only_here));
-#endif
   return u64(SERIAL) << 32 | unsigned(JOIN(helper_, VARIANT)(x));
 }
 u64 OWN(relay)(Visit* visit, u64 depth, u64 x);

@@ -3,5 +3,8 @@
 extern "C" {
 unsigned long visitor_table[SIZE] = {1};
 unsigned long visitor_kept = 1;
+#if SIZE == 2
+unsigned long visitor_vanishes = 5;
+#endif
 unsigned long visitor() { return ++visitor_kept * 1000 + visitor_table[0] * 10 + SIZE; }
 }
