@@ -135,7 +135,11 @@ Result<void> find_losses(ChangeState& change) {
   if (Result<void> collected = collect_bodies(change); !collected) return collected;
   for (Loss& loss : change.losses)
     if (Result<void> judged = judge(change, loss); !judged) return judged;
-  if (change.transition != nullptr) change.transition->superseded.reserve(change.drafts.size() + change.losses.size());
+  if (change.transition == nullptr) return {};
+  std::size_t leaving = change.drafts.size() + change.losses.size();
+  for (const ModuleDraft& draft : change.drafts)
+    if (draft.replaces != nullptr) leaving += draft.replaces->replaceable->fragments.size();
+  change.transition->superseded.reserve(leaving);
   return {};
 }
 
@@ -258,16 +262,17 @@ void attach_fragment(ModuleDraft& draft) noexcept {
   replaceable.fragments.splice(replaceable.fragments.end(), draft.fragment);
 }
 
-void supersede_fragments(EngineState& engine, const std::shared_ptr<ModuleState>& module, const Version* now,
+void supersede_fragments(ChangeState& change, const std::shared_ptr<ModuleState>& module, const Version* now,
                          bool hold) noexcept {
   Replaceable& replaceable = *module->replaceable;
   for (const std::shared_ptr<ModuleState>& fragment : replaceable.fragments) {
     keep_literals(*module, *fragment, now);
-    supersede(engine, module, *fragment);
+    supersede(*change.engine, module, *fragment);
+    join_transition(change, fragment);
     fragment->held = hold || !fragment->escaped_parts.empty();
     if (fragment->held) replaceable.held.push_back(fragment); // has the room
   }
-  engine.removed.splice(engine.removed.end(), replaceable.fragments);
+  change.engine->removed.splice(change.engine->removed.end(), replaceable.fragments);
 }
 
 namespace {

@@ -42,7 +42,7 @@ void supersede_functions(ChangeState& change) noexcept;
 // The fragment becomes the module's.
 void attach_fragment(ModuleDraft& draft) noexcept;
 // All fragments of a module of which there is a whole new version go with the old one.
-void supersede_fragments(EngineState& engine, const std::shared_ptr<ModuleState>& module, const Version* now,
+void supersede_fragments(ChangeState& change, const std::shared_ptr<ModuleState>& module, const Version* now,
                          bool hold) noexcept;
 // Pointers to the string literals of a version that is superseded may be held by anybody: they stay, and later versions with
 // the same ones use them again. `now`: the new version, not yet the module's; null: there is none.

@@ -6,6 +6,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "engine/change_state.h"
 
+#include "link/arch/arch.h"
+
 #include <algorithm>
 #include <set>
 
@@ -65,6 +67,8 @@ private:
 
   void walk(const Function& function) {
     if (!seen_.emplace(function.section, function.begin).second) return;
+    for (std::uint64_t target : link::arch::resolved_branches(module_, function.section, function.begin, function.end))
+      if (const Function called = function_at(function.section, target); belongs_to_initializers(called.name)) walk(called);
     for (const Relocation& r : module_.relocations(function.section)) {
       if (r.offset < function.begin || r.offset >= function.end) continue;
       const link::Target& target = module_.targets[r.symbol];

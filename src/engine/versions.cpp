@@ -281,7 +281,7 @@ void exchange(ChangeState& change, ModuleDraft& draft, bool hold) noexcept {
   ModuleState& module = *draft.replaces;
   ModuleState& version = *draft.state;
   keep_literals(module, module, &version);
-  supersede_fragments(*change.engine, draft.replaces, &version, hold);
+  supersede_fragments(change, draft.replaces, &version, hold);
   hold |= !module.escaped_parts.empty();
   std::swap(static_cast<Version&>(module), static_cast<Version&>(version));
   if (module.dso_handle == 0) module.dso_handle = version.dso_handle;

@@ -32,6 +32,9 @@ struct BranchAt {
   bool retargetable = false;
 };
 std::vector<BranchAt> list_branches(const Module& module, const SectionBytes& bytes);
+// Where the direct branches of a function lead that the assembler has resolved itself: offsets in the function's section.
+std::vector<std::uint64_t> resolved_branches(const Module& module, std::uint32_t section, std::uint64_t begin,
+                                             std::uint64_t end);
 
 // What the relocated field of linked bytes leads to: an address, or one that lies a few bytes before it, within the rest of
 // the instruction. Nothing: it is of another kind.

@@ -235,6 +235,27 @@ std::optional<LinkedReference> linked_reference(const Relocation& r, std::uint64
   }
 }
 
+std::vector<std::uint64_t> resolved_branches(const Module& module, std::uint32_t section, std::uint64_t begin,
+                                             std::uint64_t end) {
+  std::vector<std::uint64_t> targets;
+  const Bytes code = module.sections()[section].content;
+  ZydisDecoder decoder;
+  if (!ZYAN_SUCCESS(ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64))) return targets;
+  ZydisDecodedInstruction instruction;
+  for (std::uint64_t at = begin; at < end && at < code.size(); at += instruction.length) {
+    if (!ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&decoder, nullptr, code.data() + at, code.size() - at, &instruction)))
+      break;
+    const auto& immediate = instruction.raw.imm[0];
+    if (instruction.meta.branch_type == ZYDIS_BRANCH_TYPE_NONE || !immediate.is_relative) continue;
+    const std::uint64_t field = at + immediate.offset;
+    const std::span<const Relocation> relocations = module.relocations(section);
+    if (std::any_of(relocations.begin(), relocations.end(), [&](const Relocation& r) { return r.offset == field; }))
+      continue;
+    targets.push_back(at + instruction.length + std::uint64_t(immediate.value.s));
+  }
+  return targets;
+}
+
 void bind_callees(Module& module, const SectionBytes& bytes) {
   Binder binder(module, bytes, module.section_kind(bytes.section));
   for (const Relocation& r : module.relocations(bytes.section)) binder.bind(r);
