@@ -39,7 +39,20 @@ public:
   void set_quiescent_mode(bool on) noexcept;
   // [rt] This thread holds no frame of linked code now. Wait-free.
   void quiescent() noexcept;
-  // A real-time thread is never signalled, from the moment this returns.
+  // A real-time thread is never signalled, from the moment this returns; it delays what it may be inside of, by its entries
+  // or quiescent points, and nothing else. Takes a lock: before the time-critical part.
+  //
+  // What such a thread may do without ever waiting: make entries, call quiescent(), call linked code through stubs, call
+  // sites, `Function`s and the switches of atomic commits, and use thread-local variables of linked modules that it has
+  // used before. None of it takes a lock, allocates or makes a system call, and a commit, removal or reclaiming that goes on
+  // meanwhile in other threads does not change that. What does wait:
+  // - the first execution of each page of code, and first access to each page of data and constants, unless the engine has
+  //   Options::prefault, which is for the whole engine and can't be asked for by a thread later;
+  // - the first access of a thread to the thread-local variables of a module, which Module::touch_thread_locals() does
+  //   beforehand, with one call for all variables of all versions (a module that comes later is touched later);
+  // - a throw that passes linked code allocates, and takes the C library's locks, as everywhere;
+  // - a commit or the reclaimer interrupts each core that runs the process for about a microsecond (membarrier): no signal,
+  //   nothing runs in the thread.
   void set_real_time(bool on) noexcept;
 
   struct State; // the engine's

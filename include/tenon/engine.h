@@ -14,6 +14,13 @@ enum class Mapping : unsigned char {
   single, // for emulators, Valgrind, and kernels that forbid executable shared memory: each block takes whole pages
 };
 
+// Whether linked code and data are in memory before they are first used, for threads that may not wait (border.h).
+enum class Prefault : unsigned char {
+  none,
+  populate, // every page of the engine's memory is present, and in the page tables, before a commit leads anything to it
+  lock,     // and locked (mlock), so that it stays; counts against RLIMIT_MEMLOCK
+};
+
 struct Options {
   std::uint64_t reservation_bytes = std::uint64_t(1) << 31; // address space, at most 2 GiB; memory is used as it is needed
   bool low_2gib = false; // everything below 2^31: for objects that were not compiled as PIC (32-bit absolute relocations)
@@ -21,6 +28,14 @@ struct Options {
   // A signal by which threads that run without blocking may be asked whether they are inside of code that is to be freed; 0:
   // none is ever sent. One that the program does not use otherwise (SIGURG, or a real-time one).
   int reclaim_signal = 0;
+  // Costs time and memory only where the engine's memory grows: in steps of 64 KiB to 2 MiB of each kind. Serves the
+  // engine's memory alone: a Memory of the client's, the heap, stacks and the program's own code are the program's
+  // (mlockall). Where RLIMIT_MEMLOCK is exceeded, create(), place() or whatever else needed the memory says so (`system`)
+  // and nothing has changed. Freed memory is used again and stays present until the engine ends; with Mapping::single its
+  // pages are unlocked and given back. Where nothing is said, it is the kernel's: its page migration may make a page absent
+  // for a moment (vm.compact_unevictable_allowed, numa_balancing). After a fork the parent's first write to each page of
+  // data copies it, as with all private memory; the child's memory is present, and not locked.
+  Prefault prefault = Prefault::none;
   bool unwinding = true; // exceptions and backtraces through linked code; off saves the registration
 };
 

@@ -134,6 +134,11 @@ public:
   bool linked() const noexcept; // false once it has been removed
   Usage usage() const noexcept;
 
+  // Makes the calling thread's copies of the module's thread-local variables now, which the first access does otherwise:
+  // that allocates and takes a lock, which is not for a real-time thread. A new version has the same ones. Nothing happens
+  // if there are none, or the module has been removed. Errors: out_of_memory.
+  Result<void> touch_thread_locals() const;
+
   explicit Module(std::shared_ptr<engine::ModuleState> state) noexcept : state_(std::move(state)) {}
   const std::shared_ptr<engine::ModuleState>& state() const noexcept { return state_; }
 

@@ -10,6 +10,7 @@
 #include <dlfcn.h>
 
 #include <algorithm>
+#include <optional>
 
 namespace tenon {
 
@@ -263,6 +264,24 @@ Source Source::resolver(std::shared_ptr<Resolver> resolver) noexcept {
 
 const std::string& Module::name() const noexcept { return state_->name; }
 bool Module::linked() const noexcept { return state_->live.load(std::memory_order_acquire); }
+
+Result<void> Module::touch_thread_locals() const {
+  std::shared_ptr<engine::LibraryState> library = state_->library.lock();
+  std::shared_ptr<engine::EngineState> owner = library ? library->engine.lock() : nullptr;
+  if (owner == nullptr) return {};
+  std::optional<engine::Pin> pin; // whose end may sweep, which needs the lock
+  std::shared_ptr<engine::TlsBlock> block;
+  {
+    std::lock_guard lock(owner->commit_mutex); // a new version may be taking the old one's place
+    if (!linked() || state_->tls == nullptr) return {};
+    pin.emplace(owner, state_);
+    block = state_->tls;
+  }
+  const bool touched = engine::touch_tls(block->key);
+  block.reset(); // before the memory that its content lies in
+  return touched ? Result<void>() : base::out_of_memory();
+}
+
 Usage Module::usage() const noexcept {
   std::shared_ptr<engine::LibraryState> library = state_->library.lock();
   std::shared_ptr<engine::EngineState> owner = library ? library->engine.lock() : nullptr;

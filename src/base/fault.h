@@ -20,6 +20,7 @@ enum class Call : unsigned char {
   mprotect,
   deny_access, // mprotect that takes all access away from what nobody uses any more
   madvise,
+  mlock,
   memfd_create,
   ftruncate,
   pwrite,

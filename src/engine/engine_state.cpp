@@ -52,6 +52,9 @@ Result<std::shared_ptr<EngineState>> EngineState::create(const Options& options)
   space.size = options.reservation_bytes;
   space.low_2gib = options.low_2gib;
   space.mapping = options.mapping == Mapping::dual ? memory::Mapping::dual : memory::Mapping::single;
+  space.prefault = options.prefault == Prefault::lock       ? memory::Prefault::lock
+                   : options.prefault == Prefault::populate ? memory::Prefault::populate
+                                                            : memory::Prefault::none;
   Result<std::shared_ptr<Machinery>> machinery = make_machinery(space, options.unwinding);
   if (!machinery) return std::move(machinery).error().within("creating an engine");
   engine->machinery = std::move(*machinery);
@@ -60,6 +63,11 @@ Result<std::shared_ptr<EngineState>> EngineState::create(const Options& options)
   // Once, before the first engine links anything: it is read without a lock.
   static const bool entered = (link::arch::tls_entry_points = {tls_get_addr_entry(), tls_descriptor_entry()}, true);
   (void)entered;
+  if (options.prefault != Prefault::none) {
+    touch_choose_version();
+    for (const std::uint64_t entry : {tls_get_addr_entry(), tls_descriptor_entry()})
+      (void)*reinterpret_cast<const volatile char*>(entry);
+  }
   reclaim::process::barrier(); // late it costs milliseconds, once
   Result<void> ready = ready_tls();
   if (ready) ready = register_for_fork(*engine);

@@ -66,32 +66,50 @@ void forget_thread(void* pointer) noexcept {
   *blocks = {};
 }
 
-[[gnu::noinline]] void* make_block(link::TlsIndex* index) noexcept {
+// For the end of the thread. False, and it has no blocks then: out of memory.
+bool note_thread(Registry& all, ThreadBlocks& mine) noexcept {
+  bool noted = pthread_setspecific(all.at_thread_end, &mine) == 0;
+  try {
+    if (noted) all.threads.push_back(&mine);
+  } catch (const std::bad_alloc&) {
+    noted = false;
+  }
+  if (noted) return true;
+  (void)pthread_setspecific(all.at_thread_end, nullptr);
+  std::free(std::exchange(mine.blocks, nullptr));
+  return false;
+}
+
+// Null: out of memory.
+std::byte* try_make_block(std::uint64_t i) noexcept {
   Registry& all = registry();
   std::lock_guard lock(all.mutex);
   ThreadBlocks& mine = tenon_tls_blocks;
-  std::uint64_t i = std::uint32_t(index->module);
-  // Here the program uses a variable: nobody could be handed an error. The C library ends the program too.
   TENON_CHECK(i < all.images.size() && all.images[i].size != 0, "a thread-local variable of a module that is gone");
   if (i >= mine.count) {
     std::uint64_t count = std::max<std::uint64_t>(i + 1, mine.count * 2);
     auto** grown = static_cast<std::byte**>(std::realloc(mine.blocks, count * sizeof(std::byte*)));
-    TENON_CHECK(grown != nullptr, "out of memory for thread-local variables");
+    if (grown == nullptr) return nullptr;
     std::memset(grown + mine.count, 0, (count - mine.count) * sizeof(std::byte*));
-    if (mine.blocks == nullptr) {
-      TENON_CHECK(pthread_setspecific(all.at_thread_end, &mine) == 0, "out of memory for thread-local variables");
-      all.threads.push_back(&mine);
-    }
+    const bool first = mine.blocks == nullptr;
     mine.blocks = grown;
+    if (first && !note_thread(all, mine)) return nullptr;
     mine.count = count;
   }
   const TlsImage& image = all.images[i];
   std::uint64_t alignment = std::max<std::uint64_t>(image.alignment, 16);
   auto* block = static_cast<std::byte*>(std::aligned_alloc(alignment, base::align_up(image.size, alignment)));
-  TENON_CHECK(block != nullptr, "out of memory for thread-local variables");
+  if (block == nullptr) return nullptr;
   if (image.content_size != 0) std::memcpy(block, image.content, image.content_size);
   std::memset(block + image.content_size, 0, image.size - image.content_size);
   mine.blocks[i] = block;
+  return block;
+}
+
+// Here the program uses a variable: nobody could be handed an error. The C library ends the program too.
+[[gnu::noinline]] void* make_block(link::TlsIndex* index) noexcept {
+  std::byte* block = try_make_block(std::uint32_t(index->module));
+  TENON_CHECK(block != nullptr, "out of memory for thread-local variables");
   return block + index->offset;
 }
 
@@ -104,6 +122,12 @@ extern "C" void* tenon_tls_get_addr(link::TlsIndex* index) noexcept {
   if (i < mine.count && mine.blocks[i] != nullptr) [[likely]]
     return mine.blocks[i] + index->offset;
   return make_block(index);
+}
+
+bool touch_tls(const TlsKey& key) noexcept {
+  const ThreadBlocks& mine = tenon_tls_blocks;
+  const std::uint64_t i = std::uint32_t(key.value());
+  return (i < mine.count && mine.blocks[i] != nullptr) || try_make_block(i) != nullptr;
 }
 
 Result<void> ready_tls() {

@@ -55,6 +55,9 @@ Result<void> ready_tls();
 std::uint64_t tls_get_addr_entry() noexcept;
 std::uint64_t tls_descriptor_entry() noexcept;
 
+// Makes the calling thread's block now, and not at the first access. The key must live. False: out of memory.
+bool touch_tls(const TlsKey& key) noexcept;
+
 // Around fork: nobody is inside the registry while memory is copied.
 void lock_tls() noexcept;
 void unlock_tls() noexcept;

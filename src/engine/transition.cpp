@@ -24,6 +24,8 @@ static_assert(offsetof(Choice, before) == 0 && offsetof(Choice, after) == 8 && o
 static_assert(offsetof(Transition, epoch) == 0 && offsetof(Transition, borders) == 8);
 static_assert(offsetof(ThreadBorder, borders) == 8 && offsetof(ThreadBorder, state) == 16);
 
+void touch_choose_version() noexcept { (void)*reinterpret_cast<const volatile char*>(&tenon_choose_version); }
+
 void add_thread_border(ThreadBorder& border) noexcept {
   border.next = tenon_thread_borders;
   tenon_thread_borders = &border;

@@ -62,6 +62,9 @@ void begin_transition(EngineState& engine, std::unique_ptr<Transition> transitio
 // Step 4 for those that can be finished. True: some are left. The caller holds no lock.
 bool finish_transitions(EngineState& engine) noexcept;
 
+// The page that the switches' choice is made in is there, for threads that may not wait for it.
+void touch_choose_version() noexcept;
+
 // The borders that the current thread has registered at, for switches.
 struct ThreadBorder {
   ThreadBorder* next = nullptr;

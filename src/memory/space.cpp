@@ -49,6 +49,7 @@ constexpr int trap_byte = 0xCC;                   // int3
 constexpr std::uint64_t small_step = std::uint64_t(64) << 10;
 constexpr std::uint64_t small_area = std::uint64_t(256) << 10; // beyond this, huge pages
 constexpr std::uint64_t first_data_step = std::uint64_t(256) << 10;
+constexpr std::uint64_t first_huge_data = std::uint64_t(2) << 20; // data has huge pages from here on, or later
 constexpr std::uint64_t last_data_step = std::uint64_t(16) << 20;
 
 constexpr const char* area_name(AreaKind area) noexcept {
@@ -122,6 +123,8 @@ struct Space::State : fork::Participant {
   Result<void> commit(AreaKind kind, std::uint64_t end);
   Result<void> commit_shared(AreaKind kind, std::uint64_t end);
   Result<void> commit_private(AreaKind kind, std::uint64_t end);
+  Result<void> commit_step(AreaKind kind, std::uint64_t end, std::uint64_t& at);
+  Result<void> prefault(AreaKind kind, std::uint64_t begin, std::uint64_t size);
   Result<Piece> take(AreaKind kind, std::uint32_t size, std::uint32_t alignment, std::uint32_t slots);
   void give_back_pages(AreaKind kind, const Block& block) noexcept;
   void return_pages(AreaKind kind, const Piece& run) noexcept;
@@ -226,6 +229,7 @@ Result<std::shared_ptr<Space>> Space::create(const SpaceOptions& options, Addres
   state.range = range;
   give.range = nullptr;
   space->mapping_ = options.mapping;
+  space->prefault_ = options.prefault;
   const std::array<AreaBounds, area_kinds> layout = area_layout(range.size, range.reserved_prefix);
   for (std::size_t kind = 0; kind < area_kinds; ++kind)
     space->bounds_[kind] = {{begin + layout[kind].begin}, {begin + layout[kind].end}};
@@ -242,6 +246,11 @@ Result<std::shared_ptr<Space>> Space::create(const SpaceOptions& options, Addres
       base::align_up(space->area_begin(AreaKind::data).value, system::huge_page_size) + system::huge_page_size;
   if (huge_begin < space->area_end(AreaKind::data).value)
     system::advise(reinterpret_cast<void*>(huge_begin), space->area_end(AreaKind::data).value - huge_begin, MADV_HUGEPAGE);
+  // Small pages that are present would be absent for a moment while the kernel makes a huge one of them.
+  if (options.prefault != Prefault::none)
+    system::advise(space->area_begin(AreaKind::data).as<void*>(),
+                   std::min(huge_begin, space->area_end(AreaKind::data).value) - space->area_begin(AreaKind::data).value,
+                   MADV_NOHUGEPAGE);
   if (options.mapping == Mapping::dual)
     if (Result<void> done = state.map_dual(); !done) return std::move(done).error();
   if (Result<void> done = state.prepare_areas(); !done) return std::move(done).error();
@@ -267,29 +276,61 @@ void Space::State::show_to_core_dumps(AreaKind kind, std::uint64_t begin, std::u
     system::advise(reinterpret_cast<void*>(begin), end - begin, MADV_DODUMP);
 }
 
+// Pages that are about to be handed out for the first time, or again in single-mapping mode. Shared ones have been written
+// through the alias: what is left is the program's view of them.
+Result<void> Space::State::prefault(AreaKind kind, std::uint64_t begin, std::uint64_t size) {
+  void* const at = reinterpret_cast<void*>(begin);
+  switch (owner.prefault_) {
+  case Prefault::none: break;
+  case Prefault::populate:
+    return dual(kind) ? system::populate_for_read(at, size, area_name(kind))
+                      : system::populate_for_write(at, size, area_name(kind));
+  case Prefault::lock: return system::lock(at, size, area_name(kind));
+  }
+  return {};
+}
+
 // Under the area's mutex. `end` and all results are offsets in the area. A huge page is a hint that may fail for many
 // reasons; populating afterwards costs nothing if it did not, and makes sure of the memory if it did.
 Result<void> Space::State::commit_shared(AreaKind kind, std::uint64_t end) {
   Area& of = area(kind);
-  while (of.committed.load(std::memory_order_relaxed) < end) {
-    const std::uint64_t old = of.committed.load(std::memory_order_relaxed);
-    const std::uint64_t huge_begin = base::align_down(of.begin + old, system::huge_page_size);
-    const std::uint64_t huge_end = huge_begin + system::huge_page_size;
-    std::uint64_t target = std::min(old + small_step, of.size);
-    if (end > small_area && huge_begin >= of.begin && huge_end <= of.begin + of.size) {
-      if (Result<void> done =
-              system::populate_for_write(owner.writable({of.begin + old}), system::page_size, area_name(kind));
-          !done)
-        return done;
-      system::advise(owner.writable({huge_begin}), system::huge_page_size, MADV_COLLAPSE);
-      target = huge_end - of.begin;
+  const std::uint64_t old = of.committed.load(std::memory_order_relaxed);
+  std::uint64_t grown = old;
+  while (grown < end)
+    if (Result<void> done = commit_step(kind, end, grown); !done) {
+      // What nobody got must not count: locked memory is scarce.
+      if (grown == old) return done;
+      if (owner.prefault_ == Prefault::lock) system::unlock(reinterpret_cast<void*>(of.begin + old), grown - old);
+      system::advise(owner.writable({of.begin + old}), grown - old, MADV_REMOVE);
+      return done;
     }
-    std::byte* const bytes = owner.writable({of.begin + old});
-    if (Result<void> done = system::populate_for_write(bytes, target - old, area_name(kind)); !done) return done;
-    if (kind == AreaKind::code) std::memset(bytes, trap_byte, target - old);
-    show_to_core_dumps(kind, of.begin + old, of.begin + target);
-    of.committed.store(target, std::memory_order_relaxed);
+  if (grown == old) return {};
+  show_to_core_dumps(kind, of.begin + old, of.begin + grown);
+  of.committed.store(grown, std::memory_order_relaxed);
+  return {};
+}
+
+// Grows the area by one step from `at`, which moves on if it could.
+Result<void> Space::State::commit_step(AreaKind kind, std::uint64_t end, std::uint64_t& at) {
+  const Area& of = area(kind);
+  const std::uint64_t huge_begin = base::align_down(of.begin + at, system::huge_page_size);
+  const std::uint64_t huge_end = huge_begin + system::huge_page_size;
+  std::uint64_t target = std::min({at + small_step, of.size, huge_end - of.begin});
+  std::byte* const bytes = owner.writable({of.begin + at});
+  // Making a huge page takes the small pages there out of the program's view for a moment: not if they have to stay present.
+  const bool undisturbed = owner.prefault_ == Prefault::none || huge_begin == of.begin + at;
+  if (end > small_area && undisturbed && huge_begin >= of.begin && huge_end <= of.begin + of.size) {
+    if (Result<void> done = system::populate_for_write(bytes, system::page_size, area_name(kind)); !done) return done;
+    system::advise(owner.writable({huge_begin}), system::huge_page_size, MADV_COLLAPSE);
+    target = huge_end - of.begin;
   }
+  if (Result<void> done = system::populate_for_write(bytes, target - at, area_name(kind)); !done) return done;
+  if (kind == AreaKind::code) std::memset(bytes, trap_byte, target - at);
+  if (Result<void> done = prefault(kind, of.begin + at, target - at); !done) {
+    system::advise(bytes, target - at, MADV_REMOVE);
+    return done;
+  }
+  at = target;
   return {};
 }
 
@@ -297,11 +338,22 @@ Result<void> Space::State::commit_private(AreaKind kind, std::uint64_t end) {
   Area& of = area(kind);
   const std::uint64_t old = of.accessible;
   if (end <= old) return {};
-  const std::uint64_t step = std::clamp(std::bit_ceil(old + 1) / 2, first_data_step, last_data_step);
-  const std::uint64_t target = std::min(base::align_up(std::max(end, old + step), system::page_size), of.size);
+  // What is present costs memory: no more of it than may be used soon, but whole huge pages where those are wanted.
+  const bool ahead = owner.prefault_ == Prefault::none;
+  const std::uint64_t step =
+      ahead ? std::clamp(std::bit_ceil(old + 1) / 2, first_data_step, last_data_step) : first_data_step;
+  const std::uint64_t rounding =
+      ahead || kind != AreaKind::data || end <= first_huge_data ? system::page_size : system::huge_page_size;
+  const std::uint64_t wanted = base::align_up(of.begin + std::max(end, old + step), rounding) - of.begin;
+  const std::uint64_t target = std::min(wanted, of.size);
   Result<void> done =
       system::protect(reinterpret_cast<void*>(of.begin + old), target - old, PROT_READ | PROT_WRITE, area_name(kind));
   if (!done) return done;
+  if (done = prefault(kind, of.begin + old, target - old); !done) {
+    (void)system::discard(reinterpret_cast<void*>(of.begin + old), target - old);
+    (void)system::deny_access(reinterpret_cast<void*>(of.begin + old), target - old);
+    return done;
+  }
   of.accessible = target;
   of.committed.store(target, std::memory_order_relaxed);
   return {};
@@ -349,7 +401,10 @@ Result<Block> Space::allocate(AreaKind kind, std::uint64_t size, std::uint64_t a
   const Block block{{of.begin + run->begin * granule}, run->size * granule, kind, run->first_slot, run->slots};
   if (paged) {
     Result<void> done = system::protect(block.begin.as<void*>(), block.size, PROT_READ | PROT_WRITE, area_name(kind));
+    if (done) done = state_->prefault(kind, block.begin.value, block.size);
     if (!done) {
+      (void)system::discard(block.begin.as<void*>(), block.size);
+      (void)system::deny_access(block.begin.as<void*>(), block.size);
       of.space.give_back(*run);
       return std::move(done).error();
     }
@@ -423,6 +478,7 @@ void Space::State::give_back_pages(AreaKind kind, const Block& block) noexcept {
 void Space::State::return_pages(AreaKind kind, const Piece& run) noexcept {
   Area& of = area(kind);
   void* const at = reinterpret_cast<void*>(of.begin + run.begin * granule);
+  if (owner.prefault_ == Prefault::lock) system::unlock(at, run.size * granule); // locked pages can't be discarded
   (void)system::discard(at, run.size * granule);
   (void)system::deny_access(at, run.size * granule);
   of.space.give_back(run);
@@ -483,6 +539,12 @@ void Space::State::copy_in_child(fork::Participant& self) noexcept {
     if (!writable) fork::give_up_in_child(writable.error().message.c_str());
     system::advise(state.alias, state.alias_size, MADV_DONTDUMP);
     ::close(*fd);
+    // Locks are not inherited, as with all memory: nobody has asked for the child's.
+    if (state.owner.prefault_ == Prefault::lock) state.owner.prefault_ = Prefault::populate;
+    for (const AreaKind kind : {AreaKind::rodata, AreaKind::frames, AreaKind::slots, AreaKind::code})
+      if (const std::uint64_t size = state.area(kind).committed.load(std::memory_order_relaxed); size != 0)
+        if (Result<void> done = state.prefault(kind, state.area(kind).begin, size); !done)
+          fork::give_up_in_child(done.error().message.c_str());
   } catch (...) {
     errno = ENOMEM;
     fork::give_up_in_child("an error message");

@@ -40,6 +40,10 @@ inline constexpr std::size_t area_kinds = 5;
 
 enum class Mapping : std::uint8_t { dual, single };
 
+// Whether the program's view of memory is there before it is used, page tables included. `populate`: present. `lock`: and
+// never swapped out. All of an area up to where it has grown, so that memory which is used again is present as well.
+enum class Prefault : std::uint8_t { none, populate, lock };
+
 // A piece of one area. A plain value: who holds it frees it. Any part of a block may be freed on its own, see free().
 struct Block {
   Addr begin;
@@ -64,6 +68,7 @@ struct SpaceOptions {
   std::uint64_t size = std::uint64_t(1) << 31; // bytes of address space; at most 2 GiB
   bool low_2gib = false;                       // everything below 2^31, for objects with 32-bit absolute relocations
   Mapping mapping = Mapping::dual;
+  Prefault prefault = Prefault::none;
 };
 
 // A place for a reservation of `size` bytes: near, and below, the host's libraries, or in the low 2 GiB. A hint: the range
@@ -96,7 +101,7 @@ public:
 
   // A block of at least `size` bytes at `alignment` (a power of two up to 2 MiB). `slots` asks for that many entries of the
   // unwinder's table in address order with it (code only). Any thread. Contents are undefined (trap bytes in code), and all
-  // of it is already committed. Errors: exhausted; system (commit refused). Nothing changes on an error.
+  // of it is already committed. Errors: exhausted; system (commit or lock refused). Nothing changes on an error.
   Result<Block> allocate(AreaKind area, std::uint64_t size, std::uint64_t alignment, std::uint32_t slots = 0);
 
   // Gives a block, or any granule-aligned part of one (with its share of the slots), back. Code is filled with trap bytes
@@ -145,6 +150,7 @@ private:
   std::uint64_t dual_begin_ = 0;                   // data lies below, everything that has an alias above
   std::array<std::ptrdiff_t, 2> alias_distance_{}; // [0] for data: 0; [1] for the rest
   Mapping mapping_ = Mapping::dual;
+  Prefault prefault_ = Prefault::none;
   std::array<Bounds, area_kinds> bounds_{};
   std::unique_ptr<State> state_;
 };

@@ -9,6 +9,7 @@
 #include <system_error>
 
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 namespace tenon::memory::system {
@@ -24,10 +25,30 @@ constexpr unsigned memfd_exec = 0x10; // Linux 6.3; C libraries came later
 #endif
 
 #ifdef MADV_POPULATE_WRITE
+constexpr int advice_populate_read = MADV_POPULATE_READ;
 constexpr int advice_populate_write = MADV_POPULATE_WRITE;
 #else
-constexpr int advice_populate_write = 23; // Linux 5.14
+constexpr int advice_populate_read = 22; // Linux 5.14
+constexpr int advice_populate_write = 23;
 #endif
+
+// False: the kernel does not know the request.
+Result<bool> populate(void* at, std::uint64_t size, int advice, const char* what) {
+  if (base::fault::injected(Call::madvise)) return failure("madvise", what);
+  while (::madvise(at, size, advice) != 0) {
+    if (errno == EINTR || errno == EAGAIN) continue;
+    if (errno == EINVAL || errno == ENOSYS) return false;
+    return failure("madvise", what);
+  }
+  return true;
+}
+
+std::string locking_limit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_MEMLOCK, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return {};
+  return " (RLIMIT_MEMLOCK allows the process " + std::to_string(limit.rlim_cur) +
+         " bytes: raise it, or use Prefault::populate)";
+}
 
 } // namespace
 
@@ -64,13 +85,31 @@ Result<int> memory_file(std::uint64_t size, const char* what) {
 }
 
 Result<void> populate_for_write(void* at, std::uint64_t size, const char* what) {
-  if (base::fault::injected(Call::madvise)) return failure("madvise", what);
-  while (::madvise(at, size, advice_populate_write) != 0) {
-    if (errno == EINTR || errno == EAGAIN) continue;
-    if (errno == EINVAL || errno == ENOSYS) return {};
-    return failure("madvise", what);
-  }
+  Result<bool> known = populate(at, size, advice_populate_write, what);
+  return known ? Result<void>() : std::move(known).error();
+}
+
+Result<void> populate_for_read(void* at, std::uint64_t size, const char* what) {
+  Result<bool> known = populate(at, size, advice_populate_read, what);
+  if (!known) return std::move(known).error();
+  if (*known) return {};
+  for (std::uint64_t page = 0; page < size; page += page_size)
+    (void)*static_cast<const volatile std::byte*>(static_cast<const std::byte*>(at) + page);
   return {};
+}
+
+Result<void> lock(void* at, std::uint64_t size, const char* what) {
+  if (!base::fault::injected(Call::mlock) && ::mlock(at, size) == 0) return {};
+  Error error = failure("mlock", what);
+  unlock(at, size); // what it has got done before it failed
+  error.message += locking_limit();
+  return error;
+}
+
+void unlock(void* at, std::uint64_t size) noexcept {
+  const int kept = errno;
+  (void)::munlock(at, size);
+  errno = kept;
 }
 
 bool discard(void* at, std::uint64_t size) noexcept {

@@ -24,10 +24,18 @@ Result<int> memory_file(std::uint64_t size, const char* what);
 // Backs pages for writing now instead of one fault each, so that a lack of memory is an Error here and no SIGBUS later.
 // A kernel that does not know the request (before 5.14) backs them at the first write.
 Result<void> populate_for_write(void* at, std::uint64_t size, const char* what);
+// The same for reading or running: no first access faults any more. A kernel that does not know the request has each page
+// touched.
+Result<void> populate_for_read(void* at, std::uint64_t size, const char* what);
+// Backs the pages and keeps them in memory. The error says what RLIMIT_MEMLOCK allows; nothing is locked then.
+Result<void> lock(void* at, std::uint64_t size, const char* what);
 // Private memory back to the kernel: zeros from now on. False if the kernel refuses (memory locked by mlockall).
 bool discard(void* at, std::uint64_t size) noexcept;
 // Without the words, for those who can't fail. False if the kernel has no mapping left to split.
 bool deny_access(void* at, std::uint64_t size) noexcept;
+
+// What was locked may leave memory again, and counts no more.
+void unlock(void* at, std::uint64_t size) noexcept;
 
 // A hint: whether the kernel takes it changes nothing that the program could see.
 void advise(void* at, std::uint64_t size, int advice) noexcept;
