@@ -48,6 +48,22 @@ struct EngineUsage {
   std::uint64_t superseded = 0; // earlier versions that are not freed yet
 };
 
+// What Engine::move has done.
+struct Moved {
+  std::uint64_t bytes = 0; // of code
+  std::uint64_t functions = 0;
+  std::uint64_t sections_kept = 0; // sections that were asked for, but can't move
+  std::string why_kept;            // the first of them
+};
+
+// What Engine::compact has done, and what became of the memory for code.
+struct Compaction {
+  std::uint64_t bytes = 0;     // of code that was moved; twice, if it was moved twice
+  std::uint64_t functions = 0; // likewise
+  std::uint64_t used_before = 0, used_after = 0;           // bytes from the area's begin to the end of its last block
+  std::uint64_t committed_before = 0, committed_after = 0; // bytes backed by memory
+};
+
 // A counted handle; the engine ends with the last handle on it and on its libraries, and with every change that is under
 // way. At its end finalizers run, in the reverse order of commits. Any thread.
 //
@@ -68,6 +84,21 @@ public:
   // Frees what was removed or superseded and no thread can be inside of any more; a thread of the engine's own does this,
   // too, within milliseconds. Who delays the rest. Errors: system.
   Result<std::vector<Delay>> collect();
+
+  // Moves a module's code, or that of one of its functions and what it is tied to, to the lowest free address, while threads
+  // run it: new calls go there, frames that are under way finish at the old place, which is freed like a version that was
+  // replaced. Addresses of functions, pointers and variables stay as they are. Only modules of replaceable libraries, in the
+  // engine's memory. What stays where it is: code whose address something may hold (labels that are no functions, computed
+  // gotos), read-only data that can be referred to. Any thread. Errors: unsupported (nothing of it can move, and why),
+  // undefined (no such function), conflict (removed meanwhile, or part of an atomic commit that is under way), exhausted,
+  // out_of_range, system; then nothing has changed.
+  Result<Moved> move(const Module& module);
+  Result<Moved> move(const Module& module, std::string_view function);
+  // After many removals: packs live code of replaceable libraries towards the lowest addresses, while threads run it, and
+  // gives memory behind it back to the system. Code that threads are inside of is moved, but its old place can be filled by
+  // a later call only. Takes time for each module and free range. Any thread. Errors: unsupported (Mapping::single), system;
+  // then what was moved until then is.
+  Result<Compaction> compact();
 
   // Registers the calling thread at the engine's border (see border.h).
   Result<Border> border(std::string_view thread_name = {});

@@ -264,8 +264,20 @@ struct Candidate {
   bool same = true;
 };
 
+// Jump tables and the like: they are their own version's, whatever their bytes are.
+bool leads_into_code(const link::Module& module, std::uint32_t i) {
+  const std::span<const Relocation> relocations = module.relocations(i);
+  return std::any_of(relocations.begin(), relocations.end(), [&](const Relocation& r) {
+    const std::uint32_t section = module.symbols()[r.symbol].section;
+    const bool own = module.targets[r.symbol].kind == link::TargetKind::section && section < module.object_sections();
+    const bool function = !module.callee_of.empty() && module.callee_of[r.symbol] != 0;
+    return own && !function && module.places[section].run == link::Run::code;
+  });
+}
+
 bool may_be_unified(const link::Module& module, std::uint32_t i) {
   const SectionPlace& place = module.places[i];
+  if (leads_into_code(module, i)) return false;
   return place.run == link::Run::rodata && place.content_size != 0 && !place.serves_all && !place.leads && !place.follows &&
          module.section_kind(i) != SectionKind::init && !module.section_name(i).starts_with(".gcc_except_table");
 }

@@ -130,9 +130,7 @@ void CodeGraph::supersede(std::span<const std::uint64_t> bodies, std::span<const
   for (std::uint32_t i : stale) sections_[i].stale = true;
 }
 
-Stretch CodeGraph::freeable(const Stretch& stretch) const noexcept {
-  const std::uint32_t index = at(stretch.begin.value);
-  if (index == link::none) return {};
+Stretch CodeGraph::freeable(std::uint32_t index) const noexcept {
   const Section& section = sections_[index];
   // A neighbour may begin in the granule in which this one ends.
   const bool shares_begin = index != 0 && sections_[index - 1].end > base::align_down(section.begin, memory::granule);

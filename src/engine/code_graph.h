@@ -38,8 +38,8 @@ public:
   void supersede(std::span<const std::uint64_t> bodies, std::span<const std::uint32_t> stale) noexcept;
 
   const Section& section(std::uint32_t index) const noexcept { return sections_[index]; }
-  // What can be freed of a section that lies there: whole granules that no other section has a part in.
-  Stretch freeable(const Stretch& section) const noexcept;
+  // What can be freed of a section: whole granules that no other section has a part in.
+  Stretch freeable(std::uint32_t index) const noexcept;
 
 private:
   struct Edge {

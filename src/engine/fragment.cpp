@@ -4,6 +4,7 @@
 
 #include "engine/change_state.h"
 #include "engine/code_graph.h"
+#include "engine/move.h"
 
 #include "base/check.h"
 
@@ -94,8 +95,8 @@ void make_stale(ChangeState& change, Loss& loss) {
   stale->sequence = loss.module->sequence;
   stale->stale_of = loss.holder->serial;
   for (std::uint32_t i : loss.sections) {
-    // All of the section; what can be freed of it is found when it is.
     stale->stale.push_back({{graph.section(i).begin}, {graph.section(i).end}});
+    stale->freeable.push_back(graph.freeable(i));
     for (const OwnFunction& function : loss.holder->functions)
       if (graph.section(i).begin <= function.address && function.address < graph.section(i).end)
         stale->functions.push_back(function);
@@ -177,6 +178,7 @@ void supersede(EngineState& engine, const std::shared_ptr<ModuleState>& module, 
   fragment.relocations = KeptRelocations();
   fragment.bindings = {};
   fragment.graph.reset();
+  leave_moved(engine, fragment);
   ++engine.module_count;
 }
 
@@ -311,9 +313,9 @@ void free_stale(EngineState& engine, ModuleState& stale, std::vector<OwnedBlock>
   for (Use& use : stale.uses) unlink_use(use);
   // Once its version has gone, so has its code.
   ModuleState* holder = find_holder(engine, *stale.current, stale.stale_of);
-  if (holder == nullptr || holder->graph == nullptr) return;
-  for (const Stretch& stretch : stale.stale)
-    if (Stretch free = holder->graph->freeable(stretch); free.begin < free.end) cut(*holder, free, freed);
+  if (holder == nullptr) return;
+  for (const Stretch& stretch : stale.freeable)
+    if (stretch.begin < stretch.end) cut(*holder, stretch, freed);
 }
 
 } // namespace tenon::engine

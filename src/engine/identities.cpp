@@ -229,6 +229,7 @@ void settle_callees(ChangeState& change) noexcept {
       link::Callee& callee = module->callees[function.callee];
       callee.body = module->places[function.section].address + function.offset;
       module->targets[callee.symbol].address = callee.stub;
+      module->targets[callee.symbol].flags |= link::target_flag::identity;
     }
   for (std::uint32_t m = 0; m < change.modules.size(); ++m)
     for (std::size_t c = 0; c < change.modules[m]->callees.size(); ++c) {

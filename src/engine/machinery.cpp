@@ -29,10 +29,20 @@ Result<OwnedBlock> OwnedBlock::allocate(const std::shared_ptr<Machinery>& machin
                                         std::uint64_t size, std::uint64_t alignment, std::uint32_t frames) {
   bool registered = area == memory::AreaKind::code && machinery->frames;
   std::uint32_t slots = registered ? notify::Frames::slots_for(frames) : 0;
-  Result<memory::Block> block = machinery->space->allocate(area, size, alignment, slots);
+  return adopt(machinery, machinery->space->allocate(area, size, alignment, slots));
+}
+
+Result<OwnedBlock> OwnedBlock::allocate_low(const std::shared_ptr<Machinery>& machinery, memory::AreaKind area,
+                                            std::uint64_t size, std::uint64_t alignment, std::uint32_t frames, Addr below) {
+  bool registered = area == memory::AreaKind::code && machinery->frames;
+  std::uint32_t slots = registered ? notify::Frames::slots_for(frames) : 0;
+  return adopt(machinery, machinery->space->allocate_low(area, size, alignment, slots, below));
+}
+
+Result<OwnedBlock> OwnedBlock::adopt(const std::shared_ptr<Machinery>& machinery, Result<memory::Block> block) {
   if (!block) return std::move(block).error();
   OwnedBlock owned(machinery, *block);
-  if (registered)
+  if (block->area == memory::AreaKind::code && machinery->frames)
     if (Result<void> ready = machinery->frames->prepare(*block); !ready) return std::move(ready).error();
   return owned;
 }

@@ -48,6 +48,9 @@ public:
   // Errors: as Space::allocate.
   static Result<OwnedBlock> allocate(const std::shared_ptr<Machinery>& machinery, memory::AreaKind area, std::uint64_t size,
                                      std::uint64_t alignment, std::uint32_t frames);
+  // The same at the lowest address that is free and lies before `below`. Errors: exhausted, too, if none does.
+  static Result<OwnedBlock> allocate_low(const std::shared_ptr<Machinery>& machinery, memory::AreaKind area,
+                                         std::uint64_t size, std::uint64_t alignment, std::uint32_t frames, Addr below);
   void reset() noexcept;
 
   // Of blocks[index] keeps what lies in the given stretches of addresses (sorted, each of whole granules, no two of them
@@ -57,6 +60,7 @@ public:
                         std::vector<OwnedBlock>& freed);
 
 private:
+  static Result<OwnedBlock> adopt(const std::shared_ptr<Machinery>& machinery, Result<memory::Block> block);
   memory::Block piece(Addr begin, Addr end) const noexcept;
 
   std::shared_ptr<Machinery> machinery_;

@@ -89,6 +89,7 @@ void ModuleState::release_memory() noexcept {
   client = {};
   for (OwnedBlock& block : blocks) block.reset();
   parts.clear();
+  copies.clear();
   if (replaceable != nullptr) {
     replaceable->kept.clear();
     replaceable->held.clear();

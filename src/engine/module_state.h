@@ -70,7 +70,13 @@ struct ClientMemory {
 // Where a function of a version lies, for messages.
 struct OwnFunction {
   std::uint64_t address = 0;
-  const Definition* definition = nullptr;
+  Definition* definition = nullptr;
+};
+
+// Read-only data that code has taken along when it was moved: call frame information, jump tables.
+struct MovedCopy {
+  std::shared_ptr<OwnedBlock> block;   // shared with the places that the code was moved away from later
+  std::vector<std::uint32_t> sections; // the code that needs it
 };
 
 // One linked incarnation of a module. When a module is replaced, the new version's content and the old one's are exchanged:
@@ -107,6 +113,8 @@ struct Version {
   std::vector<OwnFunction> functions;       // sorted by address
   std::vector<std::uint64_t> escaped_parts; // of functions, to which there are pointers: they may be called at any time
   std::unique_ptr<CodeGraph> graph;         // made when single functions of it are first replaced
+  std::vector<MovedCopy> copies;
+  std::uint64_t moves = 0; // how often code of it was moved
 };
 
 // Records of symbols one after another, in one allocation.
@@ -137,12 +145,14 @@ struct ModuleState : Version, std::enable_shared_from_this<ModuleState> {
   bool superseded = false;                  // not a module but an earlier version of one, in EngineState::removed
   bool held = false;                        // superseded, and stays: pointers to functions of it may be anywhere
   bool auxiliary = false;                   // in EngineState::removed, but not a module: a version, or switches
+  std::uint64_t moved_of = 0;               // the serial of the Version whose code was here before it was moved; 0: none
   bool in_transition = false;               // an atomic commit is not over: it can still be entered
   std::unique_ptr<Transition> transition;   // whose switches it has
   bool waiting = false;                     // removed or superseded, and threads may still be inside
   std::shared_ptr<ModuleState> current;     // of a superseded one: the module
   ModuleState* fragment_of = nullptr;       // of a fragment: its module, which has it
   std::vector<Stretch> stale;               // no version of its own: code of functions that were replaced singly
+  std::vector<Stretch> freeable;            // of that, what no other section has a part in
   std::uint64_t stale_of = 0;               // the serial of the Version in whose memory that lies; 0: not such a one
   std::shared_ptr<Retirement> retirement;   // of a waiting one; shared by those that wait for each other
   std::uint32_t trimmed_for = 0;            // how many of its COMDAT groups were shared when trim() last looked; 0: never

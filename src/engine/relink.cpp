@@ -44,6 +44,7 @@ Result<Relink> Relink::create(const ModuleState& state, std::span<const SectionM
   const link::Bound bound = relink.bound();
   for (link::Target& target : relink.targets_) {
     if (target.kind != TargetKind::section || !is_address(target) || target.where >= state.places.size()) continue;
+    if ((target.flags & link::target_flag::identity) != 0) continue; // the permanent stub stays
     if ((target.flags & link::target_flag::ifunc) != 0 && target.entry != 0)
       target.address = bound.stubs + bound.entries[target.entry - 1].stub;
     else

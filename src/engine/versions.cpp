@@ -4,6 +4,7 @@
 #include "engine/code_graph.h"
 
 #include "base/check.h"
+#include "engine/move.h"
 #include "engine/transition.h"
 
 #include <algorithm>
@@ -299,6 +300,13 @@ void exchange(ChangeState& change, ModuleDraft& draft, bool hold) noexcept {
   for (Use& use : version.uses) use.past = true;
   for (Use& use : version.uses)
     if (!version.opaque && use.definition->local && use.definition->module == &module) freeze_local(space, version, use);
+  // Frames that are still where its code was before it was moved belong to it.
+  for (const std::shared_ptr<ModuleState>& before : change.engine->removed)
+    if (before->moved_of != 0 && before->moved_of == version.serial && !version.opaque)
+      for (Use& use : before->uses)
+        if (use.definition != nullptr && use.definition->local && use.definition->module == &module)
+          freeze_local(space, version, use);
+  leave_moved(*change.engine, version);
   ++change.engine->module_count;
   if (change.transition == nullptr) return;
   // Members of the old set go on calling each other, also where a thread has declared no entry.

@@ -154,7 +154,8 @@ Result<void> select_sections(Module& module, std::span<const std::uint8_t> dropp
     bool zero = section.kind == SectionKind::zero || section.kind == SectionKind::tls_zero;
     place.content_size = zero ? 0 : section.size;
     place.alignment = section.alignment;
-    place.serves_all = section.kind == SectionKind::unwind || is_tls(section);
+    place.unwind = section.kind == SectionKind::unwind;
+    place.serves_all = place.unwind || is_tls(section);
     place.overlies = section.kind == SectionKind::tls_zero;
     if (!place.kept) continue;
     module.kept.push_back(i);

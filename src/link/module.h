@@ -51,6 +51,7 @@ inline constexpr std::uint8_t ifunc = 2;      // own IFUNC: address is that of i
 inline constexpr std::uint8_t host = 4;       // outside of the engine
 inline constexpr std::uint8_t static_tls = 8; // a host variable with a fixed offset from the thread pointer
 inline constexpr std::uint8_t data = 16;      // known to be a data object
+inline constexpr std::uint8_t identity = 32;  // own function that may be replaced: address is that of its permanent stub
 } // namespace target_flag
 
 struct Target {
@@ -114,6 +115,7 @@ struct SectionPlace {
   bool leads : 1 = false;      // the first section of a NamedRun of this module's
   bool follows : 1 = false;    // another section of a NamedRun: whose module it is places it
   bool serves_all : 1 = false; // unwind information, TLS images, the linker's own: needed as long as any other section is
+  bool unwind : 1 = false;     // call frame information
   bool overlies : 1 = false;   // thread-local zero fill: nothing of it lies at its address, other sections may
 };
 

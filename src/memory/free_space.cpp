@@ -166,6 +166,32 @@ std::optional<Piece> FreeSpace::take(std::uint32_t size, std::uint32_t alignment
   return std::nullopt;
 }
 
+std::optional<Piece> FreeSpace::take_lowest(std::uint32_t size, std::uint32_t alignment, std::uint32_t slots,
+                                            std::uint32_t below) noexcept {
+  std::uint32_t best = none, best_begin = below;
+  for (std::uint32_t index = 0; index < node_count_; ++index) {
+    const Node& range = node(index);
+    if (range.begin >= best_begin || !fits(range, size, alignment, slots)) continue; // unused nodes begin at `none`
+    const std::uint32_t begin = aligned(range.begin, alignment);
+    if (begin >= best_begin) continue;
+    best = index;
+    best_begin = begin;
+  }
+  if (best == none) return std::nullopt;
+  return carve(best, best_begin, size, slots);
+}
+
+bool FreeSpace::has_range(std::uint32_t size, std::uint32_t below) const noexcept {
+  for (std::uint32_t index = 0; index < node_count_; ++index)
+    if (node(index).begin < below && node(index).end - node(index).begin >= size) return true;
+  return false;
+}
+
+std::uint32_t FreeSpace::live_end() const noexcept {
+  const std::uint32_t last = fresh_ == 0 ? none : ending_at(fresh_);
+  return last == none ? fresh_ : node(last).begin;
+}
+
 // The block gets the entries it asked for and, by size, its share of those that are left; lower addresses get lower entries.
 Piece FreeSpace::carve(std::uint32_t index, std::uint32_t begin, std::uint32_t size, std::uint32_t slots) noexcept {
   if (Node& whole = node(index); begin == whole.begin && bin_of(whole.end - begin) == bin_of(whole.end - begin - size)) {

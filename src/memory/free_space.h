@@ -87,6 +87,11 @@ public:
   // From what came back. `alignment` in granules, a power of two. `patient`: look at every range.
   std::optional<Piece> take(std::uint32_t size, std::uint32_t alignment, std::uint32_t slots, bool patient = false) noexcept;
 
+  // The lowest that fits and begins before `below`; all ranges are looked at.
+  std::optional<Piece> take_lowest(std::uint32_t size, std::uint32_t alignment, std::uint32_t slots,
+                                   std::uint32_t below) noexcept;
+  bool has_range(std::uint32_t size, std::uint32_t below) const noexcept;
+
   // From fresh memory (together with a free range just below it, if there is one): where it would end, then the taking.
   // Between the two the owner grows the SideTable and backs the memory up to Fresh::end.
   struct Fresh {
@@ -98,6 +103,8 @@ public:
   void give_back(const Piece& run) noexcept;
 
   std::uint32_t used_end() const noexcept { return fresh_; } // granules below were handed out at least once
+  // Where the last block ends: what is behind is free, if it was used.
+  std::uint32_t live_end() const noexcept;
   std::uint32_t slot_count() const noexcept { return slot_count_; }
   std::uint32_t free_ranges() const noexcept { return free_ranges_; }
 

@@ -126,6 +126,7 @@ struct Space::State : fork::Participant {
   Result<void> commit_step(AreaKind kind, std::uint64_t end, std::uint64_t& at);
   Result<void> prefault(AreaKind kind, std::uint64_t begin, std::uint64_t size);
   Result<Piece> take(AreaKind kind, std::uint32_t size, std::uint32_t alignment, std::uint32_t slots);
+  Result<Piece> backed(AreaKind kind, const Piece& run);
   void give_back_pages(AreaKind kind, const Block& block) noexcept;
   void return_pages(AreaKind kind, const Piece& run) noexcept;
   void show_to_core_dumps(AreaKind kind, std::uint64_t begin, std::uint64_t end) noexcept;
@@ -365,13 +366,23 @@ Result<void> Space::State::commit(AreaKind kind, std::uint64_t end) {
   return {}; // block by block
 }
 
+// What came back may lie in what release_unused() has given to the system since.
+Result<Piece> Space::State::backed(AreaKind kind, const Piece& run) {
+  Area& of = area(kind);
+  if (!dual(kind) || run.end() * granule <= of.committed.load(std::memory_order_relaxed)) return run;
+  Result<void> done = commit(kind, run.end() * granule);
+  if (done) return run;
+  of.space.give_back(run);
+  return std::move(done).error();
+}
+
 // Under the area's mutex.
 Result<Piece> Space::State::take(AreaKind kind, std::uint32_t size, std::uint32_t alignment, std::uint32_t slots) {
   Area& of = area(kind);
-  if (const std::optional<Piece> run = of.space.take(size, alignment, slots)) return *run;
+  if (const std::optional<Piece> run = of.space.take(size, alignment, slots)) return backed(kind, *run);
   const std::optional<FreeSpace::Fresh> place = of.space.plan_fresh(size, alignment, slots);
   if (!place) {
-    if (const std::optional<Piece> run = of.space.take(size, alignment, slots, true)) return *run;
+    if (const std::optional<Piece> run = of.space.take(size, alignment, slots, true)) return backed(kind, *run);
     return exhausted(kind, size * granule);
   }
   if (Result<void> done = table.grow(static_cast<std::size_t>(of.index), place->end); !done) return std::move(done).error();
@@ -416,6 +427,49 @@ Result<Block> Space::allocate(AreaKind kind, std::uint64_t size, std::uint64_t a
   }
   of.live.store(of.live.load(std::memory_order_relaxed) + block.size, std::memory_order_relaxed);
   return block;
+}
+
+Result<Block> Space::allocate_low(AreaKind kind, std::uint64_t size, std::uint64_t alignment, std::uint32_t slots,
+                                  Addr below) {
+  State::Area& of = state_->area(kind);
+  TENON_CHECK(state_->dual(kind), "memory is chosen by address in dual mode only");
+  TENON_CHECK(base::is_power_of_two(alignment) && alignment <= largest_alignment, "a block's alignment");
+  if (size > of.size || below.value <= of.begin) return exhausted(kind, size);
+  const std::uint64_t end = std::min(below.value - of.begin, of.size) / granule;
+  const auto granules = static_cast<std::uint32_t>(base::align_up(std::max<std::uint64_t>(size, 1), granule) / granule);
+  const auto step = static_cast<std::uint32_t>(std::max<std::uint64_t>(alignment, granule) / granule);
+  const fork::Inside inside;
+  const std::lock_guard lock(of.mutex);
+  const std::optional<Piece> found = of.space.take_lowest(granules, step, slots, static_cast<std::uint32_t>(end));
+  if (!found) return exhausted(kind, size);
+  Result<Piece> run = state_->backed(kind, *found);
+  if (!run) return std::move(run).error();
+  const Block block{{of.begin + run->begin * granule}, run->size * granule, kind, run->first_slot, run->slots};
+  of.live.store(of.live.load(std::memory_order_relaxed) + block.size, std::memory_order_relaxed);
+  return block;
+}
+
+bool Space::has_room_before(AreaKind kind, std::uint64_t size, Addr below) const noexcept {
+  State::Area& of = state_->area(kind);
+  if (size > of.size || below.value <= of.begin) return false;
+  const std::uint64_t end = std::min(below.value - of.begin, of.size) / granule;
+  const fork::Inside inside;
+  const std::lock_guard lock(of.mutex);
+  return of.space.has_range(static_cast<std::uint32_t>(size / granule), static_cast<std::uint32_t>(end));
+}
+
+// A hole in the shared file: both views read zeros there, and nobody does. Traps are written when it is backed again.
+void Space::release_unused(AreaKind kind) noexcept {
+  if (!state_->dual(kind)) return;
+  State::Area& of = state_->area(kind);
+  const fork::Inside inside;
+  const std::lock_guard lock(of.mutex);
+  const std::uint64_t begin = base::align_up(of.space.live_end() * granule, small_step);
+  const std::uint64_t end = of.committed.load(std::memory_order_relaxed);
+  if (begin >= end || !system::punch(writable({of.begin + begin}), end - begin)) return;
+  if (kind == AreaKind::code || kind == AreaKind::rodata)
+    system::advise(reinterpret_cast<void*>(of.begin + begin), end - begin, MADV_DONTDUMP);
+  of.committed.store(begin, std::memory_order_relaxed);
 }
 
 void Space::free(const Block& block) noexcept {
@@ -494,6 +548,13 @@ Result<void> Space::publish(const Block& block) {
 AreaUsage Space::usage(AreaKind kind) const noexcept {
   const State::Area& of = state_->area(kind);
   return {of.size, of.committed.load(std::memory_order_relaxed), of.live.load(std::memory_order_relaxed)};
+}
+
+std::uint64_t Space::used(AreaKind kind) const noexcept {
+  State::Area& of = state_->area(kind);
+  const fork::Inside inside;
+  const std::lock_guard lock(of.mutex);
+  return of.space.live_end() * granule;
 }
 
 std::uint32_t Space::slot_count() const noexcept {

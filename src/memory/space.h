@@ -87,7 +87,7 @@ std::array<AreaBounds, area_kinds> area_layout(std::uint64_t size, std::uint64_t
 
 struct AreaUsage {
   std::uint64_t reserved = 0;  // address space
-  std::uint64_t committed = 0; // bytes ever handed out and backed (the high-water mark, rounded to what was committed)
+  std::uint64_t committed = 0; // bytes backed, from the begin on: all that were handed out since the last release_unused()
   std::uint64_t live = 0;      // bytes in live blocks
 };
 
@@ -104,6 +104,13 @@ public:
   // of it is already committed. Errors: exhausted; system (commit or lock refused). Nothing changes on an error.
   Result<Block> allocate(AreaKind area, std::uint64_t size, std::uint64_t alignment, std::uint32_t slots = 0);
 
+  // The same at the lowest free address before `below`, of what was in use before; it takes time for each free range. Dual
+  // mode only. Errors: exhausted, too, if there is no room there.
+  Result<Block> allocate_low(AreaKind area, std::uint64_t size, std::uint64_t alignment, std::uint32_t slots, Addr below);
+
+  // Whether some free range of what was in use before has that many bytes and begins before `below`.
+  bool has_room_before(AreaKind area, std::uint64_t size, Addr below) const noexcept;
+
   // Gives a block, or any granule-aligned part of one (with its share of the slots), back. Code is filled with trap bytes
   // first. Any thread. Never fails, never allocates.
   void free(const Block& block) noexcept;
@@ -113,6 +120,10 @@ public:
   std::byte* writable(Addr address) const noexcept {
     return address.as<std::byte*>() + alias_distance_[address.value >= dual_begin_ ? 1 : 0];
   }
+
+  // Memory of an area behind its last block goes back to the system; it is backed again when it is needed. Dual mode only;
+  // elsewhere, and if the system refuses, nothing happens. Any thread.
+  void release_unused(AreaKind area) noexcept;
 
   // Single-mapping mode: makes the pages of a finished block read-only or executable. Dual: nothing to do.
   // Errors: system.
@@ -127,6 +138,8 @@ public:
 
   Mapping mapping() const noexcept { return mapping_; }
   AreaUsage usage(AreaKind area) const noexcept;
+  // Where its last block ends, in bytes from its begin.
+  std::uint64_t used(AreaKind area) const noexcept;
   // Entries of the unwinder's table handed out so far, live or not: the table's length.
   std::uint32_t slot_count() const noexcept;
 

@@ -119,6 +119,13 @@ bool discard(void* at, std::uint64_t size) noexcept {
   return done;
 }
 
+bool punch(void* at, std::uint64_t size) noexcept {
+  const int kept = errno;
+  const bool done = !base::fault::injected(Call::madvise) && ::madvise(at, size, MADV_REMOVE) == 0;
+  errno = kept;
+  return done;
+}
+
 bool deny_access(void* at, std::uint64_t size) noexcept {
   const int kept = errno;
   const bool done = !base::fault::injected(Call::deny_access) && ::mprotect(at, size, PROT_NONE) == 0;

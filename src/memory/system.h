@@ -31,6 +31,8 @@ Result<void> populate_for_read(void* at, std::uint64_t size, const char* what);
 Result<void> lock(void* at, std::uint64_t size, const char* what);
 // Private memory back to the kernel: zeros from now on. False if the kernel refuses (memory locked by mlockall).
 bool discard(void* at, std::uint64_t size) noexcept;
+// The same of shared memory, through a writable view.
+bool punch(void* at, std::uint64_t size) noexcept;
 // Without the words, for those who can't fail. False if the kernel has no mapping left to split.
 bool deny_access(void* at, std::uint64_t size) noexcept;
 

@@ -51,6 +51,28 @@ std::optional<LinkedReference> linked_reference(const Relocation& relocation, st
 std::pair<std::uint64_t, std::uint64_t> restore(std::byte* local, const Relocation& relocation, bool code);
 Result<void> relocate(const Bound& bound, const SectionBytes& bytes, const Relocation& relocation);
 
+// A field that has been linked, for moving what it lies in, or leads to, without asking how it was bound.
+enum class FieldUse : std::uint8_t { branch, address, load, other };
+struct LinkedField {
+  std::uint64_t symbol = 0; // what stands in for the symbol's address: that itself, a stub's, a GOT cell's
+  std::uint64_t offset = 0; // in its section: a relaxed jump has its displacement one byte before its relocation
+  std::uint8_t width = 0;   // 4 or 8; 0: nothing in it depends on addresses
+  bool relative = false;    // to where it lies
+  bool to_got = false;      // leads to a cell of the GOT, unless an instruction in code was relaxed
+  bool unsigned_32 = false;
+  bool odd = false; // too narrow to say what it leads to
+  FieldUse use = FieldUse::other;
+};
+// Without what stands in it.
+LinkedField field_shape(const Relocation& relocation);
+// `local`, `address`: of its section.
+LinkedField linked_field(const std::byte* local, std::uint64_t address, std::uint64_t got, const Relocation& relocation,
+                         bool code);
+// False: there is no room for the sum.
+[[nodiscard]] bool shift_field(std::byte* local, const LinkedField& field, std::int64_t by);
+// The same of a stub that write_stub() has made, when it moves and its cell does not.
+[[nodiscard]] bool shift_stub(std::byte* stub, std::int64_t by);
+
 // Sizes of what the linker adds.
 inline constexpr std::uint64_t stub_bytes = 8;      // jmp *cell(%rip)
 inline constexpr std::uint64_t dso_stub_bytes = 16; // lea __dso_handle(%rip), %reg; jmp *cell(%rip)

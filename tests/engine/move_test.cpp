@@ -1,0 +1,527 @@
+// Moving code while it is in use: what follows, what stays, what is freed; packing after many removals.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "transaction_support.h"
+
+#include <gmock/gmock.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstring>
+#include <functional>
+#include <random>
+#include <thread>
+
+#include <unistd.h>
+
+namespace {
+std::atomic<int> move_gate{0};
+}
+
+extern "C" {
+__attribute__((visibility("default"))) void move_test_sleep() {
+  while (move_gate.load() == 0) usleep(200);
+}
+}
+
+namespace tenon::test {
+namespace {
+
+using testing::HasSubstr;
+
+const char* const live = "-O2 -fPIC -ffunction-sections -fdata-sections -fno-inline";
+const char* const live_gcc = "-O2 -fPIC -ffunction-sections -fdata-sections -fno-inline -fno-ipa-ra";
+
+ModuleOptions named(std::string name) {
+  ModuleOptions options;
+  options.name = std::move(name);
+  return options;
+}
+
+// Where a function's body is: its address is a stub, jmp *slot(%rip).
+std::uint64_t body_of(const void* function) {
+  const auto* code = static_cast<const unsigned char*>(function);
+  EXPECT_EQ(code[0], 0xFF);
+  EXPECT_EQ(code[1], 0x25);
+  std::int32_t distance;
+  std::memcpy(&distance, code + 2, sizeof distance);
+  std::uint64_t body;
+  std::memcpy(&body, code + 6 + distance, sizeof body);
+  return body;
+}
+template <class Signature> std::uint64_t body_of(Signature* function) {
+  return body_of(reinterpret_cast<const void*>(function));
+}
+
+struct Move : testing::Test {
+  Engine engine = make_engine();
+  Library library = expect(engine.library("main", {.replaceable = true}));
+
+  Move() { move_gate = 0; }
+
+  void settle() {
+    for (int i = 0; i < 5000; ++i) {
+      if (expect(engine.collect()).empty() && engine.usage().superseded == 0) return;
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    FAIL() << "something delays the freeing of old places";
+  }
+  void replace(const Module& module, Object object) {
+    Change change = engine.change();
+    change.replace(module, std::move(object));
+    expect(try_commit(std::move(change)));
+  }
+  template <class Signature> Signature* get(std::string_view name) { return function<Signature>(library, name); }
+};
+
+// A switch of many cases: a jump table, in both compilers.
+std::string switching(int n) {
+  std::string text = "int pick(int x, int y) { switch (x) {";
+  for (int i = 0; i < 12; ++i)
+    text += "case " + std::to_string(i) + ": return y " +
+            (i % 3 == 0   ? "+"
+             : i % 3 == 1 ? "*"
+                          : "^") +
+            " " + std::to_string(i * 7 + n) + ";";
+  return text + "default: return -1; } }";
+}
+int picked(int n, int x, int y) {
+  if (x < 0 || x > 11) return -1;
+  const int c = x * 7 + n;
+  return x % 3 == 0 ? y + c : x % 3 == 1 ? y * c : y ^ c;
+}
+
+TEST_F(Move, FunctionsGoElsewhereAndKeepTheirAddress) {
+  Module m = commit(engine, library, compile_c("int f(void) { return 1; } int g(void) { return f() + 10; }", live));
+  commit(engine, library, compile_c("int g(void); int outside(void) { return g() * 2; }", live));
+  auto* f = get<int()>("f");
+  auto* g = get<int()>("g");
+  auto* outside = get<int()>("outside");
+  const std::uint64_t live_before = engine.usage().live;
+  for (int i = 0; i < 5; ++i) {
+    const std::uint64_t f_before = body_of(f), g_before = body_of(g);
+    Moved moved = expect(engine.move(m));
+    EXPECT_EQ(moved.functions, 2U);
+    EXPECT_EQ(moved.sections_kept, 0U) << moved.why_kept;
+    EXPECT_GT(moved.bytes, 0U);
+    EXPECT_NE(body_of(f), f_before);
+    EXPECT_NE(body_of(g), g_before);
+    EXPECT_EQ(get<int()>("f"), f) << "one address for good";
+    EXPECT_EQ(f() + g() + outside(), 1 + 11 + 22);
+    settle();
+    EXPECT_EQ(f() + g() + outside(), 1 + 11 + 22) << "the old place is gone";
+    EXPECT_LE(engine.usage().live, live_before + 512) << "but for call frame information, that of before stays";
+  }
+  replace(m, compile_c("int f(void) { return 2; } int g(void) { return f() + 20; }", live));
+  EXPECT_EQ(f() + g() + outside(), 2 + 22 + 44);
+  settle();
+  EXPECT_EQ(f() + g() + outside(), 2 + 22 + 44);
+  EXPECT_LE(engine.usage().live, live_before);
+  expect(engine.move(m));
+  EXPECT_EQ(f() + g() + outside(), 2 + 22 + 44);
+}
+
+struct MoveBy : Move, testing::WithParamInterface<bool> {
+  Object c(const std::string& text) { return GetParam() ? compile_gcc(text, live_gcc) : compile_c(text, live); }
+  Object cpp(const std::string& text) {
+    return GetParam() ? compile_gcc(text, std::string("-x c++ ") + live_gcc) : compile_cpp(text, live);
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Compilers, MoveBy, testing::Bool(), [](const auto& info) { return info.param ? "gcc" : "clang"; });
+
+TEST_P(MoveBy, JumpTablesGoAlong) {
+  Module m = commit(engine, library, c(switching(3)));
+  auto* pick = get<int(int, int)>("pick");
+  for (int round = 0; round < 4; ++round) {
+    for (int x = -1; x < 14; ++x) ASSERT_EQ(pick(x, 5), picked(3, x, 5)) << x << " in round " << round;
+    const std::uint64_t before = body_of(pick);
+    Moved moved = expect(engine.move(m));
+    EXPECT_EQ(moved.sections_kept, 0U) << moved.why_kept;
+    EXPECT_NE(body_of(pick), before);
+    settle(); // the old place is full of traps
+  }
+}
+
+TEST_P(MoveBy, OneFunctionMovesAlone) {
+  Module m = commit(engine, library,
+                    c(switching(3) + "int pick(int, int); int twice(int x) { return 2 * pick(x, 1); } "
+                                     "int other(int x) { switch (x) { case 0: return 5; case 1: return twice(3); case 2: "
+                                     "return pick(4, 4); case 3: return 77; case 4: return pick(x, 9); case 5: return 6; "
+                                     "default: return 0; } }"));
+  auto* pick = get<int(int, int)>("pick");
+  auto* twice = get<int(int)>("twice");
+  auto* other = get<int(int)>("other");
+  auto check = [&] {
+    for (int x = -1; x < 14; ++x) {
+      ASSERT_EQ(pick(x, 5), picked(3, x, 5));
+      ASSERT_EQ(twice(x), 2 * picked(3, x, 1));
+    }
+    ASSERT_EQ(other(1), 2 * picked(3, 3, 1));
+    ASSERT_EQ(other(2), picked(3, 4, 4));
+    ASSERT_EQ(other(3), 77);
+    ASSERT_EQ(other(4), picked(3, 4, 9));
+  };
+  for (const char* name : {"pick", "pick", "twice", "other", "pick", "twice"}) {
+    const std::uint64_t before = body_of(reinterpret_cast<void*>(address_of(library, name).value));
+    const std::uint64_t pick_before = body_of(pick);
+    Moved moved = expect(engine.move(m, name));
+    EXPECT_EQ(body_of(pick) != pick_before, std::string_view(name) == "pick");
+    EXPECT_EQ(moved.functions, 1U);
+    EXPECT_NE(body_of(reinterpret_cast<void*>(address_of(library, name).value)), before);
+    check();
+    settle();
+    check();
+  }
+  expect(engine.move(m)); // all of the pieces together
+  settle();
+  check();
+  Result<Moved> none = engine.move(m, "nobody");
+  ASSERT_FALSE(none);
+  EXPECT_EQ(none.error().code, ErrorCode::undefined);
+}
+
+const char* const throwing =
+    "struct Guard { int* n; ~Guard() { ++*n; } };"
+    "extern \"C\" void thrower(int x) { if (x > 3) throw x; }"
+    "extern \"C\" void deep(int x, int* n) { Guard g{n}; thrower(x); ++*n; }"
+    "extern \"C\" int catcher(int x, int* n) { try { deep(x, n); } catch (int y) { return y * 100; } return 1; }";
+
+TEST_P(MoveBy, ExceptionsPassThroughMovedCode) {
+  Module m = commit(engine, library, cpp(throwing));
+  auto* catcher = get<int(int, int*)>("catcher");
+  auto* deep = get<void(int, int*)>("deep");
+  auto check = [&] {
+    int n = 0;
+    ASSERT_EQ(catcher(1, &n), 1);
+    ASSERT_EQ(n, 2);
+    ASSERT_EQ(catcher(7, &n), 700);
+    ASSERT_EQ(n, 3);
+    int caught = 0;
+    try {
+      deep(9, &n);
+    } catch (int x) {
+      caught = x;
+    }
+    ASSERT_EQ(caught, 9);
+  };
+  check();
+  expect(engine.move(m));
+  check();
+  settle();
+  check();
+  for (const char* name : {"deep", "catcher", "thrower", "deep"}) {
+    expect(engine.move(m, name));
+    check();
+    settle();
+    check();
+  }
+  expect(engine.move(m));
+  settle();
+  check();
+}
+
+TEST_P(MoveBy, FramesAtTheOldPlaceFinishThrowAndSeeReplacements) {
+  std::string text = "extern \"C\" void move_test_sleep();"
+                     "extern \"C\" int later(int x) { if (x == 5) throw x; return x + 1; }"
+                     "extern \"C\" int work(int x) { try { move_test_sleep(); return later(x); } catch (int y) { return y * "
+                     "1000; } }";
+  Module m = commit(engine, library, cpp(text));
+  auto* work = get<int(int)>("work");
+  int plain = 0, thrown = 0;
+  std::thread first([&] { plain = work(1); }), second([&] { thrown = work(5); });
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  expect(engine.move(m));
+  expect(engine.move(m)); // once more, and what was between is freed
+  bool inside = false;
+  for (int i = 0; i < 200; ++i) {
+    for (const Delay& delay : expect(engine.collect())) inside |= delay.inside && delay.function == "work";
+    if (inside && engine.usage().superseded == 1) break;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  EXPECT_TRUE(inside) << "threads sleep at the old place, in a function with a name";
+  text.replace(text.find("x + 1"), 5, "x + 7");
+  replace(m, cpp(text));
+  move_gate = 1;
+  first.join();
+  second.join();
+  EXPECT_EQ(plain, 8) << "calls from the old place lead to the new version";
+  EXPECT_EQ(thrown, 5000);
+  settle();
+  EXPECT_EQ(work(1), 8);
+}
+
+TEST_P(MoveBy, ColdPartsGoWithTheirFunction) {
+  Module m =
+      commit(engine, library,
+             cpp("extern \"C\" int checked(int* p, int n) { if (__builtin_expect(n > 100, 0)) { int s = 0; for (int i "
+                 "= 0; i < n; ++i) s ^= i * 3; *p = s; throw s; } return *p + n; }"
+                 "extern \"C\" int safe(int* p, int n) { try { return checked(p, n); } catch (int s) { return -s; } }"
+                 "extern \"C\" __attribute__((cold)) int rare(int x) { return x * 3; }"
+                 "extern \"C\" int maybe(int x) { return x < 0 ? rare(x) : x; }"));
+  auto* safe = get<int(int*, int)>("safe");
+  auto* maybe = get<int(int)>("maybe");
+  int value = 4;
+  const int sum = safe(&value, 200);
+  for (int i = 0; i < 3; ++i) {
+    expect(i == 1 ? engine.move(m, "checked") : engine.move(m));
+    settle();
+    value = 4;
+    ASSERT_EQ(safe(&value, 5), 9);
+    ASSERT_EQ(safe(&value, 200), sum);
+    ASSERT_EQ(maybe(-2) + maybe(5), -1);
+  }
+}
+
+TEST_P(MoveBy, DataKeepsItsPlace) {
+  Module m =
+      commit(engine, library,
+             c("const char* text(void) { return \"a literal\"; } static int local(int x) { return x + 1; }"
+               "int (*pointer(void))(int) { return local; } static int (*const table[])(int) = {local, local};"
+               "int call(int i, int x) { return table[i](x); } int count; int next(void) { return ++count; }"
+               "static const double weights[] = {1.5, 2.5, 3.5}; double weight(int i) { return weights[i] * 2.25; }"));
+  const char* text = get<const char*()>("text")();
+  auto* pointer = get<int (*())(int)>("pointer")();
+  EXPECT_EQ(get<int()>("next")(), 1);
+  for (int i = 0; i < 3; ++i) {
+    expect(engine.move(m));
+    settle();
+    EXPECT_EQ(get<const char*()>("text")(), text);
+    EXPECT_STREQ(text, "a literal");
+    EXPECT_EQ(get<int (*())(int)>("pointer")(), pointer);
+    EXPECT_EQ(pointer(4) + get<int(int, int)>("call")(1, 9), 15);
+    EXPECT_EQ(get<int()>("next")(), i + 2);
+    EXPECT_EQ(get<double(int)>("weight")(2), 3.5 * 2.25);
+  }
+}
+
+TEST_P(MoveBy, ComputedGotosStayAndSayWhy) {
+  Module m =
+      commit(engine, library,
+             c("int run(const unsigned char* p) { static void* const ops[] = {&&add, &&twice, &&stop}; int x = 1; goto "
+               "*ops[*p]; add: x += 5; goto *ops[*++p]; twice: x *= 2; goto *ops[*++p]; stop: return x; }"
+               "int plain(int x) { return x * 9; }"));
+  const unsigned char program[] = {0, 1, 0, 2};
+  auto* run = get<int(const unsigned char*)>("run");
+  auto* plain = get<int(int)>("plain");
+  const std::uint64_t run_before = body_of(run), plain_before = body_of(plain);
+  Result<Moved> refused = engine.move(m, "run");
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::unsupported);
+  EXPECT_THAT(refused.error().message, HasSubstr("no function"));
+  Moved moved = expect(engine.move(m));
+  EXPECT_EQ(moved.sections_kept, 1U);
+  EXPECT_EQ(body_of(run), run_before);
+  EXPECT_NE(body_of(plain), plain_before) << "the rest moves";
+  settle();
+  EXPECT_EQ(run(program), 17);
+  EXPECT_EQ(plain(2), 18);
+}
+
+TEST_P(MoveBy, CallsToTheHostAndBetweenModulesGoOn) {
+  Module a =
+      commit(engine, library,
+             c("#include <stdlib.h>\n#include <string.h>\n#include <stdio.h>\nint back(int); int there(int x) { char* "
+               "p = malloc(64); snprintf(p, 64, \"%d\", x); int n = (int)strlen(p); free(p); return n + back(x); }"));
+  Module b = commit(engine, library, c("int there(int); int back(int x) { return x > 100 ? there(x - 100) : 3; }"));
+  auto* there = get<int(int)>("there");
+  const int expected = there(250);
+  for (int i = 0; i < 6; ++i) {
+    expect(engine.move(i % 2 == 0 ? a : b));
+    ASSERT_EQ(there(250), expected);
+    settle();
+    ASSERT_EQ(there(250), expected);
+  }
+}
+
+TEST_F(Move, WhatCannotMoveSaysSo) {
+  Library fixed = expect(engine.library("fixed"));
+  Module m = commit(engine, fixed, compile_c("int f(void) { return 1; }", live));
+  Result<Moved> refused = engine.move(m);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::unsupported);
+  EXPECT_THAT(refused.error().message, HasSubstr("replaceable"));
+
+  // A label that others see and that is no function.
+  Module label = commit(engine, library, assemble(".text\n.globl place\nplace:\n mov $5,%eax\n ret\n"));
+  refused = engine.move(label);
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().message, HasSubstr("symbol"));
+  EXPECT_EQ(get<int()>("place")(), 5);
+
+  // An instruction that takes such an address.
+  Module taken = commit(engine, library,
+                        assemble(".section .text.a,\"ax\",@progbits\n.globl taken\n.type taken,@function\ntaken:\n lea "
+                                 "inner(%rip),%rax\n ret\n.size taken,.-taken\n.section .text.b,\"ax\",@progbits\n nop\n"
+                                 "inner:\n mov $6,%eax\n ret\n"));
+  Moved moved = expect(engine.move(taken));
+  EXPECT_EQ(moved.sections_kept, 1U);
+  settle();
+  EXPECT_EQ(get<int (*())()>("taken")()(), 6);
+
+  // Constants that end where a table begins can't be told from it.
+  Module table = commit(engine, library,
+                        assemble(".text\n.globl jump\n.type jump,@function\njump:\n lea table(%rip),%rax\n movslq "
+                                 "(%rax,%rdi,4),%rcx\n add %rax,%rcx\n jmp *%rcx\n1: mov $7,%eax\n ret\n2: mov $8,%eax\n "
+                                 "ret\n.size jump,.-jump\n.section .rodata,\"a\",@progbits\n.long 1,2,3,4\ntable:\n.long "
+                                 "1b-table,2b-table\n"));
+  refused = engine.move(table);
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().message, HasSubstr("table"));
+  EXPECT_EQ(get<int(long)>("jump")(1), 8);
+
+  Change change = engine.change();
+  change.remove(table);
+  expect(try_commit(std::move(change)));
+  refused = engine.move(table);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::conflict);
+}
+
+TEST_F(Move, InASingleMappingNothingMoves) {
+  Options options;
+  options.mapping = Mapping::single;
+  Engine single = make_engine(options);
+  Library one = expect(single.library("main", {.replaceable = true}));
+  Module m = commit(single, one, compile_c("int f(void) { return 1; }", live));
+  Result<Moved> refused = single.move(m);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::unsupported);
+  EXPECT_FALSE(single.compact());
+  EXPECT_FALSE(engine.move(m)) << "of another engine";
+}
+
+TEST_F(Move, ThreadsCallWhileItMoves) {
+  Module m =
+      commit(engine, library,
+             compile_cpp("extern \"C\" " + switching(3) + throwing +
+                             "extern \"C\" int all(int x) { int n = 0; return pick(x % 12, x) + catcher(x % 8, &n) + n; }",
+                         live));
+  Module user = commit(engine, library, compile_c("int all(int); int user(int x) { return all(x) + 1; }", live));
+  auto* user_function = get<int(int)>("user");
+  std::vector<int> expected;
+  for (int x = 0; x < 96; ++x) expected.push_back(user_function(x));
+  std::atomic<bool> stop{false};
+  std::atomic<long> wrong{0}, calls{0};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t)
+    threads.emplace_back([&] {
+      Border border = expect(engine.border("caller"));
+      while (!stop) {
+        Border::Entry entry(border);
+        for (int x = 0; x < 96; ++x) wrong += user_function(x) != expected[std::size_t(x)] ? 1 : 0;
+        calls += 96;
+      }
+    });
+  int moves = 0;
+  for (auto end = std::chrono::steady_clock::now() + std::chrono::seconds(2); std::chrono::steady_clock::now() < end;) {
+    expect(engine.move(m));
+    expect(engine.move(m, "pick"));
+    expect(engine.move(user));
+    moves += 3;
+  }
+  stop = true;
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(wrong, 0);
+  EXPECT_GT(calls, 1000);
+  EXPECT_GT(moves, 30);
+  settle();
+  RecordProperty("moves", moves);
+}
+
+TEST_F(Move, NothingIsLeftBehind) {
+  {
+    Library closing = expect(engine.library("closing", {.replaceable = true}));
+    Module m = commit(engine, closing, compile_cpp("extern \"C\" " + switching(1) + throwing, live));
+    for (int i = 0; i < 10; ++i) expect(i % 3 == 2 ? engine.move(m, "pick") : engine.move(m));
+    int n = 0;
+    EXPECT_EQ(function<int(int, int*)>(closing, "catcher")(9, &n), 900);
+    expect(closing.close(Quiet::caller_guarantees));
+  }
+  settle();
+  EXPECT_EQ(engine.usage().live, 0U);
+  EXPECT_EQ(engine.usage().modules, 0U);
+}
+
+TEST_F(Move, WithoutMemoryNothingHasHappened) {
+  if (!counts_allocations) GTEST_SKIP() << "allocations can't be made to fail here";
+  Module m =
+      commit(engine, library,
+             compile_cpp("extern \"C\" " + switching(1) + throwing + "extern \"C\" int last(int x) { return x; }", live));
+  auto* pick = get<int(int, int)>("pick");
+  auto* catcher = get<int(int, int*)>("catcher");
+  int failures = 0;
+  for (long n = 1; n < 2000; ++n) {
+    const std::uint64_t before = body_of(pick);
+    settle();
+    const std::uint64_t live_before = engine.usage().live;
+    fail_allocation(n);
+    Result<Moved> moved = n % 2 == 0 ? engine.move(m) : engine.move(m, "pick");
+    const bool failed = allocation_failed();
+    fail_allocation(0);
+    int count = 0;
+    ASSERT_EQ(pick(3, 4), picked(1, 3, 4)) << n;
+    ASSERT_EQ(catcher(8, &count), 800) << n;
+    if (!moved) {
+      ++failures;
+      ASSERT_EQ(moved.error().code, ErrorCode::out_of_memory);
+      ASSERT_EQ(body_of(pick), before);
+      ASSERT_EQ(engine.usage().live, live_before);
+    }
+    if (!failed && n % 2 == 0) break;
+  }
+  EXPECT_GT(failures, 20);
+  expect(engine.move(m));
+  settle();
+  replace(m, compile_cpp("extern \"C\" " + switching(2) + throwing + "extern \"C\" int last(int x) { return x; }", live));
+  EXPECT_EQ(pick(3, 4), picked(2, 3, 4));
+}
+
+struct Many : Move {
+  static Object numbered(int i) {
+    std::string text = switching(i);
+    text.replace(text.find("pick"), 4, "pick" + std::to_string(i));
+    return compile_c(
+        text + " int call" + std::to_string(i) + "(int x) { return pick" + std::to_string(i) + "(x % 12, x) + 1; }", live);
+  }
+};
+
+TEST_F(Many, CompactingLowersWhatIsUsedWhileThreadsCall) {
+  constexpr int count = 200;
+  std::vector<Module> modules;
+  for (int i = 0; i < count; ++i) modules.push_back(commit(engine, library, numbered(i), named("m" + std::to_string(i))));
+  std::vector<int (*)(int)> calls(count);
+  for (int i = 0; i < count; ++i) calls[std::size_t(i)] = get<int(int)>("call" + std::to_string(i));
+  std::atomic<bool> stop{false};
+  std::atomic<long> wrong{0};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 3; ++t)
+    threads.emplace_back([&] {
+      Border border = expect(engine.border("caller"));
+      while (!stop) {
+        Border::Entry entry(border);
+        for (int i = 1; i < count; i += 2) wrong += calls[std::size_t(i)](i) != picked(i, i % 12, i) + 1 ? 1 : 0;
+      }
+    });
+  Change change = engine.change();
+  for (int i = 0; i < count; i += 2) change.remove(modules[std::size_t(i)]);
+  expect(try_commit(std::move(change)));
+  Compaction compaction = expect(engine.compact());
+  for (int i = 0; i < 20 && compaction.used_after > compaction.used_before * 7 / 10; ++i) {
+    const std::uint64_t first = compaction.used_before;
+    compaction = expect(engine.compact());
+    compaction.used_before = first;
+  }
+  EXPECT_GT(compaction.functions + compaction.bytes, 0U);
+  EXPECT_LT(compaction.used_after, compaction.used_before * 7 / 10)
+      << compaction.used_before << " before, " << compaction.used_after << " after";
+  stop = true;
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(wrong, 0);
+  settle();
+  for (int i = 1; i < count; i += 2) ASSERT_EQ(calls[std::size_t(i)](i), picked(i, i % 12, i) + 1);
+  expect(library.close(Quiet::caller_guarantees));
+  settle();
+  EXPECT_EQ(engine.usage().live, 0U);
+}
+
+} // namespace
+} // namespace tenon::test
