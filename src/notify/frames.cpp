@@ -15,10 +15,14 @@
 //   - prepare takes a block over from the free state. Entries that belonged to a larger free range may lie on the wrong side
 //     of it: those are pushed to its borders. They are in no live block's run, and live blocks end at or before B.begin or
 //     begin at or after B.end, so a push never crosses one.
+//     Where a push may stop: the entries of everything between two live blocks ascend, up to the number of entries. Those of
+//     a live block do, so do those that it leaves behind when it dies, beside its neighbours'; pushing and filling keep it.
+//     So the first entry on the right side, counted from the block, ends the search.
 //   - the number of entries grows in prepare only. Blocks may be prepared in another order than they were allocated in: runs
 //     below a new one that nobody has prepared yet are filled with entries at B.begin, which satisfy the invariant for all
-//     live blocks, those above included (there are none); their own prepare replaces them later. So the number never waits
-//     for a slow thread, and a block that is dropped before it is prepared leaves nothing behind.
+//     live blocks, those above included (there are none); their own prepare replaces them later. Entries below those, of
+//     blocks that lay higher up before, may be on the wrong side of B nevertheless, so pushing begins below what was filled.
+//     So the number never waits for a slow thread, and a block that is dropped before it is prepared leaves nothing behind.
 //
 // Within a run unused entries come first, not last: the search takes the last entry that is <= PC, so the first byte of the
 // block, and everything up to its end, finds the entry of its function. An unused entry repeats the first function's if that
@@ -94,14 +98,17 @@ struct Table {
   }
 };
 
-// Entries of the free state that lie on the wrong side of `code`, which is about to live, go to its borders.
+// Entries of the free state that lie on the wrong side of `code`, which is about to live, go to its borders. Those from
+// `count` on have just been filled with its begin.
 void push_aside(const Table& table, std::uint64_t count, const memory::Block& code, std::int32_t empty) noexcept {
   const auto push = [&](std::uint64_t index, std::int32_t border) {
     TENON_CHECK(description_of(table.get(index)) == empty, "frames of a live block lie out of order, or were not removed");
     table.set(index, make_entry(border, empty));
   };
   const std::int32_t begin = table.relative(code.begin), end = table.relative(code.end());
-  for (std::uint64_t i = code.first_slot; i > 0 && location_of(table.get(i - 1)) > begin; --i) push(i - 1, begin);
+  for (std::uint64_t i = std::min<std::uint64_t>(count, code.first_slot); i > 0 && location_of(table.get(i - 1)) > begin;
+       --i)
+    push(i - 1, begin);
   for (std::uint64_t i = std::uint64_t(code.first_slot) + code.slots; i < count && location_of(table.get(i)) < end; ++i)
     push(i, end);
 }
