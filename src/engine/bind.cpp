@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <map>
+#include <mutex>
 
 namespace tenon::engine {
 
@@ -62,10 +63,14 @@ bool bind_own(const ChangeState& change, std::uint32_t index, std::uint32_t id, 
   link::Module& module = *change.modules[index];
   std::string_view name = (*change.names)[id].view();
   // Exit handlers that earlier versions have registered stay where they are: all versions have one handle.
-  if (name == "__dso_handle" && change.drafts[index].replaces != nullptr && change.drafts[index].replaces->dso_handle != 0) {
-    target.kind = TargetKind::fixed;
-    target.address = change.drafts[index].replaces->dso_handle;
-    return true;
+  if (name == "__dso_handle" && change.drafts[index].replaces != nullptr) {
+    // Another change may be giving it one; this one conflicts with it then.
+    std::lock_guard lock(change.engine->commit_mutex);
+    if (const std::uint64_t handle = change.drafts[index].replaces->dso_handle; handle != 0) {
+      target.kind = TargetKind::fixed;
+      target.address = handle;
+      return true;
+    }
   }
   if (name == "__dso_handle") {
     target.kind = TargetKind::section;

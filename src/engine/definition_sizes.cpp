@@ -5,6 +5,7 @@
 #include "engine/host.h"
 
 #include <optional>
+#include <shared_mutex>
 
 namespace tenon::engine {
 
@@ -14,7 +15,10 @@ std::optional<std::uint64_t> size_of_name(const ChangeState& change, const Name&
   if (name.module != link::none)
     return name.strength == Strength::common ? change.extras[name.extra].common_size
                                              : change.modules[name.module]->symbols()[name.symbol].size;
-  if (name.record != nullptr && name.record->module != nullptr) return name.record->size();
+  if (name.record != nullptr && name.record->module != nullptr) {
+    std::shared_lock tables(change.engine->tables); // it may be replaced just now
+    return name.record->size();
+  }
   if (name.kind == link::TargetKind::missing || name.kind == link::TargetKind::null)
     return 0; // reported elsewhere if it is needed
   return (name.flags & link::target_flag::tls) != 0 ? std::nullopt : host_size(name.address);

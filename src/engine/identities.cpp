@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <mutex>
+#include <shared_mutex>
 #include <tuple>
 #include <unordered_map>
 
@@ -94,6 +95,7 @@ void find_callees(ChangeState& change, std::uint32_t m) {
   replacement.callees.clear();
   if (!change.has_identities || (change.mode != PlaceMode::none && change.mode != PlaceMode::engine)) return;
   const std::span<const Symbol> symbols = module.symbols();
+  std::shared_lock tables(change.engine->tables); // records of other modules are looked at, which may be replaced just now
   for (std::uint32_t i = 1; i < symbols.size(); ++i) {
     CalleeSource source;
     if (!find_source(change, m, i, source)) {

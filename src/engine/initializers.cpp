@@ -125,7 +125,6 @@ private:
 } // namespace
 
 Result<void> find_skipped_initializers(ChangeState& change, std::uint32_t m) {
-  std::lock_guard lock(change.engine->commit_mutex);
   return Initializers(change, m).judge_all(change.drafts[m].replacement.skipped_initializers);
 }
 

@@ -111,17 +111,21 @@ void find_migrations(ChangeState& change, std::uint32_t m) {
 
 } // namespace
 
-Result<void> keep_tls(ChangeState& change, std::uint32_t m) {
+Result<bool> keep_tls(ChangeState& change, std::uint32_t m) {
   ModuleDraft& draft = change.drafts[m];
+  if (draft.replaces == nullptr) return false;
   const link::Module& module = *change.modules[m];
   const ModuleState& earlier = *draft.replaces;
+  std::lock_guard lock(change.engine->commit_mutex);
+  if (Result<void> unmoved = check_unmoved(draft); !unmoved) return std::move(unmoved).error();
+  if (earlier.tls == nullptr) return false;
   auto differ = [&](std::string_view how) {
     return Error{ErrorCode::unsupported, "module " + earlier.name + ": its thread-local variables " + std::string(how) +
                                              ": threads hold those of the version before"};
   };
   if (module.tls_size == 0) {
     draft.state->tls = earlier.tls;
-    return {};
+    return true;
   }
   if (module.tls_size != earlier.tls_size || module.tls_image_size != earlier.tls_image_size)
     return differ("take up " + std::to_string(module.tls_size) + " bytes, not " + std::to_string(earlier.tls_size));
@@ -136,12 +140,12 @@ Result<void> keep_tls(ChangeState& change, std::uint32_t m) {
       return differ("lie otherwise in their block: '" + p.definition->name + "'");
   }
   draft.state->tls = earlier.tls;
-  return {};
+  return true;
 }
 
-Result<void> note_version(ChangeState& change, std::uint32_t m) {
+void note_version(ChangeState& change, std::uint32_t m) {
   ModuleDraft& draft = change.drafts[m];
-  if (!is_replaceable(change, draft)) return {};
+  if (!is_replaceable(change, draft)) return;
   link::Module& module = *change.modules[m];
   fill_provided(change, m);
   draft.state->escaped_parts = std::move(module.escaped_parts);
@@ -153,7 +157,19 @@ Result<void> note_version(ChangeState& change, std::uint32_t m) {
     for (std::uint32_t i : module.kept)
       if (module.sections()[i].kind == SectionKind::tls_data)
         draft.state->tls_image.push_back({{module.places[i].address}, {module.places[i].address + module.places[i].size}});
-  if (draft.replaces == nullptr) return {};
+}
+
+Result<void> check_unmoved(const ModuleDraft& draft) {
+  const ModuleState& module = *draft.replaces;
+  if (module.live.load(std::memory_order_relaxed) && module.replaceable->version == draft.replacement.version) return {};
+  return Error{ErrorCode::conflict, "module " + module.name + " was replaced or removed meanwhile; draft the change again"};
+}
+
+Result<void> take_over(ChangeState& change, std::uint32_t m) {
+  ModuleDraft& draft = change.drafts[m];
+  if (draft.replaces == nullptr || !is_replaceable(change, draft)) return {};
+  std::lock_guard lock(change.engine->commit_mutex);
+  if (Result<void> unmoved = check_unmoved(draft); !unmoved) return unmoved;
   if (draft.state->tls != nullptr && draft.state->tls == draft.replaces->tls) {
     draft.state->tls_size = draft.replaces->tls_size;
     draft.state->tls_image_size = draft.replaces->tls_image_size;
@@ -170,10 +186,7 @@ Result<void> migrate_variables(ChangeState& change) {
     if (draft.replacement.migrations.empty()) continue;
     // Old storage stays until the module ends; whether it is still the current one is seen once more at the end.
     std::lock_guard lock(change.engine->commit_mutex);
-    if (!draft.replaces->live.load(std::memory_order_relaxed) ||
-        draft.replaces->replaceable->version != draft.replacement.version)
-      return Error{ErrorCode::conflict,
-                   "module " + draft.replaces->name + " was replaced or removed meanwhile; draft the change again"};
+    if (Result<void> unmoved = check_unmoved(draft); !unmoved) return unmoved;
   }
   for (const ModuleDraft& draft : change.drafts)
     for (const DataPolicy::Migration& migration : draft.replacement.migrations)

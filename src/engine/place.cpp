@@ -296,8 +296,8 @@ Result<void> give_tls_keys(ChangeState& change) {
     std::shared_ptr<TlsBlock>& block = change.drafts[m].state->tls;
     if (common != nullptr) {
       block = common;
-    } else if (const ModuleState* earlier = change.drafts[m].replaces.get(); earlier != nullptr && earlier->tls != nullptr) {
-      if (Result<void> kept = keep_tls(change, m); !kept) return kept;
+    } else if (Result<bool> kept = keep_tls(change, m); !kept || *kept) {
+      if (!kept) return std::move(kept).error();
     } else if (module.tls_size != 0 && block == nullptr) {
       auto own = std::make_shared<TlsBlock>();
       own->key = TlsKey({own_image(module), module.tls_image_size, module.tls_size, module.tls_alignment});
@@ -316,9 +316,10 @@ void settle_all(ChangeState& change) {
   for (const std::unique_ptr<link::Module>& module : change.modules) link::settle_references(*module, change.modules);
 }
 
-Result<void> link_bytes(ChangeState& change) {
-  if (Result<void> keyed = give_tls_keys(change); !keyed) return keyed;
-  if (Result<void> unified = unify_constants(change); !unified) return unified;
+namespace {
+
+// Through the alias, so that a fork waits for it: no lock that a fork takes may be waited for in here.
+Result<void> write_bytes(ChangeState& change) {
   link::FixUpOptions options;
   options.low_2gib = change.engine->options.low_2gib;
   options.private_memory = change.mode == PlaceMode::engine;
@@ -340,9 +341,18 @@ Result<void> link_bytes(ChangeState& change) {
     if (const std::shared_ptr<TlsBlock>& block = change.drafts[0].state->tls; block != nullptr && !block->image.empty())
       link::copy_shared_image(change.modules, block->image);
   link::hand_over_frames(change.modules);
+  for (std::uint32_t m = 0; change.has_identities && m < change.modules.size(); ++m) note_version(change, m);
+  return {};
+}
+
+} // namespace
+
+Result<void> link_bytes(ChangeState& change) {
+  if (Result<void> keyed = give_tls_keys(change); !keyed) return keyed;
+  if (Result<void> unified = unify_constants(change); !unified) return unified;
+  if (Result<void> written = write_bytes(change); !written) return written;
   for (std::uint32_t m = 0; change.has_identities && m < change.modules.size(); ++m)
-    if (Result<void> noted = note_version(change, m); !noted)
-      return std::move(noted).error().within(module_context(change, m));
+    if (Result<void> taken = take_over(change, m); !taken) return std::move(taken).error().within(module_context(change, m));
   return {};
 }
 

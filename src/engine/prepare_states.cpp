@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstring>
 #include <iterator>
+#include <mutex>
 #include <shared_mutex>
 #include <utility>
 
@@ -275,10 +276,15 @@ Result<void> prepare_states(ChangeState& change) {
     const link::Module& module = *change.modules[m];
     ModuleState& state = *change.drafts[m].state;
     share_groups(change, m);
-    find_dependencies(change, m, marks);
+    {
+      // Records of modules that are replaced just now may change.
+      std::shared_lock tables(change.engine->tables, std::defer_lock);
+      if (change.has_identities) tables.lock();
+      find_dependencies(change, m, marks);
+      make_uses(change, m);
+    }
     read_init_tables(change, m);
     if (module.wants_dso_handle) state.dso_handle = module.place(link::Synthetic::dso_handle).address;
-    make_uses(change, m);
     account(change, m);
   }
   tie_named_sections(change);

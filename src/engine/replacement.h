@@ -7,7 +7,8 @@
 //     give_identities   place    a Definition, with its stub, for each of the change's own
 //     settle_callees    link     bodies get their addresses
 //     unify_constants   link     constants that are the same as before keep their addresses
-//     note_version      link     what the new version borrows of earlier ones, and what must not be initialized again
+//     note_version      link     what later versions have to know of this one
+//     take_over         link     what it borrows of earlier ones, and what must not be initialized again
 //     make_uses         commit   who refers to what, and where the call sites are
 //     check_versions    commit   under the locks: nothing has changed since the draft, nobody refers to what vanishes
 //     exchange_versions commit   under the locks: fails no more
@@ -78,10 +79,16 @@ void find_callees(ChangeState& change, std::uint32_t module);
 Result<void> give_identities(ChangeState& change);
 void settle_callees(ChangeState& change) noexcept;
 Result<void> unify_constants(ChangeState& change);
-// The new version's thread-local variables are those that every thread has already. Errors: unsupported (they differ).
-Result<void> keep_tls(ChangeState& change, std::uint32_t module);
-Result<void> note_version(ChangeState& change, std::uint32_t module);
-Result<void> find_skipped_initializers(ChangeState& change, std::uint32_t module);
+// The new version's thread-local variables are those that every thread has already. False: there is no earlier version, or
+// it had none. Errors: unsupported (they differ), conflict.
+Result<bool> keep_tls(ChangeState& change, std::uint32_t module);
+void note_version(ChangeState& change, std::uint32_t module);
+// What it takes over from the module that it replaces, once its bytes are there.
+Result<void> take_over(ChangeState& change, std::uint32_t module);
+// Whether the module that the draft replaces is still in the version that it was drafted for; under commit_mutex, as is all
+// that is read of a published module's Version. Errors: conflict.
+Result<void> check_unmoved(const ModuleDraft& draft);
+Result<void> find_skipped_initializers(ChangeState& change, std::uint32_t module); // under commit_mutex
 void make_uses(ChangeState& change, std::uint32_t module);
 Result<void> migrate_variables(ChangeState& change); // runs the client's migration functions
 Result<void> check_versions(ChangeState& change);

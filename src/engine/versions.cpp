@@ -161,10 +161,7 @@ Result<void> check_versions(ChangeState& change) {
   }
   for (ModuleDraft& draft : change.drafts) {
     if (draft.replaces != nullptr) {
-      const ModuleState& module = *draft.replaces;
-      if (!module.live.load(std::memory_order_relaxed) || module.replaceable->version != draft.replacement.version)
-        return Error{ErrorCode::conflict,
-                     "module " + module.name + " was replaced or removed meanwhile; draft the change again"};
+      if (Result<void> unmoved = check_unmoved(draft); !unmoved) return unmoved;
       if (Result<void> checked = check_definitions_of(change, draft); !checked) return checked;
     }
     if (draft.replaces != nullptr || draft.replacement.replaceable != nullptr) reserve_for(draft);
