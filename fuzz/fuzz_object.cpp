@@ -1,7 +1,7 @@
-// Arbitrary bytes as an object and as an archive: every view of what is accepted is touched, down to uncompressed sections.
+// Arbitrary bytes as an object and as an archive: every view of what is accepted is touched, down to uncompressed sections and debug information.
 // What counts is that nothing crashes, hangs, or takes memory out of proportion (run it with sanitizers).
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include <tenon/object.h>
+#include "object/debug_info.h"
 
 #include <cstdlib>
 
@@ -51,6 +51,7 @@ void touch(const Object& object) {
     sum += group.signature.size();
     for (std::uint32_t member : group.sections) require(member < sections.size() && sections[member].group >= 0);
   }
+  if (const auto info = object::read_debug_info(object)) sum += info->variables.size() + info->functions.size();
   sink = sum;
 }
 

@@ -38,6 +38,13 @@ struct Missing {
   std::vector<std::string> needed_by; // "MODULE: SECTION+0xOFFSET", a few of each module
 };
 
+// What a draft does not refuse, but its client should know.
+struct Warning {
+  std::string module;
+  std::string symbol;
+  std::string text; // the whole sentence
+};
+
 // An edit of a module's symbols before it is placed. Edits name global symbols, by the name that the edits before have given
 // them.
 struct Edit {
@@ -60,8 +67,9 @@ struct Edit {
 // What becomes of the variables of a module that is replaced. One of the same name, size and alignment keeps its storage and
 // value, function-local statics and module-local variables included, and so does a constant of the same content;
 // constructors of kept variables do not run again. The unit is the section: objects compiled with data sections can gain and
-// lose variables freely, others must keep the layout of their data. Variables that a compiler has numbered (`count.0`) can't
-// be told apart from one version to the next, and are refused.
+// lose variables freely, others must keep the layout of their data. Variables that a compiler has numbered (`count.0`), or
+// that share a name, are told apart from one version to the next by the debug information of both (-g): by the function that
+// they are declared in, and their block and type if it has several of the name. Where it does not tell they are refused.
 struct DataPolicy {
   // One whose size differs, or whose alignment is not met by the storage that it has.
   enum class Differing : unsigned char {
@@ -147,6 +155,10 @@ public:
   std::span<const ModuleLayout> layouts() const noexcept;
   // Everything that is missing, all at once. place() fails if there is any.
   std::span<const Missing> undefined() const noexcept;
+  // Functions of replaced modules whose parameters or results have changed, by the debug information (-g) of both versions:
+  // callers that are not replaced with them go on passing what the version before took. What only the module itself can
+  // call is not among them. Void with the draft.
+  std::span<const Warning> warnings() const noexcept;
   // What a client that places at this granularity must provide: upper bounds.
   Result<std::vector<BlockRequest>> blocks(Granularity granularity) const;
   // The object behind a module: its symbols are what edits name.

@@ -155,6 +155,7 @@ Edit Edit::bind(ModuleId module, std::string symbol, Addr address) noexcept {
 
 std::span<const ModuleLayout> Draft::layouts() const noexcept { return state_->layouts; }
 std::span<const Missing> Draft::undefined() const noexcept { return state_->missing; }
+std::span<const Warning> Draft::warnings() const noexcept { return state_->warnings; }
 const Object& Draft::object(ModuleId module) const noexcept { return state_->modules[module.index]->object; }
 
 Result<std::vector<BlockRequest>> Draft::blocks(Granularity granularity) const {

@@ -10,12 +10,12 @@
 #include "engine/change_state.h"
 
 #include "base/hex.h"
+#include "engine/matching.h"
 #include "link/arch/arch.h"
 
 #include <algorithm>
 #include <cstring>
 #include <mutex>
-#include <unordered_set>
 
 namespace tenon::engine {
 
@@ -43,34 +43,6 @@ std::vector<Member> members(const link::Module& module, link::Run run) {
   return all;
 }
 
-// Names that two local objects of the module have: they can't be told apart from one version to the next.
-std::unordered_set<std::string_view> ambiguous_names(const link::Module& module) {
-  std::unordered_set<std::string_view> seen, twice;
-  for (const Symbol& symbol : module.symbols())
-    if (symbol.type == SymbolType::object && symbol.is_local() && symbol.defined() && !seen.insert(symbol.name()).second)
-      twice.insert(symbol.name());
-  return twice;
-}
-
-const Definition* earlier(const Replaceable& module, std::string_view name, DefinitionKind kind) {
-  auto found = module.by_name.find(name);
-  return found != module.by_name.end() && found->second->kind == kind && !found->second->vanished ? found->second : nullptr;
-}
-
-// `count` of `count.0`; empty if no compiler has numbered it.
-std::string_view stem(std::string_view name) {
-  const std::size_t dot = name.rfind('.');
-  const bool numbered = dot != std::string_view::npos && dot + 1 < name.size() &&
-                        name.find_first_not_of("0123456789", dot + 1) == std::string_view::npos;
-  return numbered ? name.substr(0, dot) : std::string_view();
-}
-
-bool had_numbered(const Replaceable& module, std::string_view of) {
-  return std::any_of(module.definitions.begin(), module.definitions.end(), [&](const std::unique_ptr<Definition>& d) {
-    return d->kind == DefinitionKind::variable && !d->vanished && stem(d->name) == of;
-  });
-}
-
 Error differs(const Symbol& symbol, const Definition& before, std::string_view how) {
   return {ErrorCode::unsupported, "variable '" + std::string(symbol.name()) + "' can't keep its value: " + std::string(how) +
                                       " (" + std::to_string(before.size) + " bytes before, " + std::to_string(symbol.size) +
@@ -86,10 +58,8 @@ struct Verdict {
 
 class DataSection {
 public:
-  DataSection(const ChangeState& change, std::uint32_t m, std::span<const Member> members,
-              const std::unordered_set<std::string_view>& twice)
-      : module_(*change.modules[m]), draft_(change.drafts[m]), before_(*draft_.replaces->replaceable), members_(members),
-        twice_(twice) {}
+  DataSection(const ChangeState& change, std::uint32_t m, std::span<const Member> members)
+      : change_(change), index_(m), module_(*change.modules[m]), draft_(change.drafts[m]), members_(members) {}
 
   Result<Verdict> judge() const {
     std::size_t known = 0;
@@ -97,17 +67,8 @@ public:
     std::uint64_t base = 0;
     for (const Member& member : members_) {
       const Symbol& symbol = module_.symbols()[member.symbol];
-      if (std::string_view of = stem(symbol.name()); symbol.is_local() && !of.empty() && had_numbered(before_, of))
-        return Error{
-            ErrorCode::needs_flag,
-            "variable '" + std::string(symbol.name()) +
-                "' was numbered by the compiler: which one of the earlier version it is can't be told; compile with "
-                "tenon-llvm or clang, whose names say where a variable belongs, or give it a name of its own"};
-      const Definition* variable = earlier(before_, symbol.name(), DefinitionKind::variable);
+      const Definition* variable = earlier(member);
       if (variable == nullptr) continue;
-      if (twice_.contains(symbol.name()))
-        return Error{ErrorCode::needs_flag, "there are several local variables '" + std::string(symbol.name()) +
-                                                "': which one the earlier version had can't be told"};
       const std::uint64_t there = variable->address - symbol.value;
       in_place = in_place && (known == 0 || there == base);
       same = same && symbol.size == variable->size;
@@ -124,18 +85,21 @@ public:
 
 private:
   const SectionPlace& place() const { return module_.places[members_[0].section]; }
+  const Definition* earlier(const Member& member) const {
+    return earlier_variable(change_, index_, member.symbol, DefinitionKind::variable);
+  }
 
   // What has no name counts, too: the section may hold it besides its variables.
   bool within_storage(std::uint64_t base) const {
     return std::all_of(members_.begin(), members_.end(), [&](const Member& member) {
-      const Definition* variable = earlier(before_, module_.symbols()[member.symbol].name(), DefinitionKind::variable);
+      const Definition* variable = earlier(member);
       return variable->section_address == base && place().size <= variable->section_size;
     });
   }
 
   Result<Verdict> keep_at(std::uint64_t base) const {
     const Symbol& symbol = module_.symbols()[members_[0].symbol];
-    const Definition* variable = earlier(before_, symbol.name(), DefinitionKind::variable);
+    const Definition* variable = earlier(members_[0]);
     if (within_storage(base)) return Verdict{true, base, variable->section_size};
     return Error{ErrorCode::needs_flag,
                  "variable '" + std::string(symbol.name()) + "' can't keep its value: its section " +
@@ -146,7 +110,7 @@ private:
 
   Result<Verdict> mismatch() const {
     const Symbol& symbol = module_.symbols()[members_[0].symbol];
-    const Definition* variable = earlier(before_, symbol.name(), DefinitionKind::variable);
+    const Definition* variable = earlier(members_[0]);
     if (members_.size() != 1 || variable == nullptr)
       return Error{ErrorCode::needs_flag, "section " + std::string(module_.section_name(members_[0].section)) +
                                               " holds several variables, some of which have changed: compile with "
@@ -164,11 +128,11 @@ private:
     return differs(symbol, *variable, symbol.size != variable->size ? "its size differs" : "its alignment differs");
   }
 
+  const ChangeState& change_;
+  std::uint32_t index_;
   const link::Module& module_;
   const ModuleDraft& draft_;
-  const Replaceable& before_;
   std::span<const Member> members_;
-  const std::unordered_set<std::string_view>& twice_;
 };
 
 template <class Visit> Result<void> for_each_section(std::span<const Member> members, Visit&& visit) {
@@ -242,11 +206,12 @@ Result<void> carry_variables(ChangeState& change, std::uint32_t m) {
       return Error{ErrorCode::needs_flag, "'" + std::string(symbol.name()) +
                                               "' is a common symbol, which has no place that could be kept: compile "
                                               "with -fno-common"};
-  const std::unordered_set<std::string_view> twice = ambiguous_names(module);
+  if (Result<void> matched = match_variables(change, m); !matched) return matched;
+  compare_signatures(change, m);
   const std::vector<Member> all = members(module, link::Run::data);
   if (Result<void> checked = check_nameless(module, all); !checked) return checked;
   Result<void> judged = for_each_section(all, [&](std::span<const Member> section) -> Result<void> {
-    Result<Verdict> verdict = DataSection(change, m, section, twice).judge();
+    Result<Verdict> verdict = DataSection(change, m, section).judge();
     if (!verdict) return std::move(verdict).error();
     if (verdict->carry) carry(change, m, section[0].section, verdict->address, verdict->size);
     return {};
@@ -284,11 +249,12 @@ bool may_be_unified(const link::Module& module, std::uint32_t i) {
 
 // Where the section's named constants lay, if all of them were there and lay as they lie now, with the whole section in what
 // was theirs; 0 otherwise.
-std::uint64_t earlier_place(const link::Module& module, const Replaceable& before, std::span<const Member> section) {
+std::uint64_t earlier_place(const ChangeState& change, std::uint32_t m, std::span<const Member> section) {
+  const link::Module& module = *change.modules[m];
   std::uint64_t base = 0;
   for (const Member& member : section) {
     const Symbol& symbol = module.symbols()[member.symbol];
-    const Definition* constant = earlier(before, symbol.name(), DefinitionKind::constant);
+    const Definition* constant = earlier_variable(change, m, member.symbol, DefinitionKind::constant);
     if (constant == nullptr || constant->size != symbol.size) return 0;
     const std::uint64_t there = constant->address - symbol.value;
     if (base != 0 && there != base) return 0;
@@ -324,13 +290,12 @@ std::uint64_t same_literals(const link::Module& module, std::uint32_t section, c
 void find_candidates(ChangeState& change, std::uint32_t m, std::vector<Candidate>& candidates) {
   const ModuleDraft& draft = change.drafts[m];
   link::Module& module = *change.modules[m];
-  const Replaceable& before = *draft.replaces->replaceable;
   std::vector<std::uint8_t> named(module.object_sections());
   const std::vector<Member> all = members(module, link::Run::rodata);
   (void)for_each_section(all, [&](std::span<const Member> section) -> Result<void> {
     const std::uint32_t i = section[0].section;
     named[i] = 1;
-    if (std::uint64_t base = may_be_unified(module, i) ? earlier_place(module, before, section) : 0; base != 0)
+    if (std::uint64_t base = may_be_unified(module, i) ? earlier_place(change, m, section) : 0; base != 0)
       candidates.push_back({m, i, base, module.places[i].address});
     return {};
   });

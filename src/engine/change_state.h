@@ -18,6 +18,10 @@
 #include <set>
 #include <tuple>
 
+namespace tenon::object {
+struct DebugInfo;
+}
+
 namespace tenon::engine {
 
 struct Addition {
@@ -64,10 +68,11 @@ struct ModuleDraft {
   DataPolicy policy;
   bool partial = false; // of that module only what the object defines: a fragment
   std::vector<std::string> functions;
-  std::vector<LocalBinding> local_bindings; // partial: symbols that are the module's own, sorted by symbol
-  std::vector<std::uint32_t> localized;     // partial: global definitions that are local in the module, sorted
-  ModuleList fragment;                      // partial: `state`, for Replaceable::fragments
-  bool counted = false;                     // among Replaceable::drafts
+  std::vector<LocalBinding> local_bindings;       // partial: symbols that are the module's own, sorted by symbol
+  std::vector<std::uint32_t> localized;           // partial: global definitions that are local in the module, sorted
+  ModuleList fragment;                            // partial: `state`, for Replaceable::fragments
+  bool counted = false;                           // among Replaceable::drafts
+  std::shared_ptr<const object::DebugInfo> debug; // of a module that can be replaced, if it has any
   Replacement replacement;
 
   // What others refer to once the change is committed.
@@ -105,7 +110,9 @@ struct ChangeState {
   std::vector<std::uint32_t> pending;                                       // names that are not resolved yet
   std::vector<std::shared_ptr<ModuleState>> pins;                           // published modules that names were resolved to
   std::vector<Missing> missing;
-  std::vector<std::uint8_t> edits_used; // beside `edits`: the symbol has been met
+  std::vector<Warning> warnings;
+  std::vector<std::shared_ptr<const object::DebugInfo>> debug_infos; // beside `additions`
+  std::vector<std::uint8_t> edits_used;                              // beside `edits`: the symbol has been met
   std::vector<ModuleLayout> layouts;
   std::vector<std::vector<SectionLayout>> section_layouts;
 

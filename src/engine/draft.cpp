@@ -251,6 +251,7 @@ void ChangeState::undo_draft() noexcept {
   layouts.clear();
   section_layouts.clear();
   missing.clear();
+  warnings.clear();
   drafts.clear();
   members.clear();
   modules.clear();

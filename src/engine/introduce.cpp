@@ -294,6 +294,7 @@ Result<void> introduce_module(ChangeState& change, std::uint32_t index) {
   if (change.drafts[index].partial && module.tls_size != 0)
     return Error{ErrorCode::unsupported,
                  "thread-local variables can't come with single functions: replace the whole module"};
+  read_debug_info(change, index);
   if (Result<void> carried = carry_variables(change, index); !carried) return carried;
   return enter_symbols(change, index);
 }

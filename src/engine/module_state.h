@@ -11,6 +11,7 @@
 #include "engine/definition.h"
 #include "engine/kept_relocations.h"
 #include "engine/machinery.h"
+#include "engine/matching.h"
 #include "engine/symbol_table.h"
 #include "engine/tls.h"
 
@@ -114,7 +115,8 @@ struct Version {
   std::vector<std::uint64_t> escaped_parts; // of functions, to which there are pointers: they may be called at any time
   std::unique_ptr<CodeGraph> graph;         // made when single functions of it are first replaced
   std::vector<MovedCopy> copies;
-  std::uint64_t moves = 0; // how often code of it was moved
+  std::uint64_t moves = 0;           // how often code of it was moved
+  std::unique_ptr<DebugNames> debug; // what debug information says of it; null: nothing
 };
 
 // Records of symbols one after another, in one allocation.

@@ -150,6 +150,7 @@ void note_version(ChangeState& change, std::uint32_t m) {
   fill_provided(change, m);
   draft.state->escaped_parts = std::move(module.escaped_parts);
   note_anonymous(change, m);
+  note_debug_names(change, m);
   draft.state->tls_size = module.tls_size;
   draft.state->tls_image_size = module.tls_image_size;
   draft.state->tls_alignment = module.tls_alignment;

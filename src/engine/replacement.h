@@ -60,9 +60,10 @@ struct RecordUpdate {
 };
 
 struct Replacement {
-  std::vector<CalleeSource> callees;              // beside link::Module::callees
-  std::vector<std::unique_ptr<Definition>> fresh; // that the change brings
-  std::vector<Provided> provided;                 // of a module of a replaceable library
+  std::vector<CalleeSource> callees;                      // beside link::Module::callees
+  std::vector<std::unique_ptr<Definition>> fresh;         // that the change brings
+  std::vector<Provided> provided;                         // of a module of a replaceable library
+  std::unordered_map<std::uint32_t, Definition*> matched; // variables whose names don't tell, by symbol; null: new
   std::vector<CarriedSection> carried;
   std::vector<RecordUpdate> updates;
   std::uint64_t version = 0;                                 // of the replaced module, when the change was drafted

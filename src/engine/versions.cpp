@@ -292,6 +292,7 @@ void exchange(ChangeState& change, ModuleDraft& draft, bool hold) noexcept {
   version.sequence = module.sequence;
   if (hold) module.replaceable->held.push_back(draft.state);
   version.auxiliary = true;
+  version.debug.reset(); // only the current version's is asked for
   // A compiler may have agreed with itself on how a local function is called: who was compiled with the old one goes on
   // calling that. Through its stub, that is by its address, the new one is reached by everybody.
   for (Use& use : version.uses) use.past = true;

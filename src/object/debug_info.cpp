@@ -48,6 +48,18 @@ bool check_abbreviations(dwarf::File& file, Dwarf_Die unit) {
   }
 }
 
+bool is_cxx(Dwarf_Die unit) {
+  switch (dwarf::own_number(unit, DW_AT_language).value_or(0)) {
+  case DW_LANG_C_plus_plus:
+  case DW_LANG_C_plus_plus_03:
+  case DW_LANG_C_plus_plus_11:
+  case DW_LANG_C_plus_plus_14:
+  case 0x2B:              // C++ 17
+  case 0x2C: return true; // C++ 20
+  default: return false;
+  }
+}
+
 class Reader {
 public:
   Reader(dwarf::File& file, const Object& object) : file_(file), object_(object), types_(file) {}
@@ -81,6 +93,7 @@ private:
     result_.several_units = units > 1;
     for (const auto& [die, name] : all) {
       tells_types_ = false;
+      overloads_ = is_cxx(die);
       const std::size_t before = functions_.size();
       if (!walk(die, {add_scope(units > 1 ? name + "|" : ""), {}}, 0)) return false;
       if (!tells_types_) functions_.resize(before); // -g1: nothing is said of parameters either
@@ -142,6 +155,11 @@ private:
     if (!linkage) name = dwarf::text(function, DW_AT_name);
     if (name.empty()) return true;
     std::string path(name);
+    // GCC gives no linkage names to statics, which may be overloaded.
+    if (!linkage && overloads_) {
+      const std::string signature = types_.signature(function, 1);
+      path += signature.substr(std::min(signature.size(), signature.find(" (") + 1));
+    }
     // Statics of two units may have the same name.
     if (!linkage)
       path = scopes_[where.scope] + path;
@@ -256,7 +274,7 @@ private:
   std::vector<std::string> scopes_; // "", or with "::" or "|" at the end
   std::vector<Variable> variables_;
   std::vector<DebugFunction> functions_;
-  bool tells_types_ = false; // the unit that is walked
+  bool tells_types_ = false, overloads_ = false; // the unit that is walked
   DebugInfo result_;
 };
 

@@ -390,6 +390,8 @@ Result<void> LiveSession::commit(std::span<LiveFile* const> files, double& link_
   Result<Draft> draft = std::move(change).draft();
   if (!draft) return std::move(draft).error();
   if (!draft->undefined().empty()) return Error{ErrorCode::undefined, describe(draft->undefined())};
+  std::vector<std::string> warnings; // a draft's views end with it
+  for (const Warning& warning : draft->warnings()) warnings.push_back("warning: " + with_readable_names(warning.text));
   Result<Placed> placed = std::move(*draft).place();
   if (!placed) return std::move(placed).error();
   Result<Linked> linked = std::move(*placed).link();
@@ -398,6 +400,8 @@ Result<void> LiveSession::commit(std::span<LiveFile* const> files, double& link_
   // Function by function, not as a set: main runs on in its old version, and must not go on calling those of its time.
   Result<Committed> committed = std::move(*linked).commit();
   swap_ms = timer.lap_ms();
+  if (committed || committed.error().code == ErrorCode::initializer)
+    for (const std::string& warning : warnings) log_.line(warning);
   if (!committed) return std::move(committed).error();
   for (std::size_t i = 0; i < files.size(); ++i) files[i]->module = committed->module(ids[i]);
   return {};

@@ -12,7 +12,7 @@ from live_terminal import Terminal, fresh_copy, replace_in
 
 def build_object(clang: str, folder: pathlib.Path):
     """As a Makefile would: the object appears at once, by its final name."""
-    subprocess.run([clang, "-O1", "-fPIC", "-ffunction-sections", "-c", "extra.c", "-o", "extra.new"], cwd=folder, check=True,
+    subprocess.run([clang, "-g", "-O1", "-fPIC", "-ffunction-sections", "-c", "extra.c", "-o", "extra.new"], cwd=folder, check=True,
                    timeout=60)
     os.replace(folder / "extra.new", folder / "extra.o")
 
@@ -55,6 +55,12 @@ def kinds(live: Session, folder: pathlib.Path, clang: str):
     build_object(clang, folder)
     live.reports("extra.o: extra() changed; 0 variables kept")
     live.say("answer 5 extra 8 table 8: 9")
+
+    # Callers that are not replaced don't know.
+    replace_in(folder / "extra.c", "(void)", "(long more)")
+    build_object(clang, folder)
+    live.reports("warning: 'extra' of module extra.o: was int (), is int (long): callers that are not replaced")
+    live.reports("extra.o: no function changed; 0 variables kept")
 
     # A variable that is new is initialized, and only that one; one that has grown is refused.
     replace_in(folder / "main.cpp", 'Noisy one("one");', 'Noisy one("one");\nNoisy two("two");')
