@@ -1,4 +1,5 @@
-// Arbitrary bytes as an object and as an archive: every view of what is accepted is touched, down to uncompressed sections and debug information.
+// Arbitrary bytes as an object and as an archive: every view of what is accepted is touched, down to uncompressed sections
+// and debug information.
 // What counts is that nothing crashes, hangs, or takes memory out of proportion (run it with sanitizers).
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "object/debug_info.h"

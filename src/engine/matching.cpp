@@ -20,29 +20,35 @@ namespace {
 
 bool is_digit(char c) noexcept { return c >= '0' && c <= '9'; }
 
-// Itanium C++ ABI, "Scope Encoding": ..._ <digit>, or __ <digits> _ after the name of a local entity.
-std::string_view without_discriminator(std::string_view name) {
-  if (!name.starts_with("_ZZ") && !name.starts_with("_ZGVZ")) return name;
-  // Whether it ends with <length><identifier>: then nothing comes after the identifier.
-  const auto ends_with_identifier = [](std::string_view text) {
+// Whether it ends with an identifier as mangled names have it: its length, then as many characters.
+bool ends_with_identifier(std::string_view text) noexcept {
+  for (std::size_t size = 1; size < text.size(); ++size) {
     std::size_t length = 0, scale = 1;
-    for (std::size_t size = 1; size < text.size(); ++size) {
-      const std::size_t digits_end = text.size() - size;
-      if (!is_digit(text[digits_end - 1])) continue;
-      length = 0, scale = 1;
-      for (std::size_t at = digits_end; at > 0 && is_digit(text[at - 1]) && scale < 1'000'000; --at, scale *= 10) {
-        length += std::size_t(text[at - 1] - '0') * scale;
-        if (length == size) return true;
-      }
+    for (std::size_t at = text.size() - size; at > 0 && is_digit(text[at - 1]) && scale < 1'000'000; --at, scale *= 10) {
+      length += std::size_t(text[at - 1] - '0') * scale;
+      if (length == size) return true;
     }
-    return false;
-  };
-  if (ends_with_identifier(name)) return name;
+  }
+  return false;
+}
+
+// Itanium C++ ABI, "Scope Encoding": the name of a function's local entity is followed by _ <digit>, or __ <digits> _, for
+// all but the first of that name.
+std::string_view without_discriminator(std::string_view name) noexcept {
+  if (!name.starts_with("_ZZ") && !name.starts_with("_ZGVZ")) return name;
   std::string_view rest = name;
-  if (!rest.empty() && rest.back() == '_') rest.remove_suffix(1);
-  while (!rest.empty() && is_digit(rest.back())) rest.remove_suffix(1);
-  while (!rest.empty() && rest.back() == '_' && name.size() - rest.size() < 24) rest.remove_suffix(1);
-  return rest.size() < name.size() && ends_with_identifier(rest) ? rest : name;
+  if (is_digit(rest.back())) {
+    rest.remove_suffix(1);
+    if (rest.back() != '_') return name;
+    rest.remove_suffix(1);
+  } else {
+    if (rest.back() != '_') return name;
+    rest.remove_suffix(1);
+    while (is_digit(rest.back())) rest.remove_suffix(1); // ends at the latest at the _Z
+    if (!rest.ends_with("__")) return name;
+    rest.remove_suffix(2);
+  }
+  return ends_with_identifier(rest) ? rest : name;
 }
 
 // The name without the compiler's number.

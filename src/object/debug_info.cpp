@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <map>
 #include <unordered_map>
+#include <unordered_set>
 
 namespace tenon::object {
 
@@ -191,16 +192,18 @@ private:
 
   const std::string& scope_of(const Variable& variable) const { return scopes_[variable.where.scope]; }
 
-  // How often each name is declared in its scope.
+  // How often each name is declared in its scope, by what may be a static variable: one without storage may have been
+  // removed.
   using Counts = std::map<std::pair<std::string_view, std::string_view>, unsigned>;
   Counts count_declarations() const {
-    std::map<std::string_view, unsigned> stored; // of other names there is nothing to tell
+    std::unordered_set<std::string_view> stored; // of other names there is nothing to tell
     for (const Variable& v : variables_)
       if (!v.entry.storage.empty())
-        if (const Variable* source = meant(v)) stored.emplace(source->entry.name, 0);
+        if (const Variable* source = meant(v)) stored.insert(source->entry.name);
     Counts declared;
     for (const Variable& v : variables_)
-      if (v.entry.stands_for == 0 && (!v.entry.declaration || !v.entry.storage.empty()) && stored.contains(v.entry.name))
+      if (v.entry.stands_for == 0 && !v.entry.elsewhere && (!v.entry.declaration || !v.entry.storage.empty()) &&
+          stored.contains(v.entry.name))
         ++declared[{scope_of(v), v.entry.name}];
     return declared;
   }

@@ -174,7 +174,10 @@ int read_attribute(Dwarf_Attribute* attribute, void* argument) {
     if (dwarf_formref_die(attribute, &target) != nullptr) entry.stands_for = dwarf_dieoffset(&target);
     break;
   }
-  case DW_AT_location: entry.storage = storage_of(*attribute); break;
+  case DW_AT_location:
+    entry.storage = storage_of(*attribute);
+    entry.elsewhere = entry.storage.empty();
+    break;
   default: break;
   }
   return DWARF_CB_OK;

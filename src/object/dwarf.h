@@ -70,6 +70,7 @@ struct VariableEntry {
   Dwarf_Off stands_for = 0; // another entry, see origin_of
   std::string_view name;
   bool declaration = false;
+  bool elsewhere = false; // in a register or frame
   std::vector<Stored> storage;
 };
 VariableEntry read_variable(Dwarf_Die die);

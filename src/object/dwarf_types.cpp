@@ -90,7 +90,12 @@ std::string Types::make(Dwarf_Die type, int depth) {
   if (std::optional<Dwarf_Die> whole = own_reference(type, DW_AT_signature)) type = *whole;
   const auto inner = [&] { return name(own_reference(type, DW_AT_type), depth + 1); };
   switch (dwarf_tag(&type)) {
-  case DW_TAG_const_type: return inner() + " const";
+  case DW_TAG_const_type: {
+    std::string text = inner(); // compilers differ in the order of the two
+    const std::size_t before =
+        text.ends_with(" volatile") ? text.size() - std::string_view(" volatile").size() : text.size();
+    return text.insert(before, " const");
+  }
   case DW_TAG_volatile_type: return inner() + " volatile";
   case DW_TAG_restrict_type: return inner();
   case DW_TAG_atomic_type: return "_Atomic " + inner();

@@ -133,6 +133,34 @@ TEST_F(ReplaceDebug, SeveralOfOneNameInAFunctionMustBeTheSameOnes) {
   }
 }
 
+TEST_F(ReplaceDebug, VariablesInFramesMayHaveTheName) {
+  auto text = [](const std::string& before, const std::string& inside) {
+    return before + "int f(void) { static int count = 10; " + inside + " return ++count; }\n";
+  };
+  Module m = commit(engine, library, gcc(text("", ""), "-g -O0"));
+  EXPECT_EQ(call("f"), 11);
+  replace(m, gcc(text(counter("g", 0), "{ int count = 3; count++; }"), "-g -O0"));
+  EXPECT_EQ(call("f"), 12);
+}
+
+// In C++ the number comes after the variable's name, which may itself end like one.
+TEST_F(ReplaceDebug, DiscriminatorsOfMangledNames) {
+  for (const std::string& name : {"v2", "count_", "a1b_22"}) {
+    SCOPED_TRACE(name);
+    const std::string one =
+        "int f(int which) { if (which == 1) { static int " + name + " = 20; return ++" + name + "; } return 0; }\n";
+    const std::string two = "int f(int which) { if (which == 0) { static int " + name + " = 10; return ++" + name +
+                            "; } if (which == 1) { static int " + name + " = 20; return ++" + name + "; } return 0; }\n";
+    Library own = expect(engine.library(name, {.replaceable = true}));
+    Module m = commit(engine, own, compile_cpp(one, split));
+    auto* f = function<int(int)>(own, "_Z1fi");
+    EXPECT_EQ(f(1), 21);
+    EXPECT_THAT(refusal(m, compile_cpp(two, split)), HasSubstr("_ZZ1fiE"));
+    replace(m, compile_cpp("int g() { return 0; }" + one, split));
+    EXPECT_EQ(f(1), 22);
+  }
+}
+
 TEST_F(ReplaceDebug, TheFirstOfSeveralIsNumberedToo) {
   // Clang calls the first one f.count, whichever it is.
   const std::string one = "int f(int which) { if (which == 1) { static int count = 20; return ++count; } return 0; }\n";
