@@ -137,7 +137,10 @@ private:
       if (!variable || definition->vanished) continue;
       if (!definition->local) globals_.insert(definition->name);
       if (!definition->local) continue;
-      const KnownVariable* known = before_.debug != nullptr ? before_.debug->variable(definition.get()) : nullptr;
+      const KnownVariable* known = nullptr;
+      for_each_holder(before_, [&](const ModuleState& holder) {
+        if (known == nullptr && holder.debug != nullptr) known = holder.debug->variable(definition.get());
+      });
       const bool renamed = known != nullptr && !known->symbol.empty();
       earlier_.push_back(
           {renamed ? std::string_view(known->symbol) : definition->name, 0, definition.get(), nullptr, known});
@@ -332,16 +335,18 @@ Result<void> match_variables(ChangeState& change, std::uint32_t m) { return Matc
 
 void compare_signatures(ChangeState& change, std::uint32_t m) {
   const ModuleDraft& draft = change.drafts[m];
-  if (draft.debug == nullptr || draft.replaces->debug == nullptr) return;
+  if (draft.debug == nullptr) return;
   const auto& by_name = draft.replaces->replaceable->by_name;
   for (const Symbol& symbol : change.modules[m]->symbols()) {
     if (symbol.type != SymbolType::function || !symbol.defined()) continue;
     const object::DebugFunction* now = find_function(*draft.debug, symbol.name());
     auto found = now != nullptr ? by_name.find(symbol.name()) : by_name.end();
     if (found == by_name.end() || found->second->kind != DefinitionKind::function || found->second->vanished) continue;
-    const std::string_view before = draft.replaces->debug->signature(found->second);
-    if (before.empty() || object::same_signature(before, now->signature) || !is_called_by_others(draft, *found->second))
-      continue;
+    const ModuleState* holder = found->second->holder; // of the current body
+    if (holder == nullptr || holder->debug == nullptr) continue;
+    const std::string_view before = holder->debug->signature(found->second);
+    const bool called = draft.partial || is_called_by_others(draft, *found->second);
+    if (before.empty() || object::same_signature(before, now->signature) || !called) continue;
     change.warnings.push_back({change.modules[m]->name, now->name,
                                "'" + now->name + "' of module " + change.modules[m]->name + ": was " + std::string(before) +
                                    ", is " + now->signature + ": callers that are not replaced pass what the old one took"});

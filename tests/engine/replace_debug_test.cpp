@@ -145,7 +145,7 @@ TEST_F(ReplaceDebug, VariablesInFramesMayHaveTheName) {
 
 // In C++ the number comes after the variable's name, which may itself end like one.
 TEST_F(ReplaceDebug, DiscriminatorsOfMangledNames) {
-  for (const std::string& name : {"v2", "count_", "a1b_22"}) {
+  for (const std::string name : {"v2", "count_", "a1b_22"}) {
     SCOPED_TRACE(name);
     const std::string one =
         "int f(int which) { if (which == 1) { static int " + name + " = 20; return ++" + name + "; } return 0; }\n";
