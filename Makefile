@@ -3,9 +3,11 @@
 JOBS ?= $(shell nproc)
 PREFIX ?= /usr/local
 FUZZ_SECONDS ?= 60
+TORTURE_PATCHES ?= 1000000
+TORTURE_CALLS ?= 1000000000
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help setup build dev run test asan tsan fuzz bench format check-compilers install clean
+.PHONY: help setup build dev run test asan tsan torture fuzz bench format check-compilers install clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -54,6 +56,13 @@ tsan: setup ## the tests under TSan, but for what has one thread and takes long
 	$(call compile,tsan)
 	@TSAN_OPTIONS="suppressions='$(CURDIR)/cmake/tsan_suppressions.txt' die_after_fork=0 $$TSAN_OPTIONS" \
 	  cmake/run_ctest.sh build/tsan -LE '$(TSAN_NOT_LABELS)' -E '$(TSAN_NOT_NAMES)'
+
+# On two cores about ten minutes; both numbers are reached, whichever comes later.
+torture: setup ## threads replace code that others run: TORTURE_PATCHES (10^6) against TORTURE_CALLS (10^9)
+	$(call configure,release)
+	$(call compile,release,--target torture --target engine_test)
+	@build/release/bin/torture --patches $(TORTURE_PATCHES) --calls $(TORTURE_CALLS)
+	@TENON_ATOMIC_CALLS=100000000 build/release/bin/engine_test --gtest_brief=1 --gtest_filter='Atomic.ThreadsCheck*'
 
 fuzz: setup ## run each fuzz target for FUZZ_SECONDS seconds (60)
 	$(call configure,fuzz)

@@ -171,10 +171,39 @@ Result<void> Draft::edit(std::vector<Edit> edits) {
   });
 }
 
+namespace {
+
+constexpr int attempts = 100;
+
+// Another thread may have committed the same COMDAT groups, replaced the same module or taken away what this change found,
+// since the draft: then it is drafted anew from its inputs. Where the client knows addresses or bytes, or provides the
+// memory, it has to do that itself.
+bool may_begin_anew(const engine::ChangeState& state, const Error& error, int attempt) noexcept {
+  return error.code == ErrorCode::conflict && state.mode == engine::PlaceMode::engine && !state.observed &&
+         attempt < attempts;
+}
+
+Result<void> place(engine::ChangeState& state) {
+  for (int attempt = 0;; ++attempt) {
+    Result<void> placed = engine::place_in_engine(state);
+    if (placed || !may_begin_anew(state, placed.error(), attempt)) return placed;
+    state.undo_draft();
+    if (Result<void> drafted = engine::draft(state); !drafted) return drafted;
+  }
+}
+
+Result<void> place_anew(engine::ChangeState& state) {
+  state.undo_draft();
+  if (Result<void> drafted = engine::draft(state); !drafted) return drafted;
+  return place(state);
+}
+
+} // namespace
+
 Result<Placed> Draft::place() && {
   return guarded([&]() -> Result<Placed> {
     std::unique_ptr<engine::ChangeState> state = take(state_);
-    if (Result<void> placed = engine::place_in_engine(*state); !placed) return std::move(placed).error();
+    if (Result<void> placed = tenon::place(*state); !placed) return std::move(placed).error();
     return Placed(std::move(state));
   });
 }
@@ -203,7 +232,12 @@ std::span<const PlacedSection> Placed::sections() const noexcept {
 namespace {
 
 Result<Linked> linked(std::unique_ptr<engine::ChangeState> state) {
-  if (Result<void> done = engine::link_bytes(*state); !done) return std::move(done).error();
+  for (int attempt = 0;; ++attempt) {
+    Result<void> done = engine::link_bytes(*state);
+    if (done) break;
+    if (!may_begin_anew(*state, done.error(), attempt)) return std::move(done).error();
+    if (Result<void> placed = place_anew(*state); !placed) return std::move(placed).error();
+  }
   // What the inspector looks at is not held against the change: should it be linked anew, the inspector is asked again.
   Inspector inspector = state->inspector;
   engine::ChangeState& inspected = *state;
@@ -275,18 +309,11 @@ Result<Committed> Linked::commit(Initialize initialize, Switch how) && {
   return guarded([&]() -> Result<Committed> {
     std::unique_ptr<engine::ChangeState> state = take(state_);
     state->atomic = how == Switch::atomic;
-    // Another thread may have committed the same COMDAT groups, or taken away what this change found, since the draft: then
-    // it is drafted anew from its inputs. Where the client knows addresses or bytes, or provides the memory, it has to do
-    // that itself.
     for (int attempt = 0;; ++attempt) {
       Result<std::vector<Module>> modules = engine::commit(*state, initialize == Initialize::run);
       if (modules) return Committed(std::move(*modules));
-      if (modules.error().code != ErrorCode::conflict || state->mode != engine::PlaceMode::engine || state->observed ||
-          attempt == 100)
-        return std::move(modules).error();
-      state->undo_draft();
-      if (Result<void> drafted = engine::draft(*state); !drafted) return std::move(drafted).error();
-      if (Result<void> placed = engine::place_in_engine(*state); !placed) return std::move(placed).error();
+      if (!may_begin_anew(*state, modules.error(), attempt)) return std::move(modules).error();
+      if (Result<void> placed = place_anew(*state); !placed) return std::move(placed).error();
       Result<Linked> again = linked(std::move(state));
       if (!again) return std::move(again).error();
       state = std::move(again->state_);

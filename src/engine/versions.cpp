@@ -316,11 +316,26 @@ void exchange(ChangeState& change, ModuleDraft& draft, bool hold) noexcept {
 
 } // namespace
 
+namespace {
+
+// Replaces it, or functions of it.
+bool changes(const ChangeState& change, const ModuleState* module) noexcept {
+  return std::any_of(change.drafts.begin(), change.drafts.end(),
+                     [&](const ModuleDraft& draft) { return draft.replaces.get() == module; });
+}
+
+} // namespace
+
 void publish_definitions(ChangeState& change) noexcept {
   if (!change.has_identities) return;
   memory::Space& space = *change.engine->machinery->space;
   const bool atomic = change.transition != nullptr;
   supersede_functions(change);
+  // What others have replaced since this change was linked may be freed by now: nothing may lead to new code before its
+  // calls are caught up with.
+  for (ModuleDraft& draft : change.drafts)
+    for (Use& use : draft.state->uses)
+      if (use.definition->entry != 0 && !changes(change, use.definition->module)) catch_up(space, use);
   for (std::size_t m = 0; m < change.drafts.size(); ++m) {
     ModuleDraft& draft = change.drafts[m];
     if (draft.replaces == nullptr && draft.replacement.replaceable == nullptr) continue;
@@ -335,7 +350,7 @@ void publish_definitions(ChangeState& change) noexcept {
     begin_transition(*change.engine, std::move(change.transition));
   }
   change.engine->removed.splice(change.engine->removed.end(), change.superseded);
-  // What others have replaced since this change was linked, and what this very change has, is caught up with.
+  // What this very change has replaced is caught up with.
   for (ModuleDraft& draft : change.drafts)
     for (Use& use : (draft.partial ? draft.state : draft.identity())->uses) {
       use.in_new_set = atomic;

@@ -44,7 +44,8 @@ Object first_module(int version) {
                          "int next_mine() { return ++mine; }\n"
                          "Shape* shape() { return &square; }\n"
                          "int sides(Shape* shape) { return shape->sides(); }\n"
-                         "const char* text() { return \"a literal that is kept\"; }\n"
+                         "extern const char literal[] = \"a constant that is kept\";\n"
+                         "const char* text() { return literal; }\n"
                          "int f(int x) { return shared(" +
                          helper + "(x)) + " + v + "; }\n}\n",
                      flags, "first");
@@ -301,8 +302,8 @@ TEST_P(ReplaceFaults, NothingHasHappened) {
     if (HasFailure()) return;
   }
   live(1, per_step); // the process's first failure leaves what the C++ runtime keeps
-  const long allocations = live_allocations();
   const std::vector<std::string> mappings = kernel_mappings();
+  const long allocations = live_allocations();
   const std::size_t descriptors = open_descriptors();
   long n = 1;
   for (bool done = false; !done && n < 20000; ++n) {
