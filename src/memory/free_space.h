@@ -102,6 +102,12 @@ public:
 
   void give_back(const Piece& run) noexcept;
 
+  // Calls visit(begin, end) for each free range of what was used.
+  template <class Visit> void for_each_range(Visit&& visit) const {
+    for (std::uint32_t index = 0; index < node_count_; ++index)
+      if (const Node& range = node(index); range.begin != none) visit(range.begin, range.end);
+  }
+
   std::uint32_t used_end() const noexcept { return fresh_; } // granules below were handed out at least once
   // Where the last block ends: what is behind is free, if it was used.
   std::uint32_t live_end() const noexcept;

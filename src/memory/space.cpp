@@ -101,6 +101,8 @@ struct Space::State : fork::Participant {
     std::atomic<std::uint64_t> committed{0}; // bytes from the begin: backed
     std::atomic<std::uint64_t> live{0};
     std::atomic<std::uint32_t> slot_count{0};
+    std::unique_ptr<std::uint64_t[]> holes; // a bit for each small_step below `committed` that is not backed; null: none yet
+    std::atomic<std::uint64_t> hole_bytes{0};
     std::uint64_t accessible = 0; // data and single mode: bytes that are no longer PROT_NONE
     int index = -1;               // in the side table
   };
@@ -127,6 +129,16 @@ struct Space::State : fork::Participant {
   Result<void> prefault(AreaKind kind, std::uint64_t begin, std::uint64_t size);
   Result<Piece> take(AreaKind kind, std::uint32_t size, std::uint32_t alignment, std::uint32_t slots);
   Result<Piece> backed(AreaKind kind, const Piece& run);
+  Result<void> fill_holes(AreaKind kind, std::uint64_t begin, std::uint64_t end);
+  void make_holes(AreaKind kind, std::uint64_t begin, std::uint64_t end) noexcept;
+  static bool is_hole(const Area& of, std::uint64_t step) noexcept {
+    return of.holes != nullptr && (of.holes[step / 64] >> step % 64 & 1) != 0;
+  }
+  static void set_hole(Area& of, std::uint64_t step, bool hole) noexcept {
+    of.holes[step / 64] ^= std::uint64_t(1) << step % 64;
+    const std::uint64_t bytes = of.hole_bytes.load(std::memory_order_relaxed);
+    of.hole_bytes.store(hole ? bytes + small_step : bytes - small_step, std::memory_order_relaxed);
+  }
   void give_back_pages(AreaKind kind, const Block& block) noexcept;
   void return_pages(AreaKind kind, const Piece& run) noexcept;
   void show_to_core_dumps(AreaKind kind, std::uint64_t begin, std::uint64_t end) noexcept;
@@ -322,7 +334,9 @@ Result<void> Space::State::commit_step(AreaKind kind, std::uint64_t end, std::ui
   const bool undisturbed = owner.prefault_ == Prefault::none || huge_begin == of.begin + at;
   if (end > small_area && undisturbed && huge_begin >= of.begin && huge_end <= of.begin + of.size) {
     if (Result<void> done = system::populate_for_write(bytes, system::page_size, area_name(kind)); !done) return done;
-    system::advise(owner.writable({huge_begin}), system::huge_page_size, MADV_COLLAPSE);
+    // It would fill holes as well.
+    if (of.hole_bytes.load(std::memory_order_relaxed) == 0)
+      system::advise(owner.writable({huge_begin}), system::huge_page_size, MADV_COLLAPSE);
     target = huge_end - of.begin;
   }
   if (Result<void> done = system::populate_for_write(bytes, target - at, area_name(kind)); !done) return done;
@@ -369,11 +383,27 @@ Result<void> Space::State::commit(AreaKind kind, std::uint64_t end) {
 // What came back may lie in what release_unused() has given to the system since.
 Result<Piece> Space::State::backed(AreaKind kind, const Piece& run) {
   Area& of = area(kind);
-  if (!dual(kind) || run.end() * granule <= of.committed.load(std::memory_order_relaxed)) return run;
-  Result<void> done = commit(kind, run.end() * granule);
+  if (!dual(kind)) return run;
+  Result<void> done;
+  if (of.hole_bytes.load(std::memory_order_relaxed) != 0)
+    done =
+        fill_holes(kind, run.begin * granule, std::min(run.end() * granule, of.committed.load(std::memory_order_relaxed)));
+  if (done && run.end() * granule > of.committed.load(std::memory_order_relaxed)) done = commit(kind, run.end() * granule);
   if (done) return run;
   of.space.give_back(run);
   return std::move(done).error();
+}
+
+Result<void> Space::State::fill_holes(AreaKind kind, std::uint64_t begin, std::uint64_t end) {
+  Area& of = area(kind);
+  for (std::uint64_t step = begin / small_step; step * small_step < end; ++step) {
+    if (!is_hole(of, step)) continue;
+    std::byte* const bytes = owner.writable({of.begin + step * small_step});
+    if (Result<void> done = system::populate_for_write(bytes, small_step, area_name(kind)); !done) return done;
+    if (kind == AreaKind::code) std::memset(bytes, trap_byte, small_step);
+    set_hole(of, step, false);
+  }
+  return {};
 }
 
 // Under the area's mutex.
@@ -458,15 +488,37 @@ bool Space::has_room_before(AreaKind kind, std::uint64_t size, Addr below) const
   return of.space.has_range(static_cast<std::uint32_t>(size / granule), static_cast<std::uint32_t>(end));
 }
 
-// A hole in the shared file: both views read zeros there, and nobody does. Traps are written when it is backed again.
+// Holes in the shared file: both views read zeros there, and nobody does. Traps are written when it is backed again.
+void Space::State::make_holes(AreaKind kind, std::uint64_t begin, std::uint64_t end) noexcept {
+  Area& of = area(kind);
+  end = std::min(end, of.committed.load(std::memory_order_relaxed));
+  for (std::uint64_t step = base::align_up(begin, small_step) / small_step; (step + 1) * small_step <= end; ++step)
+    if (!is_hole(of, step) && system::punch(owner.writable({of.begin + step * small_step}), small_step))
+      set_hole(of, step, true);
+}
+
 void Space::release_unused(AreaKind kind) noexcept {
   if (!state_->dual(kind)) return;
+  if (prefault_ != Prefault::none) return; // it was asked to be present
   State::Area& of = state_->area(kind);
   const fork::Inside inside;
   const std::lock_guard lock(of.mutex);
+  if (of.holes == nullptr)
+    of.holes.reset(new (std::nothrow) std::uint64_t[of.size / small_step / 64 + 1]()); // of 2 GiB: 4 KiB
+  if (of.holes == nullptr) return;
+  of.space.for_each_range(
+      [&](std::uint32_t begin, std::uint32_t end) { state_->make_holes(kind, begin * granule, end * granule); });
+  // Behind the last block none of them is worth being remembered.
   const std::uint64_t begin = base::align_up(of.space.live_end() * granule, small_step);
   const std::uint64_t end = of.committed.load(std::memory_order_relaxed);
-  if (begin >= end || !system::punch(writable({of.begin + begin}), end - begin)) return;
+  if (begin >= end) return;
+  bool all = true;
+  for (std::uint64_t step = begin / small_step; step * small_step < end; ++step)
+    all &= (step + 1) * small_step > end || State::is_hole(of, step);
+  if (!all) return;
+  if (end % small_step != 0 && !system::punch(writable({of.begin + base::align_down(end, small_step)}), end % small_step))
+    return;
+  for (std::uint64_t step = begin / small_step; (step + 1) * small_step <= end; ++step) State::set_hole(of, step, false);
   if (kind == AreaKind::code || kind == AreaKind::rodata)
     system::advise(reinterpret_cast<void*>(of.begin + begin), end - begin, MADV_DONTDUMP);
   of.committed.store(begin, std::memory_order_relaxed);
@@ -547,7 +599,8 @@ Result<void> Space::publish(const Block& block) {
 
 AreaUsage Space::usage(AreaKind kind) const noexcept {
   const State::Area& of = state_->area(kind);
-  return {of.size, of.committed.load(std::memory_order_relaxed), of.live.load(std::memory_order_relaxed)};
+  return {of.size, of.committed.load(std::memory_order_relaxed) - of.hole_bytes.load(std::memory_order_relaxed),
+          of.live.load(std::memory_order_relaxed)};
 }
 
 std::uint64_t Space::used(AreaKind kind) const noexcept {
@@ -585,10 +638,18 @@ void Space::State::copy_in_child(fork::Participant& self) noexcept {
       const Area& of = state.area(kind);
       std::uint64_t at = of.begin - state.owner.dual_begin_;
       const std::uint64_t end = at + of.committed.load(std::memory_order_relaxed);
+      const std::uint64_t begin = at;
       while (at < end) {
+        const std::uint64_t step = (at - begin) / small_step;
+        const std::uint64_t next = begin + (step + 1) * small_step;
+        if (is_hole(of, step)) {
+          at = next;
+          continue;
+        }
+        const std::uint64_t stop = of.hole_bytes.load(std::memory_order_relaxed) != 0 ? std::min(next, end) : end;
         const ssize_t written = base::fault::injected(base::fault::Call::pwrite)
                                     ? -1
-                                    : ::pwrite(*fd, state.alias + at, end - at, static_cast<off_t>(at));
+                                    : ::pwrite(*fd, state.alias + at, stop - at, static_cast<off_t>(at));
         if (written < 0 && errno == EINTR) continue;
         if (written <= 0) fork::give_up_in_child("pwrite of the child's code and read-only data");
         at += static_cast<std::uint64_t>(written);

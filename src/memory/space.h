@@ -87,7 +87,7 @@ std::array<AreaBounds, area_kinds> area_layout(std::uint64_t size, std::uint64_t
 
 struct AreaUsage {
   std::uint64_t reserved = 0;  // address space
-  std::uint64_t committed = 0; // bytes backed, from the begin on: all that were handed out since the last release_unused()
+  std::uint64_t committed = 0; // bytes backed: all that were ever handed out, but for what release_unused() has given back
   std::uint64_t live = 0;      // bytes in live blocks
 };
 
@@ -121,8 +121,8 @@ public:
     return address.as<std::byte*>() + alias_distance_[address.value >= dual_begin_ ? 1 : 0];
   }
 
-  // Memory of an area behind its last block goes back to the system; it is backed again when it is needed. Dual mode only;
-  // elsewhere, and if the system refuses, nothing happens. Any thread.
+  // Free memory of an area goes back to the system, in steps of 64 KiB; it is backed again before it is handed out. Dual
+  // mode only; elsewhere, and if the system refuses, nothing happens. Any thread. Takes time for each step.
   void release_unused(AreaKind area) noexcept;
 
   // Single-mapping mode: makes the pages of a finished block read-only or executable. Dual: nothing to do.
