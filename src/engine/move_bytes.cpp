@@ -5,6 +5,7 @@
 
 #include "base/bytes.h"
 #include "base/hex.h"
+#include "base/stable_sort.h"
 
 #include <algorithm>
 #include <limits>
@@ -146,8 +147,7 @@ private:
     if (std::exchange(sorted_, section) == section) return sorted_relocations_;
     sorted_relocations_.clear();
     s_.relocations.for_each_of(section, [&](const Relocation& r) { sorted_relocations_.push_back(r); });
-    std::stable_sort(sorted_relocations_.begin(), sorted_relocations_.end(),
-                     [](const Relocation& a, const Relocation& b) { return a.offset < b.offset; });
+    base::stable_sort_by(sorted_relocations_, [](const Relocation& r) { return std::uint64_t(r.offset); });
     return sorted_relocations_;
   }
 

@@ -3,6 +3,7 @@
 #include "engine/move_plan.h"
 
 #include "base/align.h"
+#include "base/stable_sort.h"
 #include "memory/free_space.h"
 #include "object/eh_frame.h"
 
@@ -125,8 +126,7 @@ private:
       std::size_t at = 0;
       std::vector<Relocation> relocations;
       s_.relocations.for_each_of(i, [&](const Relocation& r) { relocations.push_back(r); });
-      std::stable_sort(relocations.begin(), relocations.end(),
-                       [](const Relocation& a, const Relocation& b) { return a.offset < b.offset; });
+      base::stable_sort_by(relocations, [](const Relocation& r) { return std::uint64_t(r.offset); });
       for (const Relocation& r : relocations) {
         while (at < records.size() && records[at].offset + records[at].size <= r.offset) ++at;
         look_at_frame(i, r, at < records.size() ? &records[at] : nullptr);

@@ -508,6 +508,7 @@ void Space::release_unused(AreaKind kind) noexcept {
   if (of.holes == nullptr) return;
   of.space.for_each_range(
       [&](std::uint32_t begin, std::uint32_t end) { state_->make_holes(kind, begin * granule, end * granule); });
+  state_->make_holes(kind, of.space.live_end() * granule, of.committed.load(std::memory_order_relaxed));
   // Behind the last block none of them is worth being remembered.
   const std::uint64_t begin = base::align_up(of.space.live_end() * granule, small_step);
   const std::uint64_t end = of.committed.load(std::memory_order_relaxed);

@@ -251,6 +251,33 @@ TEST_P(MoveBy, FramesAtTheOldPlaceFinishThrowAndSeeReplacements) {
   EXPECT_EQ(work(1), 8);
 }
 
+TEST_F(Move, FramesAtTheOldPlaceStayWithTheirVersionsLocalFunctions) {
+  auto text = [](int n) {
+    return assemble(".section .text.later,\"ax\",@progbits\n.type later,@function\nlater:\n mov $" + std::to_string(n) +
+                    ",%eax\n ret\n.size later,.-later\n"
+                    ".section .text.work,\"ax\",@progbits\n.p2align 4\n.globl work\n.type work,@function\nwork:\n sub "
+                    "$8,%rsp\n call move_test_sleep@PLT\n .p2align 3\n nop\n nop\n nop\n call later\n add $8,%rsp\n "
+                    "ret\n.size work,.-work\n");
+  };
+  Module m = commit(engine, library, text(1));
+  auto* work = get<int()>("work");
+  int result = 0, moved_away = 0;
+  std::thread first([&] { result = work(); });
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  expect(engine.move(m, "work"));
+  std::thread second([&] { moved_away = work(); });
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  replace(m, text(2));
+  for (int i = 0; i < 10; ++i) (void)expect(engine.collect());
+  move_gate = 1;
+  first.join();
+  second.join();
+  EXPECT_EQ(result, 1) << "a compiler may have agreed with itself on how it is called";
+  EXPECT_EQ(moved_away, 1);
+  EXPECT_EQ(work(), 2);
+  settle();
+}
+
 TEST_P(MoveBy, ColdPartsGoWithTheirFunction) {
   Module m =
       commit(engine, library,
