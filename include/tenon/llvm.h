@@ -95,6 +95,22 @@ public:
   // "NAME:LINE:COLUMN: what: source line".
   Result<Object> compile_ir(Bytes ir, std::string name);
 
+  // Single functions of a module, to take the place of those that the same module, compiled `replaceable` as a whole, has
+  // (Change::replace_functions): at any level, of the same IR or of a newer one. The object defines the named functions, by
+  // their names in the IR, and literals; all else that they use is undefined in it: functions and variables of the module,
+  // whatever their linkage (local ones are hidden symbols of the same name; statics of a function keep their place), and
+  // what the module lacks itself. Nothing in it says how large a variable was thought to be: one that has changed calls for
+  // a new version of the whole module. Functions that are part of their callers (see `replaceable` and
+  // `replaceable_inline`) come along. Takes time for these functions, not for the module, of which it reads in what it needs
+  // if the client has opened it lazily; the module stays the client's, consume_ir or not.
+  // Errors: as above, invalid_argument (not compiled with `replaceable`; no such function, or one that the module only
+  // declares, has an alias for, or has for inlining), and unsupported (it uses something that has no name; it keeps
+  // addresses of its labels in a variable).
+  Result<Object> compile_functions(llvm::Module& module, std::span<const std::string_view> functions);
+
+  // The same from textual IR or bitcode. Of bitcode, only the named functions are read in.
+  Result<Object> compile_functions_ir(Bytes ir, std::string name, std::span<const std::string_view> functions);
+
 private:
   struct State;
   explicit Compiler(std::unique_ptr<State> state) noexcept;

@@ -8,6 +8,7 @@
 #include "base/guarded.h"
 #include "compile/codegen.h"
 #include "compile/diagnostics.h"
+#include "compile/extract.h"
 #include "compile/initializers.h"
 #include "compile/ir_pipeline.h"
 #include "compile/opaque.h"
@@ -21,6 +22,8 @@
 #include <llvm/IR/LLVMContext.h>
 #include <llvm/IR/Module.h>
 #include <llvm/Transforms/Utils/Cloning.h>
+
+#include <optional>
 
 namespace tenon {
 
@@ -79,16 +82,23 @@ struct Compiler::State {
   CompileOptions options;
   Machinery machinery; // empty where the next module has to have it new
 
+  Result<void> prepare();
   Result<Object> compile(llvm::Module& module, bool consume);
+  Result<Object> compile_functions(llvm::Module& module, std::span<const std::string_view> functions);
+  Result<Object> compile_text(Bytes ir, std::string name, std::optional<std::span<const std::string_view>> functions);
   Result<Object> compile_owned(llvm::Module& module, bool strip_debug_info);
 };
 
+Result<void> Compiler::State::prepare() {
+  if (machinery.machine) return {};
+  auto built = build(options);
+  if (!built) return std::move(built).error();
+  machinery = std::move(*built);
+  return {};
+}
+
 Result<Object> Compiler::State::compile(llvm::Module& module, bool consume) {
-  if (!machinery.machine) {
-    auto built = build(options);
-    if (!built) return std::move(built).error();
-    machinery = std::move(*built);
-  }
+  if (auto ready = prepare(); !ready) return std::move(ready).error();
   bool broken_debug_info = false;
   if (auto sound = check_module(module, *machinery.machine, options.verify, broken_debug_info); !sound)
     return std::move(sound).error();
@@ -117,6 +127,29 @@ Result<Object> Compiler::State::compile_owned(llvm::Module& module, bool strip_d
   return object;
 }
 
+Result<Object> Compiler::State::compile_functions(llvm::Module& module, std::span<const std::string_view> functions) {
+  if (!options.replaceable)
+    return Error{ErrorCode::invalid_argument,
+                 module.getModuleIdentifier() + ": functions are compiled alone with CompileOptions::replaceable only"};
+  auto extracted = extract_functions(module, functions, options);
+  if (!extracted) return std::move(extracted).error();
+  return compile(**extracted, /*consume=*/true);
+}
+
+// All of the IR, or some functions of it.
+Result<Object> Compiler::State::compile_text(Bytes ir, std::string name,
+                                             std::optional<std::span<const std::string_view>> functions) {
+  if (auto ready = prepare(); !ready) return std::move(ready).error();
+  // A context of its own for each: types and constants of one module neither pile up nor show in the next.
+  llvm::LLVMContext context;
+  DiagnosticScope diagnostics(context);
+  auto module = read_ir(ir, name, machinery.machine->createDataLayout(), context, /*lazily=*/functions.has_value());
+  if (!module) return std::move(module).error();
+  if (diagnostics.failed()) return compile_error(name, diagnostics);
+  (*module)->setModuleIdentifier(name);
+  return functions ? compile_functions(**module, *functions) : compile(**module, /*consume=*/true);
+}
+
 Compiler::Compiler(std::unique_ptr<State> state) noexcept : state_(std::move(state)) {}
 Compiler::Compiler(Compiler&&) noexcept = default;
 Compiler& Compiler::operator=(Compiler&&) noexcept = default;
@@ -137,21 +170,15 @@ Result<Object> Compiler::compile(llvm::Module& module) {
 }
 
 Result<Object> Compiler::compile_ir(Bytes ir, std::string name) {
-  return base::guarded([&]() -> Result<Object> {
-    if (!state_->machinery.machine) {
-      auto built = build(state_->options);
-      if (!built) return std::move(built).error();
-      state_->machinery = std::move(*built);
-    }
-    // A context of its own for each: types and constants of one module neither pile up nor show in the next.
-    llvm::LLVMContext context;
-    DiagnosticScope diagnostics(context);
-    auto module = read_ir(ir, name, state_->machinery.machine->createDataLayout(), context);
-    if (!module) return std::move(module).error();
-    if (diagnostics.failed()) return compile_error(name, diagnostics);
-    (*module)->setModuleIdentifier(name);
-    return state_->compile(**module, /*consume=*/true);
-  });
+  return base::guarded([&] { return state_->compile_text(ir, std::move(name), std::nullopt); });
+}
+
+Result<Object> Compiler::compile_functions(llvm::Module& module, std::span<const std::string_view> functions) {
+  return base::guarded([&] { return state_->compile_functions(module, functions); });
+}
+
+Result<Object> Compiler::compile_functions_ir(Bytes ir, std::string name, std::span<const std::string_view> functions) {
+  return base::guarded([&] { return state_->compile_text(ir, std::move(name), functions); });
 }
 
 Result<Object> compile(llvm::TargetMachine& machine, llvm::Module& module) {

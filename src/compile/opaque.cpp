@@ -87,6 +87,13 @@ void forget_at_calls(llvm::Module& module) {
 
 } // namespace
 
+void forget_body(llvm::Function& declaration) {
+  forget_derived(declaration, static_cast<unsigned>(declaration.arg_size()));
+  for (llvm::User* user : declaration.users())
+    if (auto* call = llvm::dyn_cast<llvm::CallBase>(user))
+      if (call->getCalledOperand() == &declaration) forget_derived(*call, static_cast<unsigned>(call->arg_size()));
+}
+
 Opaque::Opaque(llvm::Module& module, const CompileOptions& options)
     : module_(module), hide_inline_(options.replaceable_inline),
       may_set_sections_(options.code_model == CompileOptions::CodeModel::small) {
@@ -153,6 +160,8 @@ void Opaque::hide_self_calls(llvm::Function& function) {
 
 void Opaque::hide_variable(llvm::GlobalVariable& variable) {
   if (variable.isDeclaration() || variable.hasAppendingLinkage() || variable.getName().starts_with("llvm.")) return;
+  // At this level nobody may need it in the end, but functions that are compiled alone, at another level, will.
+  if (variable.isConstant() && variable.hasLinkOnceLinkage()) kept_.push_back(&variable);
   if (variable.hasAvailableExternallyLinkage()) {
     if (variable.isConstant()) return;
     variable.setInitializer(nullptr);

@@ -47,4 +47,7 @@ private:
   std::vector<llvm::GlobalValue*> kept_;
 };
 
+// A declaration of a function that can be replaced, and its calls, no longer say what only a body can show.
+void forget_body(llvm::Function& declaration);
+
 } // namespace tenon::compile_layer

@@ -22,9 +22,12 @@ std::optional<std::string> missing_layout(llvm::StringRef stated, const llvm::Da
 }
 
 Result<std::unique_ptr<llvm::Module>> read_bitcode(llvm::StringRef bytes, const std::string& name,
-                                                   const llvm::DataLayout& layout, llvm::LLVMContext& context) {
+                                                   const llvm::DataLayout& layout, llvm::LLVMContext& context, bool lazily) {
   llvm::ParserCallbacks callbacks([&](llvm::StringRef, llvm::StringRef stated) { return missing_layout(stated, layout); });
-  auto module = llvm::parseBitcodeFile(llvm::MemoryBufferRef(bytes, name), context, callbacks);
+  const llvm::MemoryBufferRef buffer(bytes, name);
+  auto module = lazily ? llvm::getLazyBitcodeModule(buffer, context, /*ShouldLazyLoadMetadata=*/false,
+                                                    /*IsImporting=*/false, callbacks)
+                       : llvm::parseBitcodeFile(buffer, context, callbacks);
   if (!module) return Error{ErrorCode::compile, name + ": bad bitcode: " + one_line(llvm::toString(module.takeError()))};
   return std::move(*module);
 }
@@ -43,10 +46,10 @@ Result<std::unique_ptr<llvm::Module>> read_text(llvm::StringRef text, const std:
 } // namespace
 
 Result<std::unique_ptr<llvm::Module>> read_ir(Bytes ir, const std::string& name, const llvm::DataLayout& layout,
-                                              llvm::LLVMContext& context) {
+                                              llvm::LLVMContext& context, bool lazily) {
   const auto* begin = reinterpret_cast<const unsigned char*>(ir.data());
   const llvm::StringRef bytes(reinterpret_cast<const char*>(begin), ir.size());
-  if (llvm::isBitcode(begin, begin + ir.size())) return read_bitcode(bytes, name, layout, context);
+  if (llvm::isBitcode(begin, begin + ir.size())) return read_bitcode(bytes, name, layout, context, lazily);
   if (bytes.starts_with("\x7f"
                         "ELF"))
     return Error{ErrorCode::compile, name + ": an ELF file, neither textual LLVM IR nor bitcode"};
