@@ -124,7 +124,8 @@ public:
   struct Input {
     Bytes ir; // textual IR or bitcode
     std::string name;
-    std::shared_ptr<const void> owner = {}; // keeps `ir` alive; null if the client does until the result is there
+    std::shared_ptr<const void> owner = {};  // keeps `ir` alive; null if the client does until the result is there
+    std::vector<std::string> functions = {}; // only these, as Compiler::compile_functions_ir does
   };
 
   // 0 threads: as many as the machine runs at once. Errors: as Compiler::create, and system (no thread to be had).

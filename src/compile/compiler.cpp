@@ -83,7 +83,7 @@ struct Compiler::State {
   Machinery machinery; // empty where the next module has to have it new
 
   Result<void> prepare();
-  Result<Object> compile(llvm::Module& module, bool consume);
+  Result<Object> compile(llvm::Module& module, bool consume, bool verify);
   Result<Object> compile_functions(llvm::Module& module, std::span<const std::string_view> functions);
   Result<Object> compile_text(Bytes ir, std::string name, std::optional<std::span<const std::string_view>> functions);
   Result<Object> compile_owned(llvm::Module& module, bool strip_debug_info);
@@ -97,10 +97,10 @@ Result<void> Compiler::State::prepare() {
   return {};
 }
 
-Result<Object> Compiler::State::compile(llvm::Module& module, bool consume) {
+Result<Object> Compiler::State::compile(llvm::Module& module, bool consume, bool verify) {
   if (auto ready = prepare(); !ready) return std::move(ready).error();
   bool broken_debug_info = false;
-  if (auto sound = check_module(module, *machinery.machine, options.verify, broken_debug_info); !sound)
+  if (auto sound = check_module(module, *machinery.machine, verify, broken_debug_info); !sound)
     return std::move(sound).error();
   if (consume) return compile_owned(module, broken_debug_info);
   const std::unique_ptr<llvm::Module> clone = llvm::CloneModule(module);
@@ -133,7 +133,7 @@ Result<Object> Compiler::State::compile_functions(llvm::Module& module, std::spa
                  module.getModuleIdentifier() + ": functions are compiled alone with CompileOptions::replaceable only"};
   auto extracted = extract_functions(module, functions, options);
   if (!extracted) return std::move(extracted).error();
-  return compile(**extracted, /*consume=*/true);
+  return compile(**extracted, /*consume=*/true, /*verify=*/false); // its functions were verified where they come from
 }
 
 // All of the IR, or some functions of it.
@@ -147,7 +147,7 @@ Result<Object> Compiler::State::compile_text(Bytes ir, std::string name,
   if (!module) return std::move(module).error();
   if (diagnostics.failed()) return compile_error(name, diagnostics);
   (*module)->setModuleIdentifier(name);
-  return functions ? compile_functions(**module, *functions) : compile(**module, /*consume=*/true);
+  return functions ? compile_functions(**module, *functions) : compile(**module, /*consume=*/true, options.verify);
 }
 
 Compiler::Compiler(std::unique_ptr<State> state) noexcept : state_(std::move(state)) {}
@@ -166,7 +166,7 @@ Result<Compiler> Compiler::create(const CompileOptions& options) {
 const CompileOptions& Compiler::options() const noexcept { return state_->options; }
 
 Result<Object> Compiler::compile(llvm::Module& module) {
-  return base::guarded([&] { return state_->compile(module, state_->options.consume_ir); });
+  return base::guarded([&] { return state_->compile(module, state_->options.consume_ir, state_->options.verify); });
 }
 
 Result<Object> Compiler::compile_ir(Bytes ir, std::string name) {

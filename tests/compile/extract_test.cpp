@@ -437,6 +437,21 @@ TEST(Extract, WhatCannotBeTakenOutIsSaid) {
   EXPECT_THAT(object.error().message, HasSubstr("replaceable"));
 }
 
+TEST(Extract, WorkersTakeFunctionsToo) {
+  auto pool = CompilerPool::create(replaceable_at(OptLevel::O1), 2);
+  ASSERT_TRUE(pool.ok());
+  const CompilerPool::Input inputs[] = {{bytes_of(c_ir), "m", {}, {"f"}},
+                                        {bytes_of(c_ir), "m", {}, {"g"}},
+                                        {bytes_of(c_ir), "m", {}, {"missing"}},
+                                        {bytes_of(c_ir), "m"}};
+  auto results = pool->compile(inputs);
+  ASSERT_TRUE(results.ok());
+  EXPECT_THAT(functions_of(*(*results)[0]), ElementsAre("f"));
+  EXPECT_THAT(functions_of(*(*results)[1]), ElementsAre("g"));
+  EXPECT_FALSE((*results)[2].ok());
+  EXPECT_EQ(functions_of(*(*results)[3]).size(), 9u);
+}
+
 TEST(Extract, ACompilerServesAgainAfterAnError) {
   auto compiler = Compiler::create(replaceable_at(OptLevel::O2));
   const Names names = {"f"};

@@ -1,0 +1,346 @@
+// SQLite at work in several threads while its functions are compiled again at other levels and swapped, one after the other:
+// the virtual machine, the B-tree, the pager, the parser and the memory allocator, if cmake/fetch_sqlite.sh has fetched the
+// amalgamation. TENON_SQLITE_SWAPS says how many swaps.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "samples.h"
+#include "sqlite_workload.h"
+
+#include <gtest/gtest.h>
+
+#include <llvm/Bitcode/BitcodeReader.h>
+#include <llvm/IR/DebugInfo.h>
+#include <llvm/IR/LLVMContext.h>
+#include <llvm/IR/Module.h>
+#include <llvm/Support/MemoryBuffer.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <csignal>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <random>
+#include <set>
+#include <thread>
+
+#include <pthread.h>
+#include <unistd.h>
+
+namespace tenon::testing {
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+constexpr OptLevel levels[] = {OptLevel::O0, OptLevel::O1, OptLevel::O2};
+
+double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
+
+template <class T> T expect(Result<T> result) {
+  if (!result) throw std::runtime_error(std::string(to_string(result.error().code)) + ": " + result.error().message);
+  return std::move(result).value();
+}
+
+std::string source_path() { return std::string(TENON_SOURCE_DIR) + "/build/third_party/sqlite3/sqlite3.c"; }
+
+std::string bitcode_of_sqlite() {
+  const std::string installed = "/usr/lib/llvm-22/bin/clang";
+  const std::string command = (fs::exists(installed) ? installed : "clang-22") +
+                              " -w -O2 -Xclang -disable-llvm-passes -fPIC -gline-tables-only -DSQLITE_THREADSAFE=1"
+                              " -emit-llvm -c -o - '" +
+                              source_path() + "'";
+  FILE* pipe = popen(command.c_str(), "r");
+  if (!pipe) throw std::runtime_error("can't start " + command);
+  std::string output;
+  std::array<char, 65536> buffer;
+  for (std::size_t got; (got = fread(buffer.data(), 1, buffer.size(), pipe)) != 0;) output.append(buffer.data(), got);
+  if (pclose(pipe) != 0) throw std::runtime_error(command + " has failed");
+  return output;
+}
+
+// The file that each line of the amalgamation comes from, by its own marks.
+std::vector<std::string> files_of_lines() {
+  std::vector<std::string> files(1), stack(1);
+  std::ifstream source(source_path());
+  for (std::string line; std::getline(source, line);) {
+    constexpr std::string_view begin = "/************** Begin file ", end = "/************** End of ";
+    if (line.starts_with(begin)) stack.push_back(line.substr(begin.size(), line.find(' ', begin.size()) - begin.size()));
+    files.push_back(stack.back());
+    if (line.starts_with(end) && stack.size() > 1) stack.pop_back();
+  }
+  return files;
+}
+
+const std::set<std::string_view> files_to_swap = {
+    "vdbe.c",     "vdbeaux.c", "vdbeapi.c",  "vdbemem.c", "vdbesort.c",   "vdbeblob.c", "vdbetrace.c",
+    "vdbevtab.c", "btree.c",   "pager.c",    "wal.c",     "memjournal.c", "pcache.c",   "pcache1.c",
+    "btmutex.c",  "parse.c",   "tokenize.c", "malloc.c",  "mem0.c",       "mem1.c",     "bitvec.c"};
+
+// SQLite as IR, and the functions that are to be swapped.
+struct Program {
+  llvm::LLVMContext context;
+  std::unique_ptr<llvm::Module> module;
+  std::vector<std::string> functions;
+  std::map<std::string, int> by_file;
+
+  Program() {
+    const std::string bitcode = bitcode_of_sqlite();
+    auto parsed = llvm::parseBitcodeFile(llvm::MemoryBufferRef(bitcode, "sqlite3.bc"), context);
+    if (!parsed) throw std::runtime_error(llvm::toString(parsed.takeError()));
+    module = std::move(*parsed);
+    const std::vector<std::string> files = files_of_lines();
+    for (const llvm::Function& function : *module) {
+      const llvm::DISubprogram* subprogram = function.getSubprogram();
+      if (function.isDeclaration() || !subprogram || !subprogram->getFilename().ends_with("sqlite3.c")) continue;
+      const std::string& file = files.at(subprogram->getLine());
+      if (!files_to_swap.contains(file)) continue;
+      // A part of its callers, and swapped with them.
+      if (function.hasFnAttribute(llvm::Attribute::AlwaysInline)) continue;
+      functions.push_back(function.getName().str());
+      ++by_file[file];
+    }
+    llvm::StripDebugInfo(*module);
+    std::shuffle(functions.begin(), functions.end(), std::mt19937(1));
+  }
+};
+
+CompileOptions replaceable_at(OptLevel level) {
+  CompileOptions options;
+  options.level = level;
+  options.replaceable = true;
+  return options;
+}
+
+// Commits a change and says how long that took, from the object to its visibility.
+Committed commit(Change change) {
+  auto draft = expect(std::move(change).draft());
+  auto placed = expect(std::move(draft).place());
+  auto linked = expect(std::move(placed).link());
+  return expect(std::move(linked).commit());
+}
+
+Module add(Engine& engine, const Library& library, Object object) {
+  Change change = engine.change();
+  ModuleOptions options;
+  options.name = "sqlite3";
+  options.opaque = true;
+  change.add(library, std::move(object), std::move(options));
+  return commit(std::move(change)).modules()[0];
+}
+
+// Threads that work, each on a database of its own. Their results are compared with those of a copy that nobody changes.
+class Workers {
+public:
+  Workers(Engine& engine, const Library& swapped, const Library& reference)
+      : engine_(engine), api_(swapped), reference_(reference),
+        folder_(fs::temp_directory_path() / ("tenon_sqlite_" + std::to_string(getpid()))) {
+    fs::create_directories(folder_);
+    for (Flavor flavor : flavors) {
+      const std::string path = folder_ / ("reference" + std::to_string(expected_.size()));
+      expected_.push_back(Database(reference_, path, flavor).cycle());
+    }
+    for (std::size_t i = 0; i < std::size(flavors); ++i) threads_.emplace_back([this, i] { work(i); });
+  }
+
+  ~Workers() {
+    stop();
+    fs::remove_all(folder_);
+  }
+
+  void stop() {
+    stopping_ = true;
+    for (std::thread& thread : threads_)
+      if (thread.joinable()) thread.join();
+  }
+
+  std::string failure() {
+    const std::lock_guard lock(mutex_);
+    return failure_;
+  }
+  std::uint64_t cycles() const { return cycles_; }
+  const Sqlite& api() const { return api_; }
+  void shut_down() {
+    EXPECT_EQ(api_.shutdown(), 0);
+    EXPECT_EQ(reference_.shutdown(), 0);
+  }
+
+private:
+  static constexpr Flavor flavors[] = {Flavor::rollback, Flavor::write_ahead, Flavor::memory};
+
+  void work(std::size_t i) {
+    const Flavor flavor = flavors[i];
+    pthread_setname_np(pthread_self(), ("sqlite" + std::to_string(i)).c_str());
+    const std::string path = folder_ / ("swapped" + std::to_string(i));
+    try {
+      // One thread says when it is inside; the others are looked at. One keeps its connection for good.
+      std::optional<Border> border;
+      if (flavor == Flavor::write_ahead) border.emplace(expect(engine_.border()));
+      std::optional<Database> kept;
+      if (flavor == Flavor::memory) kept.emplace(api_, path, flavor);
+      while (!stopping_) {
+        std::optional<Border::Entry> entry;
+        if (border) entry.emplace(*border);
+        const std::uint64_t hash = kept ? kept->cycle() : Database(api_, path, flavor).cycle();
+        if (hash != expected_[i]) throw std::runtime_error("other results than without swaps");
+        ++cycles_;
+      }
+    } catch (const std::exception& error) {
+      const std::lock_guard lock(mutex_);
+      failure_ += "thread " + std::to_string(i) + ": " + error.what() + "\n";
+      stopping_ = true;
+    }
+  }
+
+  Engine& engine_;
+  const Sqlite api_, reference_;
+  const fs::path folder_;
+  std::vector<std::uint64_t> expected_;
+  std::vector<std::thread> threads_;
+  std::atomic<bool> stopping_{false};
+  std::atomic<std::uint64_t> cycles_{0};
+  std::mutex mutex_;
+  std::string failure_;
+};
+
+class SqliteSwaps : public ::testing::Test {
+protected:
+  void SetUp() override {
+    if (!fs::exists(source_path())) GTEST_SKIP() << "no " << source_path() << ": run cmake/fetch_sqlite.sh";
+    program_ = std::make_unique<Program>();
+    std::printf("%zu functions of", program_->functions.size());
+    for (const auto& [file, count] : program_->by_file) std::printf(" %s %d", file.c_str(), count);
+    std::printf("\n");
+    Options options;
+    options.reclaim_signal = SIGURG;
+    engine_.emplace(expect(Engine::create(options)));
+    swapped_.emplace(expect(engine_->library("swapped", {.replaceable = true})));
+    reference_.emplace(expect(engine_->library("reference")));
+    CompileOptions plain;
+    plain.level = OptLevel::O0;
+    add(*engine_, *reference_, expect(expect(Compiler::create(plain)).compile(*program_->module)));
+  }
+
+  Object whole(OptLevel level) {
+    const auto begin = Clock::now();
+    Object object = expect(expect(Compiler::create(replaceable_at(level))).compile(*program_->module));
+    std::printf("the whole at -O%d: %.1f s\n", static_cast<int>(level), seconds_since(begin));
+    return object;
+  }
+
+  // All old versions that nobody is inside of are freed.
+  EngineUsage settled() {
+    for (int i = 0; i < 200 && (engine_->usage().superseded != 0 || !expect(engine_->collect()).empty()); ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    return engine_->usage();
+  }
+
+  void finish(Workers& workers) {
+    workers.stop();
+    EXPECT_EQ(workers.failure(), "");
+    workers.shut_down();
+    ASSERT_TRUE(swapped_->close().ok());
+    ASSERT_TRUE(reference_->close().ok());
+    EXPECT_EQ(settled().superseded, 0u);
+    const EngineUsage usage = engine_->usage();
+    EXPECT_EQ(usage.modules, 0u);
+    EXPECT_EQ(usage.live, 0u);
+  }
+
+  std::unique_ptr<Program> program_;
+  std::optional<Engine> engine_;
+  std::optional<Library> swapped_, reference_;
+};
+
+// Functions compiled alone, each once for each level.
+class Fragments {
+public:
+  explicit Fragments(Program& program) : program_(program), objects_(program.functions.size() * std::size(levels)) {
+    for (OptLevel level : levels) compilers_.push_back(expect(Compiler::create(replaceable_at(level))));
+  }
+
+  const Object& get(std::size_t function, std::size_t level) {
+    std::optional<Object>& object = objects_[function * std::size(levels) + level];
+    if (!object) {
+      const auto begin = Clock::now();
+      const std::string_view names[] = {program_.functions[function]};
+      object = expect(compilers_[level].compile_functions(*program_.module, names));
+      seconds_ += seconds_since(begin);
+      ++compiled_;
+    }
+    return *object;
+  }
+
+  void print() const {
+    std::printf("%zu functions compiled in %.1f s, %.2f ms each\n", compiled_, seconds_,
+                seconds_ * 1e3 / static_cast<double>(compiled_));
+  }
+
+private:
+  Program& program_;
+  std::vector<Compiler> compilers_;
+  std::vector<std::optional<Object>> objects_;
+  std::size_t compiled_ = 0;
+  double seconds_ = 0;
+};
+
+TEST_F(SqliteSwaps, FunctionsFitIntoTheWhole) {
+  const Object all = whole(OptLevel::O1);
+  std::set<std::string_view> known, functions;
+  for (const Symbol& symbol : all.symbols()) {
+    if (symbol.name().starts_with(".L")) continue;
+    known.insert(symbol.name());
+    if (symbol.type == SymbolType::function && symbol.defined()) functions.insert(symbol.name());
+  }
+  Fragments fragments(*program_);
+  std::size_t bytes = 0;
+  for (std::size_t i = 0; i < program_->functions.size(); ++i)
+    for (std::size_t level = 0; level < std::size(levels); ++level) {
+      const Object& object = fragments.get(i, level);
+      bytes += object.bytes().size();
+      for (const Symbol& symbol : object.symbols().subspan(1)) {
+        if (symbol.defined()) {
+          const bool literal = symbol.name().starts_with(".L") || symbol.name().starts_with("switch.table");
+          const bool named = symbol.type == SymbolType::function || symbol.type == SymbolType::object;
+          EXPECT_TRUE(!named || literal || symbol.name() == program_->functions[i]) << symbol.name();
+        } else if (symbol.name() != "_GLOBAL_OFFSET_TABLE_") {
+          EXPECT_TRUE(known.contains(symbol.name())) << symbol.name() << " in " << object.name();
+        }
+      }
+      EXPECT_TRUE(functions.contains(program_->functions[i]));
+    }
+  fragments.print();
+  std::printf("%.1f MB of objects\n", static_cast<double>(bytes) / 1e6);
+}
+
+TEST_F(SqliteSwaps, WholeVersions) {
+  std::vector<Object> versions;
+  for (OptLevel level : levels) versions.push_back(whole(level));
+  Module module = add(*engine_, *swapped_, versions[1]);
+  Workers workers(*engine_, *swapped_, *reference_);
+  double took = 0;
+  const int swaps = 12;
+  for (int i = 0; i < swaps && workers.failure().empty(); ++i) {
+    const auto begin = Clock::now();
+    Change change = engine_->change();
+    ModuleOptions options;
+    options.opaque = true;
+    change.replace(module, versions[static_cast<std::size_t>(i) % versions.size()], {}, std::move(options));
+    commit(std::move(change));
+    took += seconds_since(begin);
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  }
+  const EngineUsage usage = settled();
+  std::printf("%d versions of the whole, %.1f ms each; %llu cycles; %.1f MB live, %llu superseded\n", swaps,
+              took * 1e3 / swaps, static_cast<unsigned long long>(workers.cycles()), static_cast<double>(usage.live) / 1e6,
+              static_cast<unsigned long long>(usage.superseded));
+  EXPECT_GT(workers.cycles(), 20u);
+  finish(workers);
+}
+
+} // namespace
+} // namespace tenon::testing
