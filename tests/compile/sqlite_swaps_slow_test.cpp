@@ -342,5 +342,64 @@ TEST_F(SqliteSwaps, WholeVersions) {
   finish(workers);
 }
 
+std::size_t swaps_to_do() {
+  const char* text = std::getenv("TENON_SQLITE_SWAPS");
+  return text ? std::strtoul(text, nullptr, 10) : 3000;
+}
+
+std::uint64_t resident_bytes() {
+  std::uint64_t size = 0, resident = 0;
+  std::ifstream("/proc/self/statm") >> size >> resident;
+  return resident * static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
+}
+
+TEST_F(SqliteSwaps, SingleFunctions) {
+  Module module = add(*engine_, *swapped_, whole(OptLevel::O0));
+  Fragments fragments(*program_);
+  Workers workers(*engine_, *swapped_, *reference_);
+  const std::size_t functions = program_->functions.size(), swaps = swaps_to_do();
+  std::vector<double> milliseconds;
+  const auto print_memory = [&](std::size_t done) {
+    const EngineUsage usage = settled();
+    std::printf("after %zu swaps: %.2f MB live, %.2f MB of bookkeeping, %llu superseded, %.1f MB resident, %llu cycles\n",
+                done, static_cast<double>(usage.live) / 1e6, static_cast<double>(usage.bookkeeping) / 1e6,
+                static_cast<unsigned long long>(usage.superseded), static_cast<double>(resident_bytes()) / 1e6,
+                static_cast<unsigned long long>(workers.cycles()));
+    return usage;
+  };
+  EngineUsage early{};
+  for (std::size_t i = 0; i < swaps && workers.failure().empty(); ++i) {
+    const std::size_t which = i % functions;
+    const Object& object = fragments.get(which, (which + i / functions) % std::size(levels));
+    const auto begin = Clock::now();
+    Change change = engine_->change();
+    ModuleOptions options;
+    options.opaque = true;
+    change.replace_functions(module, object, {}, {}, std::move(options));
+    commit(std::move(change));
+    milliseconds.push_back(seconds_since(begin) * 1e3);
+    // Once round, every function stands in a fragment of its own.
+    if (i + 1 == functions)
+      early = print_memory(i + 1);
+    else if ((i + 1) % 1000 == 0)
+      print_memory(i + 1);
+  }
+  const EngineUsage late = print_memory(milliseconds.size());
+  std::sort(milliseconds.begin(), milliseconds.end());
+  const auto percentile = [&](double p) {
+    return milliseconds[static_cast<std::size_t>(p * double(milliseconds.size() - 1))];
+  };
+  fragments.print();
+  std::printf("%zu swaps: p50 %.3f ms, p99 %.3f ms, longest %.3f ms\n", milliseconds.size(), percentile(0.5),
+              percentile(0.99), percentile(1));
+  EXPECT_EQ(milliseconds.size(), swaps);
+  EXPECT_GT(workers.cycles(), 20u);
+  if (early.live != 0) {
+    EXPECT_LT(static_cast<double>(late.live), static_cast<double>(early.live) * 1.2);
+    EXPECT_LT(static_cast<double>(late.bookkeeping), static_cast<double>(early.bookkeeping) * 1.2);
+  }
+  finish(workers);
+}
+
 } // namespace
 } // namespace tenon::testing
