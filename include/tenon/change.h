@@ -12,6 +12,7 @@
 #include <tenon/memory.h>
 
 #include <functional>
+#include <optional>
 
 namespace tenon {
 
@@ -91,6 +92,22 @@ struct DataPolicy {
   std::function<Result<void>(const Migration&)> migration;
 };
 
+// How the code of a module that was unloaded comes back.
+struct Recall {
+  // Makes the module's new version. Called by the first call of any function of the module, in the calling thread, with no
+  // lock held; `function` is the one that was called. Once, however many threads call at the same time: the others wait. The
+  // object is committed as Change::replace would, with the options of the version before. Nothing: the callback has
+  // committed a replacement itself. It may call what it likes, functions of other unloaded modules included; that two
+  // threads wait for each other so is an error. It may not throw. A handle of the engine, or of one of its libraries, that
+  // it holds keeps the engine for ever.
+  std::function<Result<std::optional<Object>>(const Module& module, std::string_view function)> make;
+  // Called in the calling thread when that has failed: the call can't go on. It may throw, and the exception arrives where
+  // the function was called, or end the thread. If it returns, or there is none, the process ends with a message that names
+  // the function and the error.
+  std::function<void(const Module& module, std::string_view function, const Error& error)> failed = {};
+  DataPolicy data = {}; // for the replacement
+};
+
 class Draft;
 class Placed;
 class Linked;
@@ -130,6 +147,31 @@ public:
   // The module goes at commit: its symbols at once, its memory when no thread can be inside any more. Errors at draft or
   // commit: still_used, naming who refers to it. Its COMDAT sections stay while others share them.
   void remove(Module module, Quiet quiet = Quiet::prove) noexcept;
+
+  // The module's code goes at commit, and is freed when no thread can be inside any more; the module stays: its handle, its
+  // symbols and their addresses, pointers to its functions, its variables with their values, what it refers to. The first
+  // call of one of its functions makes it again, see Recall, and goes on into the new version with the arguments it has. An
+  // unloaded module can be replaced, removed, and unloaded again, which changes the callback.
+  //
+  // Errors of commit: unsupported (functions to run at its end have been registered: finalizers, destructors of static
+  // objects, atexit; it defines code that is no function, as labels or IFUNCs; with Switch::atomic), needs_flag (a pointer
+  // to a local function may be held whose name is not the only one of its kind), invalid_argument (the library is not
+  // replaceable, or the memory is the client's). While others share its COMDAT groups it can't be removed unloaded
+  // (still_used).
+  void unload(Module module, Recall recall) noexcept;
+
+  // Whoever refers to the function `name` of the module, which its new version in this change lacks, or an earlier one
+  // lacked, reaches `to` from then on: callers in all modules and pointers to it. Look-ups find `name` no more. `to` is a
+  // function of the module's new version, of another module of the change in the same library, or of a published one that
+  // the library or a library that it searches holds. Replaceable functions are followed through their versions, and can't
+  // vanish without being led on; the module of any other can't be removed before this one. If a later version of the module
+  // has `name` again, it is itself again.
+  //
+  // Errors of commit: undefined (the module has had no such function; nothing called `to` is there), invalid_argument
+  // (`name` has not vanished, or is a variable; `to` vanishes or is removed by the same change; with Switch::atomic).
+  void lead(Module module, std::string name, std::string to) noexcept;
+  // To an address, which the client keeps valid for as long as anybody refers to the function.
+  void lead(Module module, std::string name, Addr to) noexcept;
 
   // Chooses COMDAT groups and archive members, resolves symbols, counts GOT entries and stubs. Errors: duplicate, malformed,
   // unsupported, needs_flag, resolver, still_used, invalid_argument. What is undefined is no error yet: see

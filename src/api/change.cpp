@@ -6,6 +6,7 @@
 #include "base/guarded.h"
 #include "engine/change_state.h"
 
+#include <algorithm>
 #include <cstring>
 
 namespace tenon {
@@ -82,6 +83,8 @@ std::shared_ptr<engine::LibraryState> library_to_replace_in(engine::ChangeState&
       return refuse(" is replaced twice in one change");
   for (const auto& leaving : state.removals)
     if (leaving == module.state()) return refuse(" is both removed and replaced");
+  for (const engine::Unload& unload : state.unloads)
+    if (unload.module == module.state()) return refuse(" is both unloaded and replaced");
   return library;
 }
 
@@ -126,12 +129,72 @@ void Change::remove(Module module, Quiet quiet) noexcept {
     for (const engine::Addition& addition : state_->additions)
       if (addition.replaces == module.state())
         return misuse(*state_, "module " + module.name() + " is both removed and replaced");
+    for (const engine::Unload& unload : state_->unloads)
+      if (unload.module == module.state())
+        return misuse(*state_, "module " + module.name() + " is both unloaded and removed");
     std::shared_ptr<engine::LibraryState> library = module.state()->library.lock();
     if (library == nullptr || library->engine.lock() != state_->engine)
       return misuse(*state_, "module " + module.name() + " belongs to another engine, or to none");
     state_->removals.push_back(module.state());
     if (quiet == Quiet::caller_guarantees) state_->quiet.push_back(module.state().get());
   });
+}
+
+namespace {
+
+// Its library, if modules of that can be replaced by this change.
+std::shared_ptr<engine::LibraryState> replaceable_library(engine::ChangeState& state, const Module& module,
+                                                          std::string_view done) {
+  std::shared_ptr<engine::LibraryState> library = module.state()->library.lock();
+  if (library == nullptr || library->engine.lock() != state.engine) {
+    misuse(state, "module " + module.name() + " belongs to another engine, or to none");
+    return nullptr;
+  }
+  if (library->replaceable) return library;
+  misuse(state, "module " + module.name() + " can't be " + std::string(done) +
+                    ": its library was made without the option replaceable");
+  return nullptr;
+}
+
+void collect_lead(engine::ChangeState& state, const Module& module, std::string name, std::string to, Addr address) {
+  if (replaceable_library(state, module, "led elsewhere") == nullptr) return;
+  for (const engine::Lead& lead : state.leads)
+    if (lead.module == module.state() && lead.name == name)
+      return misuse(state, "'" + name + "' of module " + module.name() + " is led elsewhere twice in one change");
+  state.leads.push_back({module.state(), std::move(name), std::move(to), address});
+}
+
+} // namespace
+
+void Change::unload(Module module, Recall recall) noexcept {
+  if (starved_) return;
+  TENON_CHECK(state_ != nullptr, "a change was used after it had been consumed");
+  collected(*state_, [&] {
+    std::shared_ptr<engine::LibraryState> library = replaceable_library(*state_, module, "unloaded");
+    if (library == nullptr) return;
+    auto is_it = [&](const std::shared_ptr<engine::ModuleState>& other) { return other == module.state(); };
+    if (std::any_of(state_->additions.begin(), state_->additions.end(), [&](const auto& a) { return is_it(a.replaces); }) ||
+        std::any_of(state_->removals.begin(), state_->removals.end(), is_it) ||
+        std::any_of(state_->unloads.begin(), state_->unloads.end(), [&](const auto& u) { return is_it(u.module); }))
+      return misuse(*state_, "module " + module.name() + " is unloaded, and something else, in one change");
+    (void)state_->library_index(library);
+    state_->unloads.push_back({module.state(), std::move(recall), nullptr, {}});
+  });
+}
+
+void Change::lead(Module module, std::string name, std::string to) noexcept {
+  if (starved_) return;
+  TENON_CHECK(state_ != nullptr, "a change was used after it had been consumed");
+  collected(*state_, [&] {
+    if (to.empty()) return misuse(*state_, "'" + name + "' of module " + module.name() + " is to be led to no name");
+    collect_lead(*state_, module, std::move(name), std::move(to), {});
+  });
+}
+
+void Change::lead(Module module, std::string name, Addr to) noexcept {
+  if (starved_) return;
+  TENON_CHECK(state_ != nullptr, "a change was used after it had been consumed");
+  collected(*state_, [&] { collect_lead(*state_, module, std::move(name), {}, to); });
 }
 
 Result<Draft> Change::draft() && {

@@ -9,7 +9,9 @@
 
 #include "engine/engine_state.h"
 #include "engine/fragment.h"
+#include "engine/lead.h"
 #include "engine/name_table.h"
+#include "engine/recall.h"
 #include "engine/replacement.h"
 #include "engine/transition.h"
 #include "link/passes.h"
@@ -92,6 +94,8 @@ struct ChangeState {
   std::vector<Addition> additions;
   std::vector<std::shared_ptr<ModuleState>> removals;
   std::vector<const ModuleState*> quiet; // of these: the client guarantees that no thread is inside
+  std::vector<Unload> unloads;
+  std::vector<Lead> leads;
   std::vector<Edit> edits;
   std::vector<std::string> edited_modules; // beside `edits`: the name of the module, as it was when the client saw it
   std::optional<Error> misuse;             // of the calls that collected the change

@@ -200,7 +200,9 @@ void publish(ChangeState& change, std::vector<NewForward>& forwards, const std::
     ++change.engine->module_count;
     state.live.store(true, std::memory_order_release);
   }
+  apply_leads(change);
   publish_definitions(change);
+  publish_unloads(change);
 }
 
 void adopt_client_memory(ChangeState& change) noexcept {
@@ -295,7 +297,11 @@ Result<void> make_ready(ChangeState& change, std::deque<Pin>& pins) {
   if (change.mode == PlaceMode::addresses)
     return Error{ErrorCode::invalid_argument,
                  "a change that was placed at plain addresses can be copied out, not committed"};
+  if (change.atomic && (!change.unloads.empty() || !change.leads.empty()))
+    return Error{ErrorCode::unsupported, "a change that unloads modules, or leads vanished functions elsewhere, can't be "
+                                         "committed with Switch::atomic"};
   if (Result<void> prepared = prepare_states(change); !prepared) return prepared;
+  if (Result<void> prepared = prepare_unloads(change); !prepared) return prepared;
   if (change.mode == PlaceMode::client)
     if (Result<void> published = publish_client_memory(change); !published) return published;
   if (Result<void> registered = register_frames(change); !registered) return registered;
@@ -315,7 +321,11 @@ Result<void> make_ready(ChangeState& change, std::deque<Pin>& pins) {
 void leave_superseded(ChangeState& change) noexcept {
   // A program that swaps all the time gets ahead of the thread that frees: from so many on it has to help.
   constexpr std::size_t many = 256;
-  bool any = false;
+  bool any = !change.unloads.empty();
+  for (Unload& unload : change.unloads) {
+    unload.version->relocations = KeptRelocations();
+    unload.version->bindings = {};
+  }
   for (ModuleDraft& draft : change.drafts) {
     if (draft.replaces == nullptr) continue;
     any = true;
@@ -357,6 +367,7 @@ Result<std::vector<Module>> commit(ChangeState& change, bool initialize) {
     if (Result<void> found = check_references(change); !found) return std::move(found).error();
     if (Result<void> defined = check_definitions(change); !defined) return std::move(defined).error();
     if (Result<void> versions = check_versions(change); !versions) return std::move(versions).error();
+    if (Result<void> unloads = check_unloads(change); !unloads) return std::move(unloads).error();
     std::vector<Adoption> adoptions = find_adoptions(change);
     reserve_room(change, forwards.size());
     // What is added is counted before anything leaves: a COMDAT group may go from one to the other.

@@ -9,12 +9,14 @@
 #include "engine/definition.h"
 
 #include "base/check.h"
+#include "engine/module_state.h"
 #include "engine/transition.h"
 
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 namespace tenon::engine {
 
@@ -71,12 +73,40 @@ void unlink_use(Use& use) noexcept {
   use.definition = nullptr; // which may be freed before the use is
 }
 
-void lead_to(memory::Space& space, Definition& definition, std::uint64_t entry) noexcept {
+namespace {
+
+// Slot and sites, and those of vanished definitions that go where this one goes. These can't form a circle: what they follow
+// was there when they vanished.
+void point(memory::Space& space, Definition& definition, std::uint64_t slot, std::uint64_t entry) noexcept {
   definition.entry = entry;
-  memory::WriteGuard guard(space);
-  store_slot(space, definition, entry);
+  store_slot(space, definition, slot);
   for (Use* use = definition.uses; use != nullptr; use = use->next)
     if (!use->frozen) bind_sites(space, *use, entry);
+  for (Definition* follower = definition.followers; follower != nullptr; follower = follower->next_follower)
+    if (follower->led) point(space, *follower, entry, entry);
+}
+
+void link_follower(Definition& definition, Definition& leader) noexcept {
+  definition.leader = &leader;
+  definition.previous_follower = nullptr;
+  definition.next_follower = leader.followers;
+  if (leader.followers != nullptr) leader.followers->previous_follower = &definition;
+  leader.followers = &definition;
+}
+
+// A switch that stands for it leads there, too.
+void lead_switch(Definition& definition, std::uint64_t address) noexcept {
+  if (definition.choice != nullptr) definition.choice->after.store(address, std::memory_order_release);
+}
+
+} // namespace
+
+void lead_to(memory::Space& space, Definition& definition, std::uint64_t entry) noexcept {
+  definition.own = entry;
+  memory::WriteGuard guard(space);
+  if (!definition.led && definition.leader == nullptr) point(space, definition, entry, entry);
+  for (Definition* follower = definition.followers; follower != nullptr; follower = follower->next_follower)
+    if (!follower->led) point(space, *follower, entry, entry);
 }
 
 void retarget(memory::Space& space, Definition& definition, std::uint64_t body) noexcept {
@@ -84,6 +114,7 @@ void retarget(memory::Space& space, Definition& definition, std::uint64_t body) 
   if (definition.choice == nullptr) return lead_to(space, definition, body);
   // A switch leads there; when it goes, so do all who go through it. Those that were linked to the new set directly don't.
   const std::uint64_t before = definition.choice->after.exchange(body, std::memory_order_acq_rel);
+  if (definition.leader != nullptr) return;
   memory::WriteGuard guard(space);
   for (Use* use = definition.uses; use != nullptr; use = use->next)
     if (!use->frozen && !use->sites.empty() && use->bound == before) bind_sites(space, *use, body);
@@ -91,10 +122,66 @@ void retarget(memory::Space& space, Definition& definition, std::uint64_t body) 
 
 void catch_up(memory::Space& space, Use& use) noexcept {
   // While a set is being exchanged only its own members may call its new functions directly.
-  const bool member = use.in_new_set && use.bound == use.definition->address;
-  if (use.sites.empty() || member || use.bound == use.definition->entry) return;
+  const Definition& definition = *use.definition;
+  const bool member = use.in_new_set && use.bound == definition.address && definition.leader == nullptr;
+  if (use.sites.empty() || member || use.bound == definition.entry) return;
   memory::WriteGuard guard(space);
-  bind_sites(space, use, use.definition->entry);
+  bind_sites(space, use, definition.entry);
+}
+
+void follow(memory::Space& space, Definition& definition, Definition& leader, std::uint64_t body) noexcept {
+  unfollow(definition);
+  link_follower(definition, leader);
+  definition.led = true;
+  const std::uint64_t entry = body != 0 ? body : leader.entry;
+  lead_switch(definition, entry);
+  memory::WriteGuard guard(space);
+  point(space, definition, entry, entry);
+}
+
+void lead_away(memory::Space& space, Definition& definition, std::uint64_t address) noexcept {
+  unfollow(definition);
+  definition.led = true;
+  definition.own = address;
+  lead_switch(definition, address);
+  // Branches reach 2 GiB: they go to the stub, and on through the slot.
+  memory::WriteGuard guard(space);
+  point(space, definition, address, definition.stub.address());
+}
+
+void unfollow(Definition& definition) noexcept {
+  definition.led = false;
+  const bool redirected = std::exchange(definition.redirector, nullptr) != nullptr;
+  if (definition.leader == nullptr) return;
+  if (redirected && definition.leader->module != definition.module) --definition.leader->module->users;
+  if (definition.previous_follower != nullptr)
+    definition.previous_follower->next_follower = definition.next_follower;
+  else
+    definition.leader->followers = definition.next_follower;
+  if (definition.next_follower != nullptr) definition.next_follower->previous_follower = definition.previous_follower;
+  definition.leader = definition.previous_follower = definition.next_follower = nullptr;
+}
+
+void redirect(memory::Space& space, Definition& definition, Definition& leader, const void* redirector) noexcept {
+  if (definition.leader != &leader) {
+    unfollow(definition);
+    link_follower(definition, leader);
+    if (leader.module != definition.module) ++leader.module->users;
+  }
+  definition.redirector = redirector;
+  memory::WriteGuard guard(space);
+  point(space, definition, leader.own, leader.own);
+}
+
+void back(memory::Space& space, Definition& definition) noexcept {
+  unfollow(definition);
+  memory::WriteGuard guard(space);
+  point(space, definition, definition.own, definition.own);
+}
+
+void detach(Definition& definition) noexcept {
+  unfollow(definition);
+  while (definition.followers != nullptr) unfollow(*definition.followers);
 }
 
 } // namespace tenon::engine

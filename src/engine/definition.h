@@ -54,20 +54,29 @@ struct Definition {
   std::string name;
   ModuleState* module = nullptr; // whose it is
   DefinitionKind kind = DefinitionKind::function;
-  bool local = false;            // not seen by other modules
-  bool ambiguous = false;        // another local one has the same name, or a compiler has numbered it: it can't be matched
-  bool vanished = false;         // the current version does not have it
-  bool seen = false;             // scratch of an exchange
-  Stub stub;                     // functions
-  std::uint64_t address = 0;     // of the current body, or of the storage
-  std::uint64_t entry = 0;       // where slot and sites lead: the body, or a switch while a set is being exchanged
-  Choice* choice = nullptr;      // of that switch
+  bool local = false;        // not seen by other modules
+  bool ambiguous = false;    // another local one has the same name, or a compiler has numbered it: it can't be matched
+  bool vanished = false;     // the current version does not have it
+  bool seen = false;         // scratch of an exchange
+  Stub stub;                 // functions
+  std::uint64_t address = 0; // of the current body, or of the storage
+  std::uint64_t own = 0;     // where slot and sites lead of themselves: the body, or a switch while a set is being exchanged
+  std::uint64_t entry = 0;   // where they do lead: there, unless they follow another definition
+  Choice* choice = nullptr;  // of that switch
   ModuleState* holder = nullptr; // functions: whose Version has the current body; the module, or a fragment of it
   std::uint64_t size = 0;
   std::uint32_t alignment = 1;
   std::uint64_t offset = 0;                            // in its section, of the version that made the storage
   std::uint64_t section_address = 0, section_size = 0; // of variables and constants: the storage that is theirs to keep
   Use* uses = nullptr;
+  // Functions that were led elsewhere: by a change, because they have vanished (`led`, for as long as they are gone), or by
+  // a Redirect. The first goes where its leader goes, the second where the leader would go of itself.
+  bool led = false;
+  Definition* leader = nullptr; // none: they were led to an address
+  Definition* followers = nullptr;
+  Definition* previous_follower = nullptr; // among its leader's followers
+  Definition* next_follower = nullptr;
+  const void* redirector = nullptr; // which Redirect has led it
 
   // What the program takes for its address.
   std::uint64_t identity() const noexcept { return kind == DefinitionKind::function ? stub.address() : address; }
@@ -79,6 +88,13 @@ struct Anonymous {
   std::uint64_t address = 0;
   std::uint64_t size = 0;
   std::uint32_t alignment = 1;
+};
+
+// A vanished function that goes elsewhere for good: to a module that must stay for it.
+struct Led {
+  Definition* definition = nullptr;
+  ModuleState* target = nullptr;
+  std::string symbol; // of the target
 };
 
 // What a module of a replaceable library is through all its versions.
@@ -96,6 +112,7 @@ struct Replaceable {
   std::list<std::shared_ptr<ModuleState>> fragments;
   std::vector<Anonymous> literals; // of `retained`, those without names: a later version may use them again
   bool in_parts = false;           // single functions have been replaced: a variable's storage may be in any of its memory
+  std::vector<Led> led;            // each counted among its target's users
   ~Replaceable();
 };
 
@@ -104,7 +121,7 @@ void unlink_use(Use& use) noexcept;
 
 // The function's body is at `body` from now on: its slot is stored and all sites are changed, each by one atomic store.
 void retarget(memory::Space& space, Definition& definition, std::uint64_t body) noexcept;
-// Slot and sites lead there, whatever the function's address is.
+// Slot and sites lead there, unless they follow another definition, and those of followers.
 void lead_to(memory::Space& space, Definition& definition, std::uint64_t entry) noexcept;
 // One version's sites. The caller holds a WriteGuard.
 void bind_sites(memory::Space& space, Use& use, std::uint64_t body) noexcept;
@@ -112,5 +129,17 @@ void bind_sites(memory::Space& space, Use& use, std::uint64_t body) noexcept;
 void lead_nowhere(memory::Space& space, const Definition& definition) noexcept;
 // One version's sites, if its use leads elsewhere than the definition does by now.
 void catch_up(memory::Space& space, Use& use) noexcept;
+
+// The definition goes where the leader does, now and later; `body` is where that is if it is not published yet.
+void follow(memory::Space& space, Definition& definition, Definition& leader, std::uint64_t body) noexcept;
+// It goes to an address, which may be out of its sites' reach.
+void lead_away(memory::Space& space, Definition& definition, std::uint64_t address) noexcept;
+// It leads where it led of itself, once somebody says lead_to() or back().
+void unfollow(Definition& definition) noexcept;
+// A Redirect's: to where the leader goes of itself, whose module counts as used meanwhile, and back.
+void redirect(memory::Space& space, Definition& definition, Definition& leader, const void* redirector) noexcept;
+void back(memory::Space& space, Definition& definition) noexcept;
+// Nobody follows it any more, and it follows nobody: it ends.
+void detach(Definition& definition) noexcept;
 
 } // namespace tenon::engine

@@ -264,6 +264,7 @@ void ChangeState::undo_draft() noexcept {
   names.reset();
   superseded.clear();
   losses.clear();
+  undo_unloads(*this);
   transition.reset();
   has_identities = false;
 }

@@ -25,6 +25,7 @@
 namespace tenon::engine {
 
 class Reclaimer;
+struct ChangeState;
 struct Transition;
 
 struct LibraryState {
@@ -113,6 +114,8 @@ Result<Reclaimer*> reclaimer_of(EngineState& engine);
 // a module's or version's ties to definitions.
 [[nodiscard]] bool bequeath(EngineState& engine, ModuleState& version, std::vector<OwnedBlock>& freed) noexcept;
 void bury(ModuleState& module) noexcept;
+// The version's content becomes the module's, and the other way round; under commit_mutex. `hold`: the old one stays.
+void supersede(ChangeState& change, const std::shared_ptr<ModuleState>& module, ModuleState& version, bool hold) noexcept;
 // Counts a module as a user of what it refers to, or no longer; under commit_mutex and, if the groups are published, tables.
 void count_references(const ModuleState& module) noexcept;
 void uncount_references(const ModuleState& module) noexcept;

@@ -5,6 +5,7 @@
 // engine locks are taken first, as everywhere.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "engine/engine_state.h"
+#include "engine/recall.h"
 #include "engine/reclaimer.h"
 #include "engine/tls.h"
 
@@ -48,12 +49,14 @@ void before_fork() {
     engine->stubs->lock();
   }
   endings().lock();
+  lock_recalls();
   lock_tls();
 }
 
 void after_fork_in_parent() {
   Registry& all = registry();
   unlock_tls();
+  unlock_recalls();
   endings().unlock();
   for (auto engine = all.engines.rbegin(); engine != all.engines.rend(); ++engine) {
     (*engine)->stubs->unlock();
@@ -67,6 +70,8 @@ void after_fork_in_child() {
   Registry& all = registry();
   forget_other_threads_tls();
   unlock_tls();
+  forget_other_threads_recalls();
+  unlock_recalls();
   endings().unlock();
   for (auto engine = all.engines.rbegin(); engine != all.engines.rend(); ++engine) {
     // glibc tells a writer's unlock from a reader's by the thread's id, and the child's thread has another one: the lock is

@@ -140,6 +140,7 @@ Result<void> find_losses(ChangeState& change) {
   std::size_t leaving = change.drafts.size() + change.losses.size();
   for (const ModuleDraft& draft : change.drafts)
     if (draft.replaces != nullptr) leaving += draft.replaces->replaceable->fragments.size();
+  for (const Unload& unload : change.unloads) leaving += unload.module->replaceable->fragments.size();
   change.transition->superseded.reserve(leaving);
   return {};
 }

@@ -5,6 +5,7 @@
 #include "engine/code_graph.h"
 #include "engine/engine_state.h"
 #include "engine/exit_handlers.h"
+#include "engine/recall.h"
 #include "engine/reclaimer.h"
 #include "engine/transition.h"
 
@@ -86,6 +87,7 @@ void finalize_all(std::span<const std::shared_ptr<ModuleState>> modules) noexcep
 
 void ModuleState::release_memory() noexcept {
   tls.reset();
+  recalls.reset();
   client = {};
   for (OwnedBlock& block : blocks) block.reset();
   parts.clear();

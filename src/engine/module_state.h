@@ -21,6 +21,10 @@
 #include <string>
 #include <vector>
 
+namespace tenon {
+struct ModuleOptions;
+}
+
 namespace tenon::engine {
 
 struct LibraryState;
@@ -28,6 +32,7 @@ struct EngineState;
 struct Retirement;
 struct Transition;
 class CodeGraph;
+struct Recalls;
 
 // Somebody whom a module refers to: another module, or a COMDAT group that lives as long as anybody shares it.
 struct Dependency {
@@ -90,10 +95,12 @@ struct Version {
   std::shared_ptr<TlsBlock> tls; // shared by the modules of a change if need be; null: no thread-local variables
   std::uint64_t tls_size = 0, tls_image_size = 0;
   std::uint32_t tls_alignment = 1;
-  std::vector<Stretch> tls_image; // where its initial content lies
-  bool opaque = false;            // ModuleOptions::opaque
-  std::vector<Stretch> borrowed;  // memory of earlier versions, or kept for them, that it goes on using
-  std::uint64_t serial = 0;       // of this content, wherever it is
+  std::vector<Stretch> tls_image;               // where its initial content lies
+  bool opaque = false;                          // ModuleOptions::opaque
+  std::vector<Stretch> borrowed;                // memory of earlier versions, or kept for them, that it goes on using
+  std::uint64_t serial = 0;                     // of this content, wherever it is
+  std::shared_ptr<const ModuleOptions> options; // of a module that can be replaced
+  std::shared_ptr<Recalls> recalls;             // of an unloaded one: its code are trampolines
   KeptRelocations relocations;
   std::vector<link::Target> bindings; // of each symbol, for relinking
   std::vector<link::SectionPlace> places;

@@ -75,6 +75,8 @@ void begin_states(ChangeState& change) {
     draft.state->library = change.libraries[draft.library];
     draft.state->opaque = draft.options.opaque;
     draft.state->serial = change.engine->next_serial.fetch_add(1, std::memory_order_relaxed);
+    if (change.libraries[draft.library]->replaceable)
+      draft.state->options = std::make_shared<const ModuleOptions>(draft.options);
     if (draft.replaces != nullptr) (draft.partial ? draft.fragment : change.superseded).push_back(draft.state);
   }
 }

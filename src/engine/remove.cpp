@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "engine/engine_state.h"
 #include "engine/forwards.h"
+#include "engine/recall.h"
 #include "engine/trim.h"
 
 #include <algorithm>
@@ -45,7 +46,18 @@ Error still_used(EngineState& engine, Modules leaving, const ModuleState& module
         users += (users.empty() ? " " : ", ") + user.name + " (by '" + dependency.symbol + "')";
       }
     });
+    if (user.replaceable == nullptr) return;
+    for (const Led& led : user.replaceable->led)
+      if (led.target == &module && ++told <= 8)
+        users += (users.empty() ? " " : ", ") + user.name + " (by '" + led.definition->name + "', which was led to '" +
+                 led.symbol + "')";
   });
+  if (module.replaceable != nullptr)
+    for (const std::unique_ptr<Definition>& definition : module.replaceable->definitions)
+      for (const Definition* f = definition->followers; f != nullptr; f = f->next_follower)
+        if (f->redirector != nullptr && ++told <= 8)
+          users += (users.empty() ? " '" : ", '") + f->name + "' of " + f->module->name + ", which is redirected to '" +
+                   definition->name + "'";
   return {ErrorCode::still_used, "module " + module.name + " can't be removed, it is still referred to by" +
                                      (users.empty() ? std::string(" released code") : users)};
 }
@@ -98,11 +110,18 @@ Result<void> check_removable(EngineState& engine, Modules modules) {
         for (const Dependency& dependency : holder.dependencies)
           if (dependency.group == nullptr) ++from_inside[dependency.module];
       });
+  for (const std::shared_ptr<ModuleState>& module : modules)
+    if (modules.size() > 1 && module->replaceable != nullptr)
+      for (const Led& led : module->replaceable->led) ++from_inside[led.target];
   for (const std::shared_ptr<ModuleState>& module : modules) {
     if (!module->live.load(std::memory_order_relaxed))
       return Error{ErrorCode::conflict, "module " + module->name + " has been removed already"};
     auto inside = from_inside.find(module.get());
     if (module->users > (inside == from_inside.end() ? 0 : inside->second)) return still_used(engine, modules, *module);
+    if (is_recalled_by_others(*module, modules))
+      return Error{ErrorCode::still_used, "module " + module->name +
+                                              " can't be removed while it is unloaded: others share its COMDAT groups, and "
+                                              "may call their functions; replace it first"};
   }
   return {};
 }
@@ -117,6 +136,8 @@ void uncount_references(const ModuleState& module) noexcept {
   for (SymbolRecord* group : module.groups) --group->users;
   for (const Dependency& dependency : module.dependencies)
     --(dependency.group != nullptr ? dependency.group->users : dependency.module->users);
+  if (module.replaceable != nullptr) // a module, not a version of one
+    for (const Led& led : module.replaceable->led) --led.target->users;
 }
 
 void unpublish(EngineState& engine, Removal& removal) noexcept {
@@ -164,8 +185,9 @@ void mark_needed(const ModuleList& removed) noexcept {
         if (holder->serial == module->stale_of) reach(holder.get(), true);
     // A version runs on its module's storage; a module keeps versions to whose functions pointers may be held.
     if (module->superseded) reach(module->current.get(), true);
-    if (module->replaceable != nullptr)
-      for (const std::shared_ptr<ModuleState>& version : module->replaceable->held) reach(version.get(), true);
+    if (module->replaceable == nullptr) continue;
+    for (const std::shared_ptr<ModuleState>& version : module->replaceable->held) reach(version.get(), true);
+    for (const Led& led : module->replaceable->led) reach(led.target, true);
   }
 }
 

@@ -1,8 +1,8 @@
 // The stubs of replaceable functions: permanent addresses that outlive every version of the code behind them.
 //
-// A stub is eight bytes of code that jump through a slot of its own. They come in pages of 64, and these in groups that share
-// a block and one frame description, so that a program of many small functions pays 16 bytes for each and no block of its
-// own.
+// A stub is eight bytes of code that jump through a slot of its own. They come in pages of 64, and these in groups that
+// share a block and one frame description, so that a program of many small functions pays 16 bytes for each and no block of
+// its own.
 //
 // Owner: EngineState; pages live as long as a stub of theirs does, engine or no engine. Any thread; one lock, inside of all
 // others but memory's.

@@ -134,7 +134,7 @@ Result<std::unique_ptr<Transition>> make_transition(ChangeState& change) {
 void begin_transition(EngineState& engine, std::unique_ptr<Transition> transition) noexcept {
   memory::Space& space = *engine.machinery->space;
   for (Choice& choice : transition->choices) {
-    choice.before.store(choice.definition->entry, std::memory_order_relaxed);
+    choice.before.store(choice.definition->own, std::memory_order_relaxed);
     lead_to(space, *choice.definition, choice.switch_address);
     choice.definition->choice = &choice;
   }
@@ -151,10 +151,11 @@ void settle(EngineState& engine, Transition& transition) noexcept {
   for (Choice& choice : transition.choices) {
     const std::uint64_t after = choice.after.load(std::memory_order_relaxed);
     Definition& definition = *choice.definition;
-    if (definition.choice == &choice) definition.choice = nullptr;
-    if (definition.entry == choice.switch_address)
+    if (definition.choice == &choice) {
+      definition.choice = nullptr;
       lead_to(space, definition, after);
-    else // a later transition leads through this one
+    } else {
+      // A later transition leads through this one.
       for (const std::unique_ptr<Transition>& later : engine.transitions) {
         if (later == nullptr) continue; // over as well
         for (Choice& other : later->choices) {
@@ -162,6 +163,7 @@ void settle(EngineState& engine, Transition& transition) noexcept {
           other.before.compare_exchange_strong(expected, after, std::memory_order_release);
         }
       }
+    }
     // Versions that a later set has superseded call each other as they did then: through this switch.
     memory::WriteGuard guard(space);
     for (Use* use = definition.uses; use != nullptr; use = use->next)

@@ -57,7 +57,7 @@ std::uint32_t count_shared(const ModuleState& module) noexcept {
 
 // In the client's memory blocks are the client's, and sections that __start_ symbols bound lie among other modules'.
 bool is_divisible(const ModuleState& module) noexcept {
-  return module.client.memory == nullptr && module.tls == nullptr && module.stale.empty() &&
+  return module.client.memory == nullptr && module.recalls == nullptr && module.tls == nullptr && module.stale.empty() &&
          (module.replaceable == nullptr || module.replaceable->fragments.empty()) &&
          std::none_of(module.places.begin(), module.places.end(), [](const link::SectionPlace& place) {
            return place.leads || place.follows || (place.kept && place.run == link::Run::slots);

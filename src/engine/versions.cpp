@@ -30,6 +30,11 @@ bool is_used_by_others(const ChangeState& change, const Definition& definition, 
     if (by != nullptr) *by = use->user->name;
     return true;
   }
+  for (const Definition* f = definition.followers; f != nullptr; f = f->next_follower) {
+    if (is_among(change.removals, f->module) || is_led(change, *f)) continue;
+    if (by != nullptr) *by = (f->led ? "'" : "the redirected '") + f->name + "' of " + f->module->name;
+    return true;
+  }
   return false;
 }
 
@@ -122,7 +127,8 @@ Result<void> check_definitions_of(ChangeState& change, ModuleDraft& draft) {
   std::vector<std::pair<const Definition*, std::string>> used;
   for (const std::unique_ptr<Definition>& definition : module.replaceable->definitions) {
     std::string by;
-    if (!definition->vanished && !provided.contains(definition.get()) && is_used_by_others(change, *definition, &by))
+    if (!definition->vanished && !provided.contains(definition.get()) && !is_led(change, *definition) &&
+        is_used_by_others(change, *definition, &by))
       used.emplace_back(definition.get(), std::move(by));
   }
   return used.empty() ? Result<void>() : vanishing(module, used);
@@ -152,6 +158,7 @@ void reserve_for(ModuleDraft& draft) {
 } // namespace
 
 Result<void> check_versions(ChangeState& change) {
+  if (Result<void> resolved = resolve_leads(change); !resolved) return resolved;
   if (change.transition != nullptr) {
     change.engine->transitions.reserve(change.engine->transitions.size() + 1);
     std::size_t definitions = 0;
@@ -189,7 +196,7 @@ bool let_vanish(memory::Space& space, const ModuleState& module, Definition& def
   // Pointers to constants may be held by anybody, and what a variable has registered may run at the end.
   if (definition.kind == DefinitionKind::constant || definition.kind == DefinitionKind::variable)
     retain(*module.replaceable, definition.address, definition.size);
-  if (definition.kind != DefinitionKind::function) return false;
+  if (definition.kind != DefinitionKind::function || definition.led) return false;
   // A handle may be of this function, unless that is local.
   const bool pinned = !definition.local && module.pins.load(std::memory_order_acquire) != 0;
   if (pinned || address_was_taken(definition)) return true;
@@ -236,7 +243,10 @@ bool publish_provided(memory::Space& space, ModuleDraft& draft, const link::Modu
   Replaceable& replaceable = draft.replaceable();
   Replacement& replacement = draft.replacement;
   bool hold = false;
-  for (const Provided& p : replacement.provided) p.definition->vanished = false;
+  for (const Provided& p : replacement.provided) {
+    if (p.definition->led) end_lead(*p.definition);
+    p.definition->vanished = false;
+  }
   if (draft.replaces != nullptr && !draft.partial) {
     for (const std::unique_ptr<Definition>& definition : replaceable.definitions) definition->seen = false;
     for (const Provided& p : replacement.provided) p.definition->seen = true;
@@ -275,37 +285,12 @@ void freeze_local(memory::Space& space, const Version& version, Use& use) noexce
 }
 
 void exchange(ChangeState& change, ModuleDraft& draft, bool hold) noexcept {
-  memory::Space& space = *change.engine->machinery->space;
   ModuleState& module = *draft.replaces;
   ModuleState& version = *draft.state;
-  keep_literals(module, module, &version);
-  supersede_fragments(change, draft.replaces, &version, hold);
   hold |= !module.escaped_parts.empty();
-  std::swap(static_cast<Version&>(module), static_cast<Version&>(version));
+  supersede(change, draft.replaces, version, hold);
   if (module.dso_handle == 0) module.dso_handle = version.dso_handle;
-  ++module.replaceable->version;
-  uncount_references(version);
-  version.superseded = version.removed = true;
-  version.current = draft.replaces;
-  version.waiting = true;
-  version.held = hold;
-  version.sequence = module.sequence;
   if (hold) module.replaceable->held.push_back(draft.state);
-  version.auxiliary = true;
-  version.debug.reset(); // only the current version's is asked for
-  // A compiler may have agreed with itself on how a local function is called: who was compiled with the old one goes on
-  // calling that. Through its stub, that is by its address, the new one is reached by everybody.
-  for (Use& use : version.uses) use.past = true;
-  for (Use& use : version.uses)
-    if (!version.opaque && use.definition->local && use.definition->module == &module) freeze_local(space, version, use);
-  // Frames that are still where its code was before it was moved belong to it.
-  for (const std::shared_ptr<ModuleState>& before : change.engine->removed)
-    if (before->moved_of != 0 && before->moved_of == version.serial && !version.opaque)
-      for (Use& use : before->uses)
-        if (use.definition != nullptr && use.definition->local && use.definition->module == &module)
-          freeze_local(space, version, use);
-  leave_moved(*change.engine, version);
-  ++change.engine->module_count;
   if (change.transition == nullptr) return;
   // Members of the old set go on calling each other, also where a thread has declared no entry.
   for (Use& use : version.uses) use.frozen |= change.replaces(use.definition->module);
@@ -325,6 +310,37 @@ bool changes(const ChangeState& change, const ModuleState* module) noexcept {
 }
 
 } // namespace
+
+void supersede(ChangeState& change, const std::shared_ptr<ModuleState>& current, ModuleState& version, bool hold) noexcept {
+  memory::Space& space = *change.engine->machinery->space;
+  ModuleState& module = *current;
+  keep_literals(module, module, &version);
+  supersede_fragments(change, current, &version, hold);
+  std::swap(static_cast<Version&>(module), static_cast<Version&>(version));
+  ++module.replaceable->version;
+  uncount_references(version);
+  version.superseded = version.removed = true;
+  version.current = current;
+  version.waiting = true;
+  version.held = hold;
+  version.sequence = module.sequence;
+  version.auxiliary = true;
+  version.debug.reset(); // only the current version's is asked for
+  // A compiler may have agreed with itself on how a local function is called: who was compiled with the old one goes on
+  // calling that. Through its stub, that is by its address, the new one is reached by everybody.
+  for (Use& use : version.uses) use.past = true;
+  auto freeze = [&](ModuleState& of) {
+    for (Use& use : of.uses)
+      if (!version.opaque && use.definition != nullptr && use.definition->local && use.definition->module == &module)
+        freeze_local(space, version, use);
+  };
+  freeze(version);
+  // Frames that are still where its code was before it was moved belong to it.
+  for (const std::shared_ptr<ModuleState>& before : change.engine->removed)
+    if (before->moved_of != 0 && before->moved_of == version.serial) freeze(*before);
+  leave_moved(*change.engine, version);
+  ++change.engine->module_count;
+}
 
 void publish_definitions(ChangeState& change) noexcept {
   if (!change.has_identities) return;
@@ -386,7 +402,7 @@ void forget_vanished(const EngineState& engine, Replaceable& replaceable, const 
   for (const std::shared_ptr<ModuleState>& other : engine.removed)
     if (other.get() != &dying && other->current == dying.current) return;
   std::erase_if(replaceable.definitions, [&](const std::unique_ptr<Definition>& definition) {
-    if (!definition->vanished || !definition->local || definition->uses != nullptr) return false;
+    if (!definition->vanished || !definition->local || definition->uses != nullptr || definition->led) return false;
     if (auto found = replaceable.by_name.find(definition->name);
         found != replaceable.by_name.end() && found->second == definition.get())
       replaceable.by_name.erase(found);
@@ -433,7 +449,10 @@ void bury(ModuleState& module) noexcept {
     for (Use& use : holder.uses) unlink_use(use);
   });
   if (module.replaceable != nullptr)
-    for (const std::unique_ptr<Definition>& definition : module.replaceable->definitions) definition->stub = Stub();
+    for (const std::unique_ptr<Definition>& definition : module.replaceable->definitions) {
+      detach(*definition);
+      definition->stub = Stub();
+    }
 }
 
 } // namespace tenon::engine

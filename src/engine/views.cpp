@@ -97,6 +97,8 @@ Result<std::unique_ptr<ChangeState>> edit(const ChangeState& change, std::vector
   edited->additions = change.additions;
   edited->removals = change.removals;
   edited->quiet = change.quiet;
+  for (const Unload& unload : change.unloads) edited->unloads.push_back({unload.module, unload.recall, nullptr, {}});
+  edited->leads = change.leads;
   edited->edits = change.edits;
   edited->edited_modules = change.edited_modules;
   for (Edit& edit : edits) {

@@ -111,6 +111,13 @@ inline constexpr std::uint64_t switch_bytes = 16;
 inline constexpr std::uint64_t switch_frame_bytes = 32; // their description, for any number of them
 void write_switch_frame(std::byte* at, std::uint64_t size);
 
+// What stands in for a function that is made again when it is called: calls what the cell holds, with its own address pushed
+// as a return address, so that whoever looks at the stack sees that it is in use. `entry` lies recall_entry bytes after
+// that.
+inline constexpr std::uint64_t recall_bytes = 16;
+inline constexpr std::uint64_t recall_entry = 2;
+[[nodiscard]] bool write_recall(std::byte* at, std::uint64_t address, std::uint64_t cell, const void* entry);
+
 // What stands in for a function that is not there yet: calls report(name), the name following the code.
 inline constexpr std::uint64_t trap_bytes = 19;
 void write_trap(std::byte* at, std::uint64_t report, std::string_view name);

@@ -272,6 +272,16 @@ void write_switch_frame(std::byte* at, std::uint64_t size) {
   std::memcpy(at + fde_begin_bytes, row, sizeof row);
 }
 
+bool write_recall(std::byte* at, std::uint64_t address, std::uint64_t cell, const void* entry) {
+  static constexpr std::uint8_t code[recall_bytes - 8] = {0xFF, 0x15, 0, 0, 0, 0, 0xCC, 0xCC}; // call *cell(%rip)
+  static_assert(sizeof code == 6 + recall_entry);
+  std::memcpy(at, code, sizeof code);
+  std::memcpy(at + sizeof code, &entry, sizeof entry);
+  const std::int64_t distance = std::int64_t(cell - (address + 6));
+  put(at + 2, std::int32_t(distance));
+  return fits_32(distance);
+}
+
 void write_trap(std::byte* at, std::uint64_t report, std::string_view name) {
   std::uint8_t code[trap_bytes] = {0x48, 0x8D, 0x3D, trap_bytes - 7,
                                    0,    0,    0, // lea name(%rip), %rdi

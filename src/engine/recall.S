@@ -1,0 +1,83 @@
+// Where the trampolines of an unloaded module lead (recall.h): has the function made again, and goes on into it.
+//
+// Entered by a trampoline's call, with the trampoline's address on the stack on top of the caller's return address. Leaves to
+// the function's stub with the stack and all registers as the caller had them, vector state included: arguments may be in any
+// register, a caller that was compiled together with the function may count on more than the calling convention says, and
+// variadic functions are told in %al how many vector registers are used. Only flags are lost, which no convention keeps.
+// XSAVE, because fxsave lacks the upper halves of vector registers, in which arguments of 32 and 64 bytes are passed.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+    .text
+    .globl  tenon_recall
+    .hidden tenon_recall
+    .type   tenon_recall, @function
+tenon_recall:
+    .cfi_startproc
+    pushq   %rbp
+    .cfi_adjust_cfa_offset 8
+    .cfi_rel_offset %rbp, 0
+    movq    %rsp, %rbp
+    .cfi_def_cfa_register %rbp
+    pushq   %rbx
+    .cfi_offset %rbx, -24               // callee-saved, and changed below
+    pushq   %rax
+    pushq   %rcx
+    pushq   %rdx
+    pushq   %rsi
+    pushq   %rdi
+    pushq   %r8
+    pushq   %r9
+    pushq   %r10
+    pushq   %r11
+    movq    8(%rbp), %rdi
+    movq    2(%rdi), %rdi               // link::arch::recall_entry
+    movq    tenon_xsave_bytes(%rip), %rbx
+    testq   %rbx, %rbx
+    jz      .Lfxsave
+    subq    %rbx, %rsp
+    andq    $-64, %rsp
+    xorl    %eax, %eax                  // the header must start out as zero (Intel SDM 1, 13.4.2)
+    movq    %rax, 512(%rsp)
+    movq    %rax, 520(%rsp)
+    movq    %rax, 528(%rsp)
+    movq    %rax, 536(%rsp)
+    movq    %rax, 544(%rsp)
+    movq    %rax, 552(%rsp)
+    movq    %rax, 560(%rsp)
+    movq    %rax, 568(%rsp)
+    movl    $-1, %eax
+    movl    $-1, %edx
+    xsave   (%rsp)
+    call    tenon_recall_function@PLT
+    movq    %rax, 8(%rbp)               // what the last instruction leaves to
+    movl    $-1, %eax
+    movl    $-1, %edx
+    xrstor  (%rsp)
+    jmp     .Ldone
+.Lfxsave:
+    subq    $512, %rsp
+    andq    $-16, %rsp
+    fxsave  (%rsp)
+    call    tenon_recall_function@PLT
+    movq    %rax, 8(%rbp)
+    fxrstor (%rsp)
+.Ldone:
+    leaq    -80(%rbp), %rsp
+    popq    %r11
+    popq    %r10
+    popq    %r9
+    popq    %r8
+    popq    %rdi
+    popq    %rsi
+    popq    %rdx
+    popq    %rcx
+    popq    %rax
+    popq    %rbx
+    .cfi_restore %rbx
+    popq    %rbp
+    .cfi_restore %rbp
+    .cfi_def_cfa %rsp, 8
+    ret
+    .cfi_endproc
+    .size   tenon_recall, . - tenon_recall
+    .section .note.GNU-stack, "", @progbits

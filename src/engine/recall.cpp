@@ -1,0 +1,197 @@
+// The first call of an unloaded module's function: the client's callback makes the module again, others wait, all go on.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "engine/recall.h"
+
+#include "base/guarded.h"
+#include "engine/change_state.h"
+
+#include <cxxabi.h>
+
+#include <cerrno>
+#include <condition_variable>
+#include <cstdio>
+#include <cstdlib>
+#include <new>
+
+namespace tenon::engine {
+
+// A thread, as far as it runs callbacks or waits for those of others.
+struct Caller {
+  Recalls* waits_for = nullptr;
+};
+
+namespace {
+
+constinit thread_local Caller self;
+
+struct Turns {
+  std::mutex mutex;
+  std::condition_variable ended; // a callback of any module
+  Recalls* running = nullptr;
+};
+
+Turns& turns() {
+  static auto* instance = new Turns; // never destroyed: threads may call while the process ends
+  return *instance;
+}
+
+// One thread at a time makes a module again. Given up before the client is told of a failure.
+class Turn {
+public:
+  // Waits for whoever has it. False: this thread would wait for itself.
+  bool take(Recalls& recalls) {
+    std::unique_lock lock(turns().mutex);
+    struct Waiting {
+      ~Waiting() { self.waits_for = nullptr; }
+    } waiting;
+    while (recalls.runner != nullptr) {
+      for (const Recalls* at = &recalls; at != nullptr && at->runner != nullptr; at = at->runner->waits_for)
+        if (at->runner == &self) return false;
+      self.waits_for = &recalls;
+      turns().ended.wait(lock);
+    }
+    recalls.runner = &self;
+    recalls.next_running = std::exchange(turns().running, &recalls);
+    taken_ = &recalls;
+    return true;
+  }
+  void give_up() noexcept {
+    if (taken_ == nullptr) return;
+    std::lock_guard lock(turns().mutex);
+    for (Recalls** at = &turns().running; *at != nullptr; at = &(*at)->next_running)
+      if (*at == taken_) {
+        *at = taken_->next_running;
+        break;
+      }
+    taken_->runner = nullptr;
+    taken_ = nullptr;
+    turns().ended.notify_all();
+  }
+  ~Turn() { give_up(); }
+
+private:
+  Recalls* taken_ = nullptr;
+};
+
+// Whether the trampolines still stand for the module.
+bool is_unloaded(EngineState& engine, const ModuleState& module, const Recalls& recalls) {
+  std::lock_guard lock(engine.commit_mutex);
+  return module.recalls.get() == &recalls;
+}
+
+Result<void> commit_again(const std::shared_ptr<EngineState>& engine, const std::shared_ptr<ModuleState>& module,
+                          const Recalls& recalls, Object object) {
+  std::shared_ptr<LibraryState> library = module->library.lock();
+  if (library == nullptr) return Error{ErrorCode::conflict, "its library is gone"};
+  ChangeState change(engine);
+  ModuleOptions options = recalls.options != nullptr ? *recalls.options : ModuleOptions();
+  if (options.name.empty()) options.name = module->name;
+  change.additions.push_back(
+      {change.library_index(library), std::move(object), std::move(options), module, recalls.recall.data, false, {}});
+  for (int attempt = 0;; ++attempt) {
+    Result<void> done = draft(change);
+    if (done) done = place_in_engine(change);
+    if (done) done = link_bytes(change);
+    if (done) {
+      Result<std::vector<Module>> committed = commit(change, true);
+      if (committed) return {};
+      done = std::move(committed).error();
+    }
+    if (done.error().code != ErrorCode::conflict || attempt == 100) return done;
+    if (!is_unloaded(*engine, *module, recalls)) return {}; // somebody else has replaced it
+    change.undo_draft();
+  }
+}
+
+// The caller has the turn, and holds no lock.
+Result<void> make_again(const std::shared_ptr<EngineState>& engine, const std::shared_ptr<ModuleState>& module,
+                        const Recalls& recalls, const Definition& definition) {
+  if (!is_unloaded(*engine, *module, recalls)) return {};
+  if (!module->live.load(std::memory_order_acquire)) return Error{ErrorCode::conflict, "the module has been removed"};
+  if (!recalls.recall.make) return Error{ErrorCode::invalid_argument, "there is no callback"};
+  Result<std::optional<Object>> made = recalls.recall.make(Module(module), definition.name);
+  if (!made) return std::move(made).error();
+  if (*made)
+    if (Result<void> done = commit_again(engine, module, recalls, std::move(**made)); !done) return done;
+  if (is_unloaded(*engine, *module, recalls))
+    return Error{ErrorCode::undefined, "the callback has neither returned an object nor committed one"};
+  return {};
+}
+
+// Where the call goes on. The trampoline's address on this thread's stack keeps `recalls` and the definition.
+Result<std::uint64_t> recall(Turn& turn, Recalls& recalls, Definition& definition) {
+  std::shared_ptr<EngineState> engine = recalls.engine.lock();
+  std::shared_ptr<ModuleState> module = recalls.module.lock();
+  if (engine == nullptr || module == nullptr) return Error{ErrorCode::conflict, "the engine is gone"};
+  if (!turn.take(recalls))
+    return Error{ErrorCode::conflict, "the callback that makes it waits for itself: it calls, or waits for a thread that "
+                                      "calls, a function of the module"};
+  if (Result<void> made = make_again(engine, module, recalls, definition); !made) return std::move(made).error();
+  turn.give_up();
+  std::lock_guard lock(engine->commit_mutex);
+  if (definition.vanished && !definition.led) return Error{ErrorCode::undefined, "the module's new version lacks it"};
+  // While a set is being exchanged, the stub may lead back here: entries of before have no other version.
+  return definition.choice != nullptr ? definition.choice->after.load(std::memory_order_acquire) : definition.stub.address();
+}
+
+Result<std::uint64_t> recall_guarded(Turn& turn, Recalls& recalls, Definition& definition) {
+  try {
+    return recall(turn, recalls, definition);
+  } catch (const abi::__forced_unwind&) {
+    throw; // the thread ends
+  } catch (const std::bad_alloc&) {
+    return base::out_of_memory();
+  } catch (const std::exception& thrown) {
+    return Error{ErrorCode::resolver, std::string("the callback threw: ") + thrown.what()};
+  } catch (...) {
+    return Error{ErrorCode::resolver, "the callback threw"};
+  }
+}
+
+// Without the turn: who is told may leave by any way, and the next caller tries again.
+[[noreturn]] void fail(const Recalls& recalls, const Definition& definition, const Error& error) {
+  std::shared_ptr<ModuleState> module = recalls.module.lock();
+  if (recalls.recall.failed && module != nullptr) recalls.recall.failed(Module(module), definition.name, error);
+  std::fprintf(stderr, "tenon: '%s' of module %s was called, which is unloaded, and could not be made again: %s\n",
+               definition.name.c_str(), module != nullptr ? module->name.c_str() : "(gone)", error.message.c_str());
+  std::abort();
+}
+
+} // namespace
+
+void lock_recalls() noexcept { turns().mutex.lock(); }
+void unlock_recalls() noexcept { turns().mutex.unlock(); }
+
+void forget_other_threads_recalls() noexcept {
+  Turns& all = turns();
+  for (Recalls** at = &all.running; *at != nullptr;) {
+    Recalls* recalls = *at;
+    if (recalls->runner == &self) {
+      at = &recalls->next_running;
+      continue;
+    }
+    *at = recalls->next_running;
+    recalls->runner = nullptr;
+  }
+  new (&all.ended) std::condition_variable; // threads may have been waiting that are not here
+}
+
+} // namespace tenon::engine
+
+// Called by tenon_recall (recall.S). The answer: where the call goes on.
+extern "C" __attribute__((visibility("hidden"))) std::uint64_t
+tenon_recall_function(const tenon::engine::RecallEntry* entry) {
+  using namespace tenon::engine;
+  const int saved = errno; // which nobody expects a call to change before it has begun
+  tenon::Result<std::uint64_t> target = [&] {
+    Turn turn;
+    return recall_guarded(turn, *entry->recalls, *entry->definition);
+  }();
+  if (!target) {
+    // Kept for a client that throws: the trampolines may go once this frame is left.
+    const std::shared_ptr<Recalls> recalls = entry->recalls->shared_from_this();
+    fail(*recalls, *entry->definition, target.error());
+  }
+  errno = saved;
+  return *target;
+}

@@ -1,0 +1,285 @@
+// Unloading: a version of trampolines takes the place of a module's code.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "engine/recall.h"
+
+#include "base/check.h"
+#include "engine/change_state.h"
+#include "link/arch/arch.h"
+
+#include <algorithm>
+
+extern "C" void tenon_recall();
+
+namespace tenon::engine {
+
+namespace {
+
+bool lies_in_code(const ModuleState& module, std::uint64_t address) noexcept {
+  auto holds = [&](const OwnedBlock& block) {
+    return block && block->area == memory::AreaKind::code && block->begin.value <= address && address < block->end().value;
+  };
+  return std::any_of(module.blocks.begin(), module.blocks.end(), holds) ||
+         std::any_of(module.parts.begin(), module.parts.end(), holds);
+}
+
+bool address_was_taken(const Definition& definition) noexcept {
+  for (const Use* use = definition.uses; use != nullptr; use = use->next)
+    if (use->address) return true;
+  return false;
+}
+
+// What a trampoline can't stand for.
+Result<void> check_unloadable(const ModuleState& module) {
+  if (!module.live.load(std::memory_order_relaxed))
+    return Error{ErrorCode::conflict, "module " + module.name + " was removed meanwhile"};
+  if (module.replaceable == nullptr)
+    return Error{ErrorCode::invalid_argument,
+                 "module " + module.name + " can't be unloaded: it lies in the client's memory, and has no stubs"};
+  if (module.has_exit_handlers.load(std::memory_order_relaxed) || !module.finalizers.empty())
+    return Error{ErrorCode::unsupported, "module " + module.name +
+                                             " can't be unloaded: functions of it are to run at its end (finalizers, "
+                                             "destructors of static objects, atexit)"};
+  bool escaped = false;
+  for_each_holder(module, [&](const ModuleState& holder) { escaped = escaped || !holder.escaped_parts.empty(); });
+  if (escaped)
+    return Error{ErrorCode::unsupported, "module " + module.name +
+                                             " can't be unloaded: pointers into its functions may be held, as suspended "
+                                             "coroutines do"};
+  for (const std::unique_ptr<Definition>& definition : module.replaceable->definitions)
+    if (definition->ambiguous && !definition->vanished && definition->kind == DefinitionKind::function &&
+        address_was_taken(*definition))
+      return Error{ErrorCode::needs_flag, "module " + module.name + " can't be unloaded: a pointer to its local function '" +
+                                              definition->name +
+                                              "' may be held, and which one that is in another version can't be told; give "
+                                              "it a name of its own"};
+  const SymbolRecord* odd = nullptr;
+  module.for_each_record([&](const SymbolRecord& record) {
+    constexpr auto elsewhere = symbol_flag::tls | symbol_flag::group | symbol_flag::erased;
+    if ((record.flags & elsewhere) == 0 && lies_in_code(module, record.address)) odd = &record;
+  });
+  if (odd != nullptr)
+    return Error{ErrorCode::unsupported, "module " + module.name + " can't be unloaded: its '" + std::string(odd->name()) +
+                                             "' lies in its code, but is no function that can be replaced"};
+  return {};
+}
+
+// The storage that goes on being used while the module has no code.
+void borrow_all(const ModuleState& module, std::vector<Stretch>& borrowed) {
+  auto add = [&](std::uint64_t address, std::uint64_t size) {
+    if (address != 0 && size != 0) borrowed.push_back({{address}, {address + size}});
+  };
+  auto add_data = [&](const OwnedBlock& block) {
+    if (block && block->area == memory::AreaKind::data) add(block->begin.value, block->size);
+  };
+  for_each_holder(module, [&](const ModuleState& holder) {
+    borrowed.insert(borrowed.end(), holder.borrowed.begin(), holder.borrowed.end());
+    for (const OwnedBlock& block : holder.blocks) add_data(block);
+    for (const OwnedBlock& part : holder.parts) add_data(part);
+    for (const Anonymous& anonymous : holder.anonymous) add(anonymous.address, anonymous.size);
+  });
+  for (const std::unique_ptr<Definition>& definition : module.replaceable->definitions) {
+    if (definition->vanished || definition->kind == DefinitionKind::function ||
+        definition->kind == DefinitionKind::thread_variable)
+      continue;
+    if (definition->kind != DefinitionKind::other) add(definition->section_address, definition->section_size);
+    if (!lies_in_code(module, definition->address)) add(definition->address, definition->size);
+  }
+  borrowed.insert(borrowed.end(), module.tls_image.begin(), module.tls_image.end());
+  if (module.dso_handle != 0) add(module.dso_handle, 16);
+}
+
+// What the empty version has of the one before: all but code.
+void fill(const std::shared_ptr<ModuleState>& module, ModuleState& version) {
+  version.name = module->name;
+  version.library = module->library;
+  version.tls = module->tls;
+  version.tls_size = module->tls_size;
+  version.tls_image_size = module->tls_image_size;
+  version.tls_alignment = module->tls_alignment;
+  version.tls_image = module->tls_image;
+  version.opaque = module->opaque;
+  version.options = module->options;
+  for_each_holder(*module, [&](const ModuleState& holder) {
+    auto append = [](auto& to, const auto& from) { to.insert(to.end(), from.begin(), from.end()); };
+    for (Dependency dependency : holder.dependencies) {
+      if (&holder != module.get()) dependency.symbol = ""; // a fragment's own text goes with it
+      version.dependencies.push_back(dependency);
+    }
+    append(version.groups, holder.groups);
+    append(version.forward_pointers, holder.forward_pointers);
+    append(version.forwards, holder.forwards);
+    append(version.anonymous, holder.anonymous);
+  });
+  borrow_all(*module, version.borrowed);
+  // Its variables may hold pointers to what it has taken the addresses of.
+  for_each_holder(*module, [&](const ModuleState& holder) {
+    for (const Use& use : holder.uses) {
+      if (!use.address) continue;
+      Use& kept = version.uses.emplace_back();
+      kept.definition = use.definition;
+      kept.user = module.get();
+      kept.address = true;
+    }
+  });
+  version.usage.bookkeeping = module->usage.bookkeeping;
+}
+
+Result<void> allocate(const std::shared_ptr<Machinery>& machinery, ModuleState& version, std::uint64_t trampolines) {
+  auto take = [&](link::Run run, memory::AreaKind area, std::uint64_t size, std::uint32_t frames) -> Result<void> {
+    Result<OwnedBlock> block = OwnedBlock::allocate(machinery, area, size, 16, frames);
+    if (!block) return std::move(block).error();
+    version.blocks[std::size_t(run)] = std::move(*block);
+    return {};
+  };
+  Result<void> done = take(link::Run::code, memory::AreaKind::code, trampolines + 8, 1); // and the cell
+  if (done && machinery->frames)
+    done = take(link::Run::rodata, memory::AreaKind::rodata, link::arch::frame_head_bytes + link::arch::stub_frame_bytes + 4,
+                0);
+  return done;
+}
+
+// A trampoline's frame is a stub's: at each of its instructions' beginnings, and where it is returned to, the caller's
+// return address is on top of the stack.
+void write(memory::Space& space, ModuleState& version, std::uint64_t trampolines) {
+  const std::uint64_t code = version.blocks[std::size_t(link::Run::code)]->begin.value, cell = code + trampolines;
+  memory::WriteGuard guard(space);
+  const auto recall = reinterpret_cast<std::uint64_t>(&tenon_recall);
+  std::memcpy(space.writable({cell}), &recall, sizeof recall);
+  bool near = true;
+  std::uint64_t at = code;
+  for (const RecallEntry& entry : version.recalls->entries) {
+    near &= link::arch::write_recall(space.writable({at}), at, cell, &entry);
+    version.functions.push_back({at, entry.definition});
+    at += link::arch::recall_bytes;
+  }
+  if (const OwnedBlock& frames = version.blocks[std::size_t(link::Run::rodata)]) {
+    const std::uint64_t description = frames->begin.value + link::arch::frame_head_bytes;
+    link::arch::write_frame_head(space.writable(frames->begin));
+    link::arch::write_stub_frame(space.writable({description}), trampolines);
+    near &= link::arch::set_frame_address(space.writable({description}), description, code);
+  }
+  TENON_CHECK(near, "a reservation in which something is out of reach");
+}
+
+Result<void> publish(Machinery& machinery, const ModuleState& version) {
+  for (const OwnedBlock& block : version.blocks)
+    if (block)
+      if (Result<void> done = machinery.space->publish(*block); !done) return done;
+  const OwnedBlock& frames = version.blocks[std::size_t(link::Run::rodata)];
+  if (!machinery.frames || !frames) return {};
+  const OwnedBlock& code = version.blocks[std::size_t(link::Run::code)];
+  const notify::Frame frame{code->begin, frames->begin + link::arch::frame_head_bytes};
+  memory::WriteGuard guard(*machinery.space);
+  machinery.frames->add(*code, {&frame, 1});
+  return {};
+}
+
+Result<void> make_trampolines(const std::shared_ptr<Machinery>& machinery, ModuleState& version) {
+  const std::uint64_t bytes = version.recalls->entries.size() * link::arch::recall_bytes;
+  if (bytes == 0) return {};
+  version.functions.reserve(version.recalls->entries.size());
+  if (Result<void> done = allocate(machinery, version, bytes); !done) return done;
+  write(*machinery->space, version, bytes);
+  version.usage.code = bytes;
+  return publish(*machinery, version);
+}
+
+// Under EngineState::commit_mutex: what the module is right now.
+Result<void> look_at(ChangeState& change, Unload& unload) {
+  ModuleState& module = *unload.module;
+  if (Result<void> able = check_unloadable(module); !able) return able;
+  unload.number = module.replaceable->version;
+  module.replaceable->drafts.fetch_add(1, std::memory_order_relaxed);
+  unload.counted = true;
+  unload.version = std::make_shared<ModuleState>();
+  unload.version->serial = change.engine->next_serial.fetch_add(1, std::memory_order_relaxed);
+  unload.node.push_back(unload.version);
+  fill(unload.module, *unload.version);
+  auto recalls = std::make_shared<Recalls>();
+  recalls->recall = unload.recall;
+  recalls->options = module.options;
+  recalls->engine = change.engine;
+  recalls->module = unload.module;
+  for (const std::unique_ptr<Definition>& definition : module.replaceable->definitions)
+    if (definition->kind == DefinitionKind::function && !definition->vanished)
+      recalls->entries.push_back({recalls.get(), definition.get()});
+  unload.version->recalls = std::move(recalls);
+  return {};
+}
+
+} // namespace
+
+Result<void> prepare_unloads(ChangeState& change) {
+  for (Unload& unload : change.unloads) {
+    {
+      std::lock_guard lock(change.engine->commit_mutex);
+      if (Result<void> looked = look_at(change, unload); !looked) return looked;
+    }
+    if (Result<void> made = make_trampolines(change.engine->machinery, *unload.version); !made)
+      return std::move(made).error().within("unloading module " + unload.module->name);
+  }
+  return {};
+}
+
+Result<void> check_unloads(ChangeState& change) {
+  if (change.unloads.empty()) return {};
+  for (const Unload& unload : change.unloads)
+    if (!unload.module->live.load(std::memory_order_relaxed) || unload.module->replaceable->version != unload.number ||
+        unload.module->has_exit_handlers.load(std::memory_order_relaxed))
+      return Error{ErrorCode::conflict, "module " + unload.module->name +
+                                            " was replaced or removed meanwhile, or functions to run at its end were "
+                                            "registered; draft the change again"};
+  for (const Unload& unload : change.unloads) {
+    Replaceable& replaceable = *unload.module->replaceable;
+    replaceable.held.reserve(replaceable.held.size() + replaceable.fragments.size());
+  }
+  std::vector<std::shared_ptr<ModuleState>>& last = change.engine->last;
+  if (std::size_t wanted = change.engine->module_count + change.drafts.size() + change.unloads.size() + 1;
+      wanted > last.capacity())
+    last.reserve(std::max(wanted, last.capacity() * 2));
+  return {};
+}
+
+void publish_unloads(ChangeState& change) noexcept {
+  memory::Space& space = *change.engine->machinery->space;
+  for (Unload& unload : change.unloads) {
+    ModuleState& module = *unload.module;
+    count_references(*unload.version);
+    supersede(change, unload.module, *unload.version, false);
+    // The dependencies that it keeps name symbols by these.
+    module.texts = std::move(unload.version->texts);
+    std::uint64_t at = module.recalls->entries.empty() ? 0 : module.blocks[std::size_t(link::Run::code)]->begin.value;
+    for (const RecallEntry& entry : module.recalls->entries) {
+      retarget(space, *entry.definition, at);
+      entry.definition->holder = &module;
+      at += link::arch::recall_bytes;
+    }
+    for (Use& use : module.uses) link_use(use);
+    change.engine->removed.splice(change.engine->removed.end(), unload.node);
+  }
+}
+
+void undo_unloads(ChangeState& change) noexcept {
+  for (Unload& unload : change.unloads) {
+    if (std::exchange(unload.counted, false)) unload.module->replaceable->drafts.fetch_sub(1, std::memory_order_release);
+    unload.node.clear();
+    unload.version.reset();
+  }
+}
+
+bool is_recalled_by_others(const ModuleState& module, std::span<const std::shared_ptr<ModuleState>> leaving) noexcept {
+  if (module.recalls == nullptr) return false;
+  auto users_among = [&](const SymbolRecord* group) {
+    std::uint32_t users = 0;
+    for (const std::shared_ptr<ModuleState>& other : leaving) {
+      users += std::uint32_t(std::count(other->groups.begin(), other->groups.end(), group));
+      for (const Dependency& dependency : other->dependencies) users += dependency.group == group ? 1 : 0;
+    }
+    return users;
+  };
+  return std::any_of(module.groups.begin(), module.groups.end(), [&](const SymbolRecord* group) {
+    return group->module == &module && group->users > users_among(group);
+  });
+}
+
+} // namespace tenon::engine
