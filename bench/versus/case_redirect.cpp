@@ -64,7 +64,8 @@ Contender contender(Redirector& redirector, Round round, bool batch) {
           [&redirector, batch](bool to_other, std::size_t times) -> Result<void> {
             for (std::size_t i = times; i-- > 0;) {
               const bool other = to_other == (i % 2 == 0);
-              batch ? redirector.redirect_all(other) : redirector.redirect(0, other);
+              Result<void> redirected = batch ? redirector.redirect_all(other) : redirector.redirect(0, other);
+              if (!redirected) return redirected;
             }
             return {};
           },
@@ -113,7 +114,8 @@ Row run_redirect(const char* name, std::size_t count, const Settings& settings) 
     else
       row.faults.push_back(std::string(one.name) + ": " + one.fault);
   }
-  row.note = "tenon: the slot and the call site of each, the engine's lock taken once for each turn of a batch";
+  row.note = "tenon: Redirect::to and back in turns: the slot and the call site of each, under the engine's lock, which a "
+             "batch takes once";
   return row;
 }
 

@@ -34,8 +34,7 @@ public:
   // Where the code of all three modules begins: the first target's body.
   std::uint64_t code_begin() const { return body("target0"); }
   const tenon::Engine& engine() const noexcept { return engine_; }
-  const tenon::Module& targets() const noexcept { return modules_[0]; }
-  const tenon::Module& others() const noexcept { return modules_[1]; }
+  const tenon::Library& library() const noexcept { return library_; }
 
   // Reads the linked bytes of round(): what is wrong if not each of its calls is a `call rel32` straight to a target's body.
   std::string examine() const;

@@ -1,63 +1,32 @@
-// The one part of tenon-versus that sees the engine from the inside.
+// Redirecting by handles.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "tenon_redirect.h"
 
-#include "engine/engine_state.h"
-
-#include <mutex>
-
 namespace versus {
 
-namespace inside = tenon::engine;
-
-struct Redirector::State {
-  struct Function {
-    inside::Definition* definition;
-    std::uint64_t bodies[2];
-  };
-  std::shared_ptr<inside::EngineState> engine;
-  std::vector<Function> functions;
-};
-
-namespace {
-
-inside::Definition* find(const tenon::Module& module, const std::string& name) {
-  inside::Replaceable* replaceable = module.state()->replaceable.get();
-  if (replaceable == nullptr) return nullptr;
-  auto place = replaceable->by_name.find(name);
-  return place != replaceable->by_name.end() ? place->second : nullptr;
-}
-
-} // namespace
-
-Redirector::Redirector(std::unique_ptr<State> state) : state_(std::move(state)) {}
-
 Result<std::unique_ptr<Redirector>> Redirector::create(const LiveChain& chain, std::size_t count) {
-  auto state = std::make_unique<State>();
-  state->engine = chain.engine().state();
-  std::lock_guard lock(state->engine->commit_mutex);
+  std::unique_ptr<Redirector> made(new Redirector(chain.engine()));
   for (std::size_t i = 0; i < count; ++i) {
-    inside::Definition* own = find(chain.targets(), "target" + std::to_string(i));
-    inside::Definition* other = find(chain.others(), "other" + std::to_string(i));
-    if (own == nullptr || other == nullptr)
-      return Error{ErrorCode::undefined, "target " + std::to_string(i) + " has no slot"};
-    state->functions.push_back({own, {own->address, other->address}});
+    auto own = chain.library().redirect("target" + std::to_string(i));
+    if (!own) return std::move(own).error();
+    auto other = chain.library().redirect("other" + std::to_string(i));
+    if (!other) return std::move(other).error();
+    made->targets_.push_back(std::move(*own));
+    made->others_.push_back(std::move(*other));
   }
-  return std::unique_ptr<Redirector>(new Redirector(std::move(state)));
+  for (std::size_t i = 0; i < count; ++i) {
+    made->away_.push_back({&made->targets_[i], &made->others_[i]});
+    made->home_.push_back({&made->targets_[i], nullptr});
+  }
+  return made;
 }
 
-Redirector::~Redirector() { redirect_all(false); }
-
-void Redirector::redirect(std::size_t index, bool to_other) noexcept {
-  State::Function& function = state_->functions[index];
-  std::lock_guard lock(state_->engine->commit_mutex);
-  inside::retarget(*state_->engine->machinery->space, *function.definition, function.bodies[to_other ? 1 : 0]);
+Result<void> Redirector::redirect(std::size_t index, bool to_other) {
+  if (to_other) return targets_[index].to(others_[index]);
+  targets_[index].back();
+  return {};
 }
 
-void Redirector::redirect_all(bool to_other) noexcept {
-  std::lock_guard lock(state_->engine->commit_mutex);
-  for (State::Function& function : state_->functions)
-    inside::retarget(*state_->engine->machinery->space, *function.definition, function.bodies[to_other ? 1 : 0]);
-}
+Result<void> Redirector::redirect_all(bool to_other) { return engine_.redirect(to_other ? away_ : home_); }
 
 } // namespace versus

@@ -1,12 +1,11 @@
-// A function whose calls are led to another body that is linked already: the slot and each call site get one store.
-//
-// The public API replaces a body by bytes that it links first; this is the step after that, by itself.
+// Functions whose calls are led to other bodies that are linked already: the slot and each call site get one store.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
 #include "chain.h"
 
 #include <memory>
+#include <vector>
 
 namespace versus {
 
@@ -14,16 +13,15 @@ class Redirector {
 public:
   // For the first `count` targets of the chain.
   static Result<std::unique_ptr<Redirector>> create(const LiveChain& chain, std::size_t count);
-  // Leads them back to their own bodies: the engine frees what it believes to be unused.
-  ~Redirector();
 
-  void redirect(std::size_t index, bool to_other) noexcept;
-  void redirect_all(bool to_other) noexcept;
+  Result<void> redirect(std::size_t index, bool to_other);
+  Result<void> redirect_all(bool to_other);
 
 private:
-  struct State;
-  explicit Redirector(std::unique_ptr<State> state);
-  std::unique_ptr<State> state_;
+  explicit Redirector(tenon::Engine engine) : engine_(std::move(engine)) {}
+  tenon::Engine engine_;
+  std::vector<tenon::Redirect> targets_, others_;
+  std::vector<tenon::Redirection> away_, home_; // the batches
 };
 
 } // namespace versus

@@ -6,6 +6,7 @@
 #include <tenon/border.h>
 #include <tenon/change.h>
 #include <tenon/library.h>
+#include <tenon/redirect.h>
 
 namespace tenon {
 
@@ -80,6 +81,10 @@ public:
 
   // A new, empty change. If there is no memory for it, its draft() says so.
   Change change() noexcept;
+
+  // Many at once, one after the other: as Redirect::to and back, the lock taken once. Any thread. On an error, as of
+  // Redirect::to, none of them has been redirected.
+  Result<void> redirect(std::span<const Redirection> batch);
 
   // Frees what was removed or superseded and no thread can be inside of any more; a thread of the engine's own does this,
   // too, within milliseconds. Who delays the rest. Errors: system.

@@ -60,6 +60,7 @@ struct Resolver {
 };
 
 class Library;
+class Redirect;
 
 // One place that a library searches. A plain value: making and copying one needs no memory.
 class Source {
@@ -190,6 +191,10 @@ public:
     if (!pinned) return std::move(pinned).error();
     return Function<Signature>(pinned->address.template as<std::add_pointer_t<Signature>>(), std::move(pinned->keeps));
   }
+
+  // A handle by which calls of the function can be led elsewhere; see redirect.h. Errors: undefined, unsupported (the
+  // library is not replaceable, or it is no function).
+  Result<Redirect> redirect(std::string_view function) const;
 
   // The modules it holds, in the order in which they were committed. Errors: out_of_memory.
   Result<std::vector<Module>> modules() const;

@@ -8,4 +8,5 @@
 #include <tenon/library.h>
 #include <tenon/memory.h>
 #include <tenon/object.h>
+#include <tenon/redirect.h>
 #include <tenon/result.h>
