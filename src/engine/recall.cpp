@@ -183,15 +183,13 @@ extern "C" __attribute__((visibility("hidden"))) std::uint64_t
 tenon_recall_function(const tenon::engine::RecallEntry* entry) {
   using namespace tenon::engine;
   const int saved = errno; // which nobody expects a call to change before it has begun
+  // A client that throws unwinds past the trampoline, which may go then.
+  const std::shared_ptr<Recalls> recalls = entry->recalls->shared_from_this();
   tenon::Result<std::uint64_t> target = [&] {
     Turn turn;
-    return recall_guarded(turn, *entry->recalls, *entry->definition);
+    return recall_guarded(turn, *recalls, *entry->definition);
   }();
-  if (!target) {
-    // Kept for a client that throws: the trampolines may go once this frame is left.
-    const std::shared_ptr<Recalls> recalls = entry->recalls->shared_from_this();
-    fail(*recalls, *entry->definition, target.error());
-  }
+  if (!target) fail(*recalls, *entry->definition, target.error());
   errno = saved;
   return *target;
 }

@@ -185,7 +185,7 @@ Result<void> make_trampolines(const std::shared_ptr<Machinery>& machinery, Modul
 }
 
 // Under EngineState::commit_mutex: what the module is right now.
-Result<void> look_at(ChangeState& change, Unload& unload) {
+Result<void> look_at(const ChangeState& change, Unload& unload, std::shared_ptr<Recalls>& recalls) {
   ModuleState& module = *unload.module;
   if (Result<void> able = check_unloadable(module); !able) return able;
   unload.number = module.replaceable->version;
@@ -195,8 +195,6 @@ Result<void> look_at(ChangeState& change, Unload& unload) {
   unload.version->serial = change.engine->next_serial.fetch_add(1, std::memory_order_relaxed);
   unload.node.push_back(unload.version);
   fill(unload.module, *unload.version);
-  auto recalls = std::make_shared<Recalls>();
-  recalls->recall = unload.recall;
   recalls->options = module.options;
   recalls->engine = change.engine;
   recalls->module = unload.module;
@@ -211,9 +209,11 @@ Result<void> look_at(ChangeState& change, Unload& unload) {
 
 Result<void> prepare_unloads(ChangeState& change) {
   for (Unload& unload : change.unloads) {
+    auto recalls = std::make_shared<Recalls>();
+    recalls->recall = unload.recall; // the client's functions are copied, and destroyed, without a lock
     {
       std::lock_guard lock(change.engine->commit_mutex);
-      if (Result<void> looked = look_at(change, unload); !looked) return looked;
+      if (Result<void> looked = look_at(change, unload, recalls); !looked) return looked;
     }
     if (Result<void> made = make_trampolines(change.engine->machinery, *unload.version); !made)
       return std::move(made).error().within("unloading module " + unload.module->name);

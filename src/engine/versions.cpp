@@ -199,7 +199,8 @@ bool let_vanish(memory::Space& space, const ModuleState& module, Definition& def
   if (definition.kind != DefinitionKind::function || definition.led) return false;
   // A handle may be of this function, unless that is local.
   const bool pinned = !definition.local && module.pins.load(std::memory_order_acquire) != 0;
-  if (pinned || address_was_taken(definition)) return true;
+  // A switch may lead there, and would once more when it ends.
+  if (pinned || definition.choice != nullptr || address_was_taken(definition)) return true;
   // Entries of before an atomic commit go on calling it.
   if (transition != nullptr)
     transition->vanished.push_back(&definition); // has the room

@@ -471,6 +471,82 @@ TEST_F(Unloaded, ForkedChildrenRecallForThemselves) {
   EXPECT_EQ(WEXITSTATUS(status), 2);
 }
 
+TEST_F(Unloaded, AThreadThatEndsInTheCallbackLeavesItToOthers) {
+  Module m = commit(engine, library, c("int f(void) { return 1; }", "-fexceptions"));
+  Recall recall = giving(c("int f(void) { return 2; }"));
+  std::atomic<int> calls{0};
+  recall.make = [&, make = recall.make](const Module& m, std::string_view name) {
+    if (++calls == 1) pthread_exit(nullptr);
+    return make(m, name);
+  };
+  unload(m, recall);
+  auto* f = get<int()>("f");
+  std::thread([&] { f(); }).join();
+  EXPECT_EQ(recalls, 0);
+  EXPECT_EQ(f(), 2);
+  EXPECT_EQ(calls, 2);
+}
+
+TEST(UnloadedSingle, WorksWithoutAnAlias) {
+  Options options;
+  options.mapping = Mapping::single;
+  options.unwinding = false;
+  Engine engine = make_engine(options);
+  Library library = expect(engine.library("main", {.replaceable = true}));
+  Module m = commit(engine, library, Unloaded::c("int f(int x) { return x + 1; } int g(int x) { return x + 2; }"));
+  commit(engine, library, Unloaded::c("int f(int); int call(int x) { return f(x); }"));
+  auto* call = function<int(int)>(library, "call");
+  Change unloading = engine.change();
+  unloading.unload(m, {[](const Module&, std::string_view) -> Result<std::optional<Object>> {
+                     return std::optional(Unloaded::c("int f(int x) { return x + 5; } int g(int x) { return x + 2; }"));
+                   }});
+  expect(try_commit(std::move(unloading)));
+  EXPECT_EQ(call(1), 6);
+  {
+    Redirect of_f = expect(library.redirect("f"));
+    expect(of_f.to(expect(library.redirect("g"))));
+    EXPECT_EQ(call(1), 3);
+  }
+  EXPECT_EQ(call(1), 6);
+  Change leading = engine.change();
+  leading.replace(m, Unloaded::c("int g(int x) { return x + 2; }"));
+  leading.lead(m, "f", std::string("g"));
+  expect(try_commit(std::move(leading)));
+  EXPECT_EQ(call(1), 3);
+}
+
+TEST_F(Unloaded, AGroupThatOthersShareIsMadeAgain) {
+  const std::string text = "struct S { int n; __attribute__((noinline)) int twice() { return n * 2; } }; ";
+  const char* const cxx = "-O1 -fPIC -ffunction-sections -fdata-sections -fno-inline";
+  Module provider = commit(engine, library, compile_cpp(text + "extern \"C\" int p() { S s{4}; return s.twice(); }", cxx));
+  Module sharer = commit(engine, library, compile_cpp(text + "extern \"C\" int q() { S s{5}; return s.twice(); }", cxx));
+  unload(provider, giving(compile_cpp(text + "extern \"C\" int p() { S s{6}; return s.twice(); }", cxx)));
+  Result<void> refused = try_remove(engine, {provider});
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().message, HasSubstr("others share its COMDAT groups"));
+  EXPECT_EQ(get<int()>("q")(), 10);
+  EXPECT_EQ(recalls, 1);
+  EXPECT_EQ(get<int()>("p")(), 12);
+  unload(provider, giving(compile_cpp(text + "extern \"C\" int p() { S s{6}; return s.twice(); }", cxx)));
+  expect(try_remove(engine, {provider, sharer}));
+  settle();
+  EXPECT_EQ(engine.usage().live, 0U);
+}
+
+TEST_F(Unloaded, AnAtomicReplacementSupersedesTheTrampolines) {
+  Module m = commit(engine, library, c("int f(void) { return 1; }"));
+  commit(engine, library, c("int f(void); int call(void) { return f(); }"));
+  unload(m, giving(c("int f(void) { return 2; }")));
+  Border border = expect(engine.border("test"));
+  Border::Entry entry(border);
+  Change change = engine.change();
+  change.replace(m, c("int f(void) { return 3; }"));
+  Linked linked = expect(expect(expect(std::move(change).draft()).place()).link());
+  expect(std::move(linked).commit(Initialize::run, Switch::atomic));
+  EXPECT_EQ(get<int()>("call")(), 3) << "there is no other version that this entry could see";
+  EXPECT_EQ(recalls, 0);
+}
+
 TEST_F(Unloaded, WhatCantBeUnloadedSaysWhy) {
   Library fixed = expect(engine.library("fixed"));
   Module m = commit(engine, fixed, c("int f(void) { return 1; }"));
