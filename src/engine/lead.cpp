@@ -35,6 +35,7 @@ Result<void> find_vanished(const ChangeState& change, Lead& lead) {
   if (definition.kind != DefinitionKind::function)
     return refused(lead, "it is no function; who refers to data has its address in many places");
   const ModuleDraft* draft = draft_of(change, lead.module.get());
+  if (draft != nullptr && draft->partial) draft = nullptr; // with single functions nothing vanishes
   const bool there = draft == nullptr ? !definition.vanished
                                       : std::any_of(draft->replacement.provided.begin(), draft->replacement.provided.end(),
                                                     [&](const Provided& p) { return p.definition == &definition; });

@@ -177,6 +177,11 @@ TEST_F(ReplaceDebug, TheFirstOfSeveralIsNumberedToo) {
     EXPECT_EQ(f(1), 22);
     replace(m, clang(one + "int more(void) { return 1; }", flags));
     EXPECT_EQ(f(1), 23) << "where there is only one, its name says enough";
+    // The other way round: what is left has the name that the first one had.
+    Library fewer = expect(engine.library(std::string("fewer ") + flags, {.replaceable = true}));
+    Module both = commit(engine, fewer, clang(two, flags));
+    EXPECT_EQ(function<int(int)>(fewer, "f")(0), 11);
+    EXPECT_THAT(refusal(both, clang(one, flags)), HasSubstr("'f.count'"));
   }
 }
 
