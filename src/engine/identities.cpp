@@ -176,12 +176,12 @@ Result<void> provide(ChangeState& change, std::uint32_t m) {
     if (!kind.named || (kind.kind == DefinitionKind::constant && is_nameless_constant(symbol))) continue;
     const bool local = symbol.is_local() || draft.names[i - module.object.first_global()] == link::none;
     const bool ambiguous = local && (seen[symbol.name()] > 1 || is_numbered(symbol.name()));
-    const auto matched = replacement.matched.find(i); // the name says nothing of it
-    Definition* definition =
-        matched != replacement.matched.end()
-            ? (matched->second != nullptr && matched->second->kind == kind.kind ? matched->second : nullptr)
-        : ambiguous ? nullptr
-                    : find_earlier(draft, symbol.name(), kind.kind);
+    Definition* definition = nullptr;
+    if (const auto matched = replacement.matched.find(i); matched != replacement.matched.end()) {
+      if (matched->second != nullptr && matched->second->kind == kind.kind) definition = matched->second;
+    } else if (!ambiguous) {
+      definition = find_earlier(draft, symbol.name(), kind.kind);
+    }
     if (definition == nullptr) {
       Result<std::unique_ptr<Definition>> made = make_definition(change, symbol.name(), kind, local);
       if (!made) return std::move(made).error();

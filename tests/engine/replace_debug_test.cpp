@@ -269,6 +269,7 @@ TEST_F(ReplaceDebug, UnitsOfOneObjectHaveTheirOwnVariables) {
   EXPECT_EQ(call("f"), 12);
   EXPECT_EQ(call("g"), 22);
   EXPECT_THAT(refusal(m, joined({unit("f", 1), unit("g", 2)}, "-g0")), HasSubstr("several local variables 'count'"));
+  EXPECT_THAT(refusal(m, gcc(unit("f", 1))), HasSubstr("'count'")) << "of which unit it is can't be told";
   EXPECT_EQ(call("f"), 13);
   // One that all see has the name, too.
   Library own = expect(engine.library("own", {.replaceable = true}));
