@@ -46,7 +46,7 @@ struct EngineUsage {
   std::uint64_t live = 0;        // bytes in blocks of modules
   std::uint64_t bookkeeping = 0; // bytes on the heap for modules and symbols
   std::uint64_t modules = 0, symbols = 0, frames = 0;
-  std::uint64_t superseded = 0; // earlier versions that are not freed yet
+  std::uint64_t superseded = 0; // earlier versions, and places that code was moved away from, that are not freed yet
 };
 
 // What Engine::move has done.

@@ -342,6 +342,7 @@ Result<Moved> move_code(EngineState& engine, const std::shared_ptr<ModuleState>&
 }
 
 void leave_moved(EngineState& engine, ModuleState& version) noexcept {
+  if (version.moves == 0) return;
   for (const std::shared_ptr<ModuleState>& before : engine.removed) {
     if (before->moved_of == 0 || before->moved_of != version.serial) continue;
     before->moved_of = 0;

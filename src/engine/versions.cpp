@@ -338,7 +338,7 @@ void supersede(ChangeState& change, const std::shared_ptr<ModuleState>& current,
   freeze(version);
   // Frames that are still where its code was before it was moved belong to it.
   for (const std::shared_ptr<ModuleState>& before : change.engine->removed)
-    if (before->moved_of != 0 && before->moved_of == version.serial) freeze(*before);
+    if (version.moves != 0 && before->moved_of != 0 && before->moved_of == version.serial) freeze(*before);
   leave_moved(*change.engine, version);
   ++change.engine->module_count;
 }

@@ -421,6 +421,34 @@ TEST_F(Move, InASingleMappingNothingMoves) {
   EXPECT_FALSE(engine.move(m)) << "of another engine";
 }
 
+TEST_F(Move, NotWhileItIsExchangedAsASet) {
+  auto text = [](int n) { return compile_c("int f(void) { return " + std::to_string(n) + "; }", live); };
+  Module m = commit(engine, library, text(1));
+  auto* f = get<int()>("f");
+  Border border = expect(engine.border("inside"));
+  {
+    Border::Entry entry(border);
+    Change change = engine.change();
+    change.replace(m, text(2));
+    Draft draft = expect(std::move(change).draft());
+    Placed placed = expect(std::move(draft).place());
+    Linked linked = expect(std::move(placed).link());
+    expect(std::move(linked).commit(Initialize::run, Switch::atomic));
+    EXPECT_EQ(f(), 1) << "as this entry began";
+    Result<Moved> refused = engine.move(m);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, ErrorCode::conflict);
+    EXPECT_THAT(refused.error().message, HasSubstr("atomic"));
+    expect(engine.compact());
+    EXPECT_EQ(f(), 1);
+  }
+  settle();
+  const std::uint64_t before = body_of(f);
+  expect(engine.move(m));
+  EXPECT_NE(body_of(f), before);
+  EXPECT_EQ(f(), 2);
+}
+
 TEST_F(Move, ThreadsCallWhileItMoves) {
   Module m =
       commit(engine, library,

@@ -378,5 +378,64 @@ TEST(SpaceLayout, a_bad_reservation_is_given_back_with_an_error) {
   EXPECT_EQ(count_mappings(), before);
 }
 
+// What compaction needs.
+
+TEST(LowSpace, the_lowest_hole_that_fits_is_taken) {
+  const auto space = make_space(Mapping::dual);
+  std::vector<Block> blocks;
+  for (const std::uint64_t size : {64, 128, 256, 128, 64, 128, 64})
+    blocks.push_back(*space->allocate(AreaKind::code, size, 16, 2));
+  for (const std::size_t i : {5, 1, 3}) space->free(blocks[i]);
+  EXPECT_TRUE(space->has_room_before(AreaKind::code, 128, blocks[3].begin));
+  EXPECT_FALSE(space->has_room_before(AreaKind::code, 256, blocks[6].begin));
+  EXPECT_FALSE(space->has_room_before(AreaKind::code, 128, blocks[1].begin));
+  const std::uint64_t live = space->usage(AreaKind::code).live;
+  const Block low = *space->allocate_low(AreaKind::code, 100, 16, 1, blocks[6].begin);
+  EXPECT_EQ(low.begin, blocks[1].begin);
+  EXPECT_EQ(space->usage(AreaKind::code).live, live + low.size);
+  const Block next = *space->allocate_low(AreaKind::code, 128, 16, 1, blocks[6].begin);
+  EXPECT_EQ(next.begin, blocks[3].begin);
+  EXPECT_EQ(space->allocate_low(AreaKind::code, 128, 16, 1, blocks[5].begin).error().code, ErrorCode::exhausted);
+  EXPECT_EQ(space->allocate_low(AreaKind::code, 512, 16, 1, space->area_end(AreaKind::code)).error().code,
+            ErrorCode::exhausted);
+  for (const Block& block : {low, next, blocks[0], blocks[2], blocks[4], blocks[6]}) space->free(block);
+  EXPECT_EQ(space->usage(AreaKind::code).live, 0u);
+}
+
+TEST(LowSpace, unused_memory_goes_back_and_comes_again_full_of_traps) {
+  constexpr std::uint64_t piece = 100000;
+  const auto space = make_space(Mapping::dual);
+  std::vector<Block> blocks;
+  for (int i = 0; i < 60; ++i) blocks.push_back(*space->allocate(AreaKind::code, piece, 16, 1));
+  write_function(*space, blocks[30], 7);
+  const std::uint64_t before = space->usage(AreaKind::code).committed;
+  for (int i = 0; i < 60; ++i)
+    if (i != 30) space->free(blocks[std::size_t(i)]);
+  space->release_unused(AreaKind::code);
+  EXPECT_LE(space->usage(AreaKind::code).committed, 4 * 65536u) << before << " before";
+  EXPECT_EQ(call(blocks[30].begin), 7u);
+  EXPECT_EQ(space->used(AreaKind::code), blocks[30].end() - space->area_begin(AreaKind::code));
+  space->release_unused(AreaKind::code);
+
+  base::fault::countdown = 1;
+  Result<Block> failed = space->allocate_low(AreaKind::code, piece, 16, 1, blocks[30].begin);
+  base::fault::countdown = 0;
+  EXPECT_FALSE(failed);
+  for (int i = 0; i < 60; ++i) {
+    if (i == 30) continue;
+    blocks[std::size_t(i)] = i % 2 == 0
+                                 ? *space->allocate(AreaKind::code, piece, 16, 1)
+                                 : *space->allocate_low(AreaKind::code, piece, 16, 1, space->area_end(AreaKind::code));
+    const auto* bytes = blocks[std::size_t(i)].begin.as<const unsigned char*>();
+    ASSERT_TRUE(std::all_of(bytes, bytes + piece, [](unsigned char byte) { return byte == 0xCC; })) << i;
+    write_function(*space, blocks[std::size_t(i)], unsigned(i));
+  }
+  for (int i = 0; i < 60; ++i) ASSERT_EQ(call(blocks[std::size_t(i)].begin), i == 30 ? 7u : unsigned(i));
+  EXPECT_LE(space->usage(AreaKind::code).committed, before + 2 * mib);
+  for (const Block& block : blocks) space->free(block);
+  space->release_unused(AreaKind::code);
+  EXPECT_EQ(space->usage(AreaKind::code).committed, 0u);
+}
+
 } // namespace
 } // namespace tenon::memory
