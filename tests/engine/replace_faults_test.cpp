@@ -219,6 +219,13 @@ std::string name_of_case(const testing::TestParamInfo<Case>& info) {
          (info.param.mapping == Mapping::single ? "Single" : "");
 }
 
+// The engine's own thread has memory of the C library's to itself, which grows and shrinks.
+std::vector<std::string> named_mappings() {
+  std::vector<std::string> mappings = kernel_mappings();
+  std::erase_if(mappings, [](const std::string& line) { return line.find('/') == std::string::npos; });
+  return mappings;
+}
+
 class ReplaceFaults : public testing::TestWithParam<Case> {
 protected:
   void SetUp() override {
@@ -302,14 +309,14 @@ TEST_P(ReplaceFaults, NothingHasHappened) {
     if (HasFailure()) return;
   }
   live(1, per_step); // the process's first failure leaves what the C++ runtime keeps
-  const std::vector<std::string> mappings = kernel_mappings();
+  const std::vector<std::string> mappings = named_mappings();
   const long allocations = live_allocations();
   const std::size_t descriptors = open_descriptors();
   long n = 1;
   for (bool done = false; !done && n < 20000; ++n) {
     done = live(n, per_step);
     EXPECT_EQ(live_allocations(), allocations) << "after failure " << n;
-    EXPECT_EQ(kernel_mappings(), mappings) << "after failure " << n;
+    EXPECT_EQ(named_mappings(), mappings) << "after failure " << n;
     EXPECT_EQ(open_descriptors(), descriptors) << "after failure " << n;
     if (HasFailure()) return;
   }
