@@ -66,4 +66,7 @@ tenon_choose_version:
     ret
     .cfi_endproc
     .size   tenon_choose_version, . - tenon_choose_version
+    .globl  tenon_choose_version_end
+    .hidden tenon_choose_version_end
+tenon_choose_version_end:
     .section .note.GNU-stack, "", @progbits

@@ -6,12 +6,14 @@
 #include "engine/change_state.h"
 #include "engine/reclaimer.h"
 #include "link/arch/arch.h"
+#include "reclaim/scan.h"
 
 #include <algorithm>
 #include <cstddef>
 
 extern "C" {
 void tenon_choose_version();
+void tenon_choose_version_end();
 // The head of this thread's list. Read by tenon_choose_version in the initial-exec model: no call, no vector register.
 __attribute__((visibility("hidden"),
                tls_model("initial-exec"))) constinit thread_local tenon::engine::ThreadBorder* tenon_thread_borders =
@@ -98,6 +100,8 @@ Result<void> publish(Machinery& machinery, const ModuleState& memory) {
 
 Result<std::unique_ptr<Transition>> make_transition(ChangeState& change) {
   auto transition = std::make_unique<Transition>();
+  reclaim::Transit::begin.store(reinterpret_cast<std::uint64_t>(&tenon_choose_version), std::memory_order_relaxed);
+  reclaim::Transit::end.store(reinterpret_cast<std::uint64_t>(&tenon_choose_version_end), std::memory_order_relaxed);
   Result<Reclaimer*> reclaimer = reclaimer_of(*change.engine);
   if (!reclaimer) return std::move(reclaimer).error();
   transition->borders = &(*reclaimer)->borders();

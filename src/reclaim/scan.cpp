@@ -48,6 +48,7 @@ Workspace::Workspace(const RangeSet& ranges)
 
 void Workspace::clear() noexcept {
   count_ = 0;
+  in_transit_ = false;
   if (++round_ != 0) return;
   for (std::size_t i = 0; i < size_; ++i) stamps_[i] = 0;
   round_ = 1;
@@ -88,6 +89,8 @@ void Scan::word(std::uint64_t word) noexcept {
 
 void Scan::pc(std::uint64_t word) noexcept {
   Workspace& w = workspace_;
+  if (word >= Transit::begin.load(std::memory_order_relaxed) && word < Transit::end.load(std::memory_order_relaxed))
+    w.in_transit_ = true;
   ranges_.find(word, [&w, word](std::uint32_t range) {
     if (w.stamps_.get()[range] == w.round_) return;
     w.stamps_.get()[range] = w.round_;

@@ -23,6 +23,7 @@
 #include "reclaim/ranges.h"
 
 #include <array>
+#include <atomic>
 #include <memory>
 
 namespace tenon::reclaim {
@@ -43,6 +44,12 @@ struct Home {
   std::uint64_t begin = 0, end = 0;
 };
 
+// Code of the process in which a thread has chosen a version but is not in it yet: where it will go on, neither its program
+// counter nor a return address tells. Who was interrupted there may be inside of anything. Set once, before such code runs.
+struct Transit {
+  static inline std::atomic<std::uint64_t> begin{0}, end{0};
+};
+
 // What a scan writes into: a buffer and one hit per range, made beforehand.
 class Workspace {
 public:
@@ -50,6 +57,7 @@ public:
 
   void clear() noexcept; // of hits
   std::span<const Hit> hits() const noexcept { return {hits_.get(), count_}; }
+  bool in_transit() const noexcept { return in_transit_; } // see Transit
 
 private:
   friend class Scan;
@@ -62,6 +70,7 @@ private:
   std::size_t size_ = 0;
   std::size_t count_ = 0;
   std::uint32_t round_ = 1;
+  bool in_transit_ = false;
 };
 
 class Scan {

@@ -204,7 +204,8 @@ Slot* free_slot() noexcept {
 
 Look look_of(pid_t tid, const Question& question) {
   Look look{tid, State::unknown, Why::unreadable, {}};
-  if (!question.readable) return look;
+  if (question.workspace.in_transit()) look.why = Why::running;
+  if (!question.readable || question.workspace.in_transit()) return look;
   look.hits.assign(question.workspace.hits().begin(), question.workspace.hits().end());
   look.why = Why::none;
   look.state = look.hits.empty() ? State::clear : State::inside;

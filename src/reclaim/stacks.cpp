@@ -77,6 +77,10 @@ bool Round::scan(Scan& scan, std::uint64_t sp, Home home) {
 Look Round::result(pid_t tid) const {
   Look look;
   look.tid = tid;
+  if (workspace_.in_transit()) {
+    look.why = Why::running;
+    return look;
+  }
   look.hits.assign(workspace_.hits().begin(), workspace_.hits().end());
   look.state = look.hits.empty() ? State::clear : State::inside;
   return look;

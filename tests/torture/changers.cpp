@@ -238,6 +238,8 @@ void collect(Worker& worker) { expect(worker.world.engine.collect()); }
 
 void rest(Worker& worker) { std::this_thread::sleep_for(std::chrono::microseconds(worker.random.below(300))); }
 
+// Name, weight, function: what is new gets a line here and a function above. One that changes a module's code holds its
+// Track (Held) and announces versions; one that only moves code needs neither.
 Operation table[] = {
     {"replace", 60, replace},
     {"replace two", 15, replace_two},
