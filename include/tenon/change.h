@@ -353,17 +353,20 @@ private:
   std::unique_ptr<engine::ChangeState> state_;
 };
 
-// What a commit has made. Move-only, as the stages are.
+// What a commit has made. Move-only, as the stages are. While it lives, the modules that would be collected stay
+// (LibraryOptions::collected), and for them their engine.
 class Committed {
 public:
   Module module(ModuleId id) const noexcept;
   std::span<const Module> modules() const noexcept { return modules_; }
-  explicit Committed(std::vector<Module> modules) noexcept : modules_(std::move(modules)) {}
+  explicit Committed(std::vector<Module> modules, std::shared_ptr<const void> keeps = nullptr) noexcept
+      : modules_(std::move(modules)), keeps_(std::move(keeps)) {}
   Committed(Committed&&) noexcept = default;
   Committed& operator=(Committed&&) noexcept = default;
 
 private:
   std::vector<Module> modules_;
+  std::shared_ptr<const void> keeps_;
 };
 
 // Code that the client owns. Counted; with the last copy its finalizers run and its memory is freed. Any thread.

@@ -59,8 +59,8 @@ struct Moved {
 
 // What Engine::compact has done, and what became of the memory for code.
 struct Compaction {
-  std::uint64_t bytes = 0;     // of code that was moved; twice, if it was moved twice
-  std::uint64_t functions = 0; // likewise
+  std::uint64_t bytes = 0;                                 // of code that was moved; twice, if it was moved twice
+  std::uint64_t functions = 0;                             // likewise
   std::uint64_t used_before = 0, used_after = 0;           // bytes from the area's begin to the end of its last block
   std::uint64_t committed_before = 0, committed_after = 0; // bytes backed by memory
 };
@@ -86,8 +86,9 @@ public:
   // Redirect::to, none of them has been redirected.
   Result<void> redirect(std::span<const Redirection> batch);
 
-  // Frees what was removed or superseded and no thread can be inside of any more; a thread of the engine's own does this,
-  // too, within milliseconds. Who delays the rest. Errors: system.
+  // Collects what nobody can reach (LibraryOptions::collected), and frees what was collected, removed or superseded and no
+  // thread can be inside of any more; a thread of the engine's own does both, too, within milliseconds. Who delays the rest.
+  // Runs the finalizers of what it collects. Errors: system.
   Result<std::vector<Delay>> collect();
 
   // Moves a module's code, or that of one of its functions and what it is tied to, to the lowest free address, while threads

@@ -103,6 +103,18 @@ struct LibraryOptions {
   // its address (8 bytes of code, 8 of slot); direct calls between modules and inside of them cost what they cost anyway.
   // Without it a function's address is its own, and modules can only be added and removed.
   bool replaceable = false;
+  // Its modules live as long as somebody can reach them: through a counted handle (Function, Kept, and Committed for what it
+  // has just committed), from a module that is not collected or from released code, or from a collected module that is
+  // itself alive, of whatever library. The others go as if Change::remove had removed them, with Quiet::prove, dependent
+  // ones and cycles together: a thread of the engine's own finds them, in steps of a fraction of a millisecond, and so does
+  // Engine::collect. From one moment to the next no look-up finds any of them.
+  //
+  // What counts is what the engine knows: references that the linker has resolved, and handles. An address that find() gave,
+  // that an edit or a resolver passed on, or that the program keeps, does not count; nor does a Module. A thread that runs
+  // a module's code delays its memory, not its end. A module that provides a COMDAT group lives while others share it.
+  //
+  // An anonymous library of this kind does not close with its last handle but once all its modules are gone.
+  bool collected = false;
 };
 
 // A symbol with a fixed address.
@@ -147,10 +159,25 @@ private:
   std::shared_ptr<engine::ModuleState> state_;
 };
 
+// Keeps a module that would be collected alive (LibraryOptions::collected), and the memory of any module, as a Function
+// does. Copyable, counted; it keeps the engine, too. Any thread.
+class Kept {
+public:
+  // Of the symbol that was asked for; null if it was a module.
+  Addr address() const noexcept { return address_; }
+
+  Kept(Addr address, std::shared_ptr<const void> keeps) noexcept : address_(address), keeps_(std::move(keeps)) {}
+
+private:
+  Addr address_;
+  std::shared_ptr<const void> keeps_;
+};
+
 template <class Signature> class Function;
 
 // A callable that keeps the code it calls in memory, even when its module is removed: the symbol is gone then, finalizers
-// have run, but the call does not jump into the void. Copyable, counted; the call itself costs an indirect call, no guard.
+// have run, but the call does not jump into the void. A module that is collected stays alive for it. Copyable, counted; the
+// call itself costs an indirect call, no guard.
 template <class R, class... A> class Function<R(A...)> {
 public:
   Function(R (*raw)(A...), std::shared_ptr<const void> keeps) noexcept : raw_(raw), keeps_(std::move(keeps)) {}
@@ -195,6 +222,10 @@ public:
   // A handle by which calls of the function can be led elsewhere; see redirect.h. Errors: undefined, unsupported (the
   // library is not replaceable, or it is no function).
   Result<Redirect> redirect(std::string_view function) const;
+  // Keeps the module that defines a symbol. Errors: undefined.
+  Result<Kept> keep(std::string_view name) const;
+  // Keeps a module of this library. Errors: undefined (it has been removed or collected), invalid_argument.
+  Result<Kept> keep(const Module& module) const;
 
   // The modules it holds, in the order in which they were committed. Errors: out_of_memory.
   Result<std::vector<Module>> modules() const;

@@ -373,8 +373,9 @@ Result<Committed> Linked::commit(Initialize initialize, Switch how) && {
     std::unique_ptr<engine::ChangeState> state = take(state_);
     state->atomic = how == Switch::atomic;
     for (int attempt = 0;; ++attempt) {
-      Result<std::vector<Module>> modules = engine::commit(*state, initialize == Initialize::run);
-      if (modules) return Committed(std::move(*modules));
+      std::shared_ptr<const void> keeps;
+      Result<std::vector<Module>> modules = engine::commit(*state, initialize == Initialize::run, keeps);
+      if (modules) return Committed(std::move(*modules), std::move(keeps));
       if (!may_begin_anew(*state, modules.error(), attempt)) return std::move(modules).error();
       if (Result<void> placed = place_anew(*state); !placed) return std::move(placed).error();
       Result<Linked> again = linked(std::move(state));

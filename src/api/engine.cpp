@@ -40,6 +40,7 @@ Result<std::vector<Delay>> Engine::collect() {
   return guarded([&]() -> Result<std::vector<Delay>> {
     Result<engine::Reclaimer*> reclaimer = engine::reclaimer_of(*state_);
     if (!reclaimer) return std::move(reclaimer).error();
+    if (engine::collect_unreferenced(*state_)) engine::sweep(*state_);
     std::vector<Delay> delays;
     if (Result<std::size_t> checked = (*reclaimer)->check(&delays); !checked) return std::move(checked).error();
     return delays;
@@ -101,13 +102,16 @@ Library::Handle::~Handle() {
   if (!state->name.empty() || state->closed) return;
   bool closed = false;
   try {
-    closed = engine::close_library(*engine, state).ok();
+    closed = !state->collected && engine::close_library(*engine, state).ok();
   } catch (const std::bad_alloc&) {
     // Nothing was changed.
   }
   if (closed) return;
-  std::lock_guard lock(engine->commit_mutex);
-  engine->orphans.push_back(state); // has the capacity
+  {
+    std::lock_guard lock(engine->commit_mutex);
+    engine->orphans.push_back(state); // has the capacity
+  }
+  if (state->collected) engine::sweep(*engine); // closes it once its modules are gone
 }
 
 const std::string& Library::name() const noexcept { return handle_->state->name; }
@@ -141,14 +145,14 @@ std::optional<Addr> address_of(const engine::SymbolRecord* record) noexcept {
 std::optional<Addr> Library::find(std::string_view name) const noexcept {
   std::uint64_t hash = engine::hash_name(name);
   std::shared_lock lock(handle_->engine->tables);
-  return address_of(handle_->state->symbols.find(name, hash));
+  return address_of(handle_->state->find_symbol(name, hash));
 }
 
 std::size_t Library::find(std::span<const std::string_view> names, std::span<Addr> addresses) const noexcept {
   std::size_t found = 0;
   std::shared_lock lock(handle_->engine->tables);
   for (std::size_t i = 0; i < names.size() && i < addresses.size(); ++i) {
-    std::optional<Addr> address = address_of(handle_->state->symbols.find(names[i], engine::hash_name(names[i])));
+    std::optional<Addr> address = address_of(handle_->state->find_symbol(names[i], engine::hash_name(names[i])));
     addresses[i] = address.value_or(Addr{});
     found += address ? 1 : 0;
   }
@@ -168,7 +172,7 @@ Result<std::optional<Addr>> look_in(const Source::State& source, engine::EngineS
   }
   case Source::State::Kind::library: {
     std::shared_lock lock(engine.tables);
-    return address_of(source.library->symbols.find(name, engine::hash_name(name)));
+    return address_of(source.library->find_symbol(name, engine::hash_name(name)));
   }
   case Source::State::Kind::archive: return std::optional<Addr>();
   case Source::State::Kind::resolver: break;
@@ -205,12 +209,34 @@ Result<std::optional<Addr>> Library::find_anywhere(std::string_view name) const 
 Result<Library::Pinned> Library::pin(std::string_view name) const {
   return guarded([&]() -> Result<Pinned> {
     std::shared_lock lock(handle_->engine->tables);
-    const engine::SymbolRecord* record = handle_->state->symbols.find(name, engine::hash_name(name));
+    const engine::SymbolRecord* record = handle_->state->find_symbol(name, engine::hash_name(name));
     std::optional<Addr> address = address_of(record);
     if (!address)
       return Error{ErrorCode::undefined, "library " + handle_->state->name + " has no symbol '" + std::string(name) + "'"};
     if (record->module == nullptr) return Pinned{*address, handle_->engine};
-    return Pinned{*address, std::make_shared<engine::Pin>(handle_->engine, record->module->shared_from_this())};
+    auto pinned = std::make_shared<engine::Pin>(handle_->engine, record->module->shared_from_this());
+    engine::reach(handle_->engine->collection, *record->module);
+    return Pinned{*address, std::move(pinned)};
+  });
+}
+
+Result<Kept> Library::keep(std::string_view name) const {
+  Result<Pinned> pinned = pin(name);
+  if (!pinned) return std::move(pinned).error();
+  return Kept(pinned->address, std::move(pinned->keeps));
+}
+
+Result<Kept> Library::keep(const Module& module) const {
+  return guarded([&]() -> Result<Kept> {
+    const std::shared_ptr<engine::ModuleState>& state = module.state();
+    if (state->library.lock() != handle_->state)
+      return Error{ErrorCode::invalid_argument, "module " + state->name + " is not of library " + handle_->state->name};
+    std::shared_lock lock(handle_->engine->tables);
+    if (!state->live.load(std::memory_order_relaxed) || engine::is_dead(handle_->engine->collection, *state))
+      return Error{ErrorCode::undefined, "module " + state->name + " has been removed or collected"};
+    auto pinned = std::make_shared<engine::Pin>(handle_->engine, state);
+    engine::reach(handle_->engine->collection, *state);
+    return Kept({}, std::move(pinned));
   });
 }
 
@@ -220,7 +246,8 @@ Result<std::vector<Module>> Library::modules() const {
     {
       std::lock_guard lock(handle_->engine->commit_mutex);
       modules.reserve(handle_->state->modules.size());
-      for (const auto& module : handle_->state->modules) modules.emplace_back(module);
+      for (const auto& module : handle_->state->modules)
+        if (!engine::is_dead(handle_->engine->collection, *module)) modules.emplace_back(module);
     }
     std::sort(modules.begin(), modules.end(),
               [](const Module& a, const Module& b) { return a.state()->sequence < b.state()->sequence; });

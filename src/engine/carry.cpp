@@ -319,7 +319,8 @@ Result<bool> is_unchanged(ChangeState& change, const Candidate& candidate) {
     return std::move(fixed).error().within(module.section_name(candidate.section));
   // A module that has been removed meanwhile may have no memory any more.
   std::lock_guard lock(change.engine->commit_mutex);
-  if (Result<void> unmoved = check_unmoved(change.drafts[candidate.module]); !unmoved) return std::move(unmoved).error();
+  if (Result<void> unmoved = check_unmoved(change, change.drafts[candidate.module]); !unmoved)
+    return std::move(unmoved).error();
   return std::memcmp(scratch.data(), Addr{candidate.old_address}.as<const void*>(), scratch.size()) == 0;
 }
 

@@ -162,8 +162,8 @@ Result<void> place_in_engine(ChangeState& change);
 Result<void> place_in_client(ChangeState& change, Memory& memory);
 Result<void> place_at(ChangeState& change, Granularity granularity, std::span<const Addr> addresses);
 Result<void> link_bytes(ChangeState& change);
-// The modules it publishes, in the order of ModuleIds.
-Result<std::vector<Module>> commit(ChangeState& change, bool initialize);
+// The modules it publishes, in the order of ModuleIds. `keeps`: keeps those alive that would be collected.
+Result<std::vector<Module>> commit(ChangeState& change, bool initialize, std::shared_ptr<const void>& keeps);
 // `needed`: the published modules that the released ones refer to, directly or not; each is pinned once.
 Result<std::vector<std::shared_ptr<ModuleState>>>
 release(ChangeState& change, std::vector<std::shared_ptr<ModuleState>>& needed, bool initialize);

@@ -26,14 +26,14 @@ Error conflict(std::string text) { return {ErrorCode::conflict, std::move(text) 
 Result<void> check_references(const ChangeState& change) {
   for (const ModuleDraft& draft : change.drafts)
     for (const auto& [signature, record] : draft.shared_groups)
-      if ((record->flags & symbol_flag::erased) != 0)
+      if (is_gone(change.engine->collection, *record))
         return conflict("COMDAT group '" + std::string(signature) + "', which this change shares, was removed meanwhile");
   for (std::uint32_t i = 0; i < change.names->size(); ++i) {
     const Name& name = (*change.names)[i];
     if (name.record == nullptr) continue;
     if (((name.record->flags & symbol_flag::forward) != 0) != name.forward_record)
       return conflict("'" + std::string(name.view()) + "', a forward reference, was defined or reopened meanwhile");
-    if (name.module == link::none && (name.record->flags & symbol_flag::erased) != 0)
+    if (name.module == link::none && is_gone(change.engine->collection, *name.record))
       return conflict("'" + std::string(name.view()) + "' of " + name.record->module->name + " was removed meanwhile");
     // Calls are led to where a function is by now; who refers to data has its address in many places.
     if (name.module == link::none && name.record->definition != nullptr && !name.forward_record &&
@@ -115,11 +115,12 @@ Result<void> check_definitions(ChangeState& change) {
   for (std::uint32_t i = 0; i < change.names->size(); ++i) {
     const Name& name = (*change.names)[i];
     LibraryState& library = *change.libraries[name.library];
-    const SymbolRecord* group = name.group != link::none ? library.groups.find(name.view(), name.hash) : nullptr;
+    const SymbolRecord* group =
+        name.group != link::none ? find_alive(*change.engine, library.groups, name.view(), name.hash) : nullptr;
     if (group != nullptr && !leaves(change, *group) && !takes_over(change, name.group, *group))
       return conflict("COMDAT group '" + std::string(name.view()) + "' was committed by another change meanwhile");
     if (name.module == link::none && !is_new_forward(name)) continue;
-    SymbolRecord* there = library.symbols.find(name.view(), name.hash);
+    SymbolRecord* there = find_alive(*change.engine, library.symbols, name.view(), name.hash);
     SymbolRecord* expected = name.forward_record ? name.record : nullptr;
     if (there == expected || (there != nullptr && (leaves(change, *there) || takes_over(change, name.module, *there))))
       continue;
@@ -193,7 +194,11 @@ void publish(ChangeState& change, std::vector<NewForward>& forwards, const std::
     state.for_each_record([&](SymbolRecord& record) {
       ((record.flags & symbol_flag::group) != 0 ? library.groups : library.symbols).insert(&record);
     });
-    if (draft.replaces != nullptr) continue; // goes on being the module that it is
+    if (draft.replaces != nullptr) { // goes on being the module that it is
+      reach(change.engine->collection, *draft.replaces);
+      continue;
+    }
+    if (state.collectable != nullptr) enlist(change.engine->collection, state);
     state.sequence = change.engine->next_sequence++;
     state.index = std::uint32_t(library.modules.size());
     library.modules.push_back(draft.state);
@@ -288,7 +293,10 @@ Result<void> pin_references(ChangeState& change, std::deque<Pin>& pins) {
   std::lock_guard lock(change.engine->commit_mutex);
   std::shared_lock tables(change.engine->tables);
   if (Result<void> found = check_references(change); !found) return found;
-  for (const std::shared_ptr<ModuleState>& pin : change.pins) pins.emplace_back(change.engine, pin);
+  for (const std::shared_ptr<ModuleState>& pin : change.pins) {
+    pins.emplace_back(change.engine, pin);
+    reach(change.engine->collection, *pin);
+  }
   return {};
 }
 
@@ -343,9 +351,20 @@ void leave_superseded(ChangeState& change) noexcept {
   behind ? reclaim_now(*change.engine) : reclaim_later(*change.engine);
 }
 
+// Modules that are collected live from the start as long as the handle does.
+std::shared_ptr<const void> keep_new_modules(ChangeState& change) {
+  std::shared_ptr<std::deque<Pin>> kept;
+  for (ModuleDraft& draft : change.drafts) {
+    if (draft.state->collectable == nullptr) continue;
+    if (kept == nullptr) kept = std::make_shared<std::deque<Pin>>();
+    kept->emplace_back(change.engine, draft.identity());
+  }
+  return kept;
+}
+
 } // namespace
 
-Result<std::vector<Module>> commit(ChangeState& change, bool initialize) {
+Result<std::vector<Module>> commit(ChangeState& change, bool initialize, std::shared_ptr<const void>& keeps) {
   std::deque<Pin> pins;
   if (Result<void> ready = make_ready(change, pins); !ready) return std::move(ready).error();
   EngineState& engine = *change.engine;
@@ -356,6 +375,7 @@ Result<std::vector<Module>> commit(ChangeState& change, bool initialize) {
   modules.reserve(change.drafts.size());
   for (const ModuleDraft& draft : change.drafts) modules.emplace_back(draft.identity());
   std::vector<PendingCall> initializers = collect_initializers(change, initialize);
+  keeps = keep_new_modules(change);
   Removal removal(change.removals);
   removal.quiet = change.quiet;
   {
@@ -371,7 +391,7 @@ Result<std::vector<Module>> commit(ChangeState& change, bool initialize) {
     std::vector<Adoption> adoptions = find_adoptions(change);
     reserve_room(change, forwards.size());
     // What is added is counted before anything leaves: a COMDAT group may go from one to the other.
-    for (const ModuleDraft& draft : change.drafts) count_references(*draft.state);
+    for (const ModuleDraft& draft : change.drafts) count_references(engine, *draft.state);
     if (!removal.modules.empty()) unpublish(engine, removal);
     publish(change, forwards, adoptions);
   }
@@ -420,7 +440,8 @@ void end_released(EngineState& engine, std::span<const std::shared_ptr<ModuleSta
   std::lock_guard lock(engine.commit_mutex);
   std::unique_lock tables(engine.tables);
   for (const std::shared_ptr<ModuleState>& module : modules) {
-    uncount_references(*module);
+    uncount_references(engine, *module);
+    if (module->collectable == nullptr) release_references(engine.collection, *module);
     module->groups.clear();
     module->dependencies.clear();
   }
@@ -464,8 +485,9 @@ release(ChangeState& change, std::vector<std::shared_ptr<ModuleState>>& needed, 
     std::unique_lock tables(change.engine->tables);
     if (Result<void> found = check_references(change); !found) return std::move(found).error();
     pin_closure(states, needed);
+    for (const std::shared_ptr<ModuleState>& module : needed) reach(change.engine->collection, *module);
     for (const ModuleDraft& draft : change.drafts) {
-      count_references(*draft.state);
+      count_references(*change.engine, *draft.state);
       draft.state->sequence = change.engine->next_sequence++;
     }
   }

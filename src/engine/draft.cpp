@@ -85,9 +85,15 @@ void describe_layouts(ChangeState& change) {
 // A removal is refused as early as it can be seen to fail; commit looks again.
 Result<void> check_removals(ChangeState& change) {
   if (change.removals.empty()) return {};
-  std::lock_guard lock(change.engine->commit_mutex);
-  change.leaving_groups = find_leaving_groups(change.removals);
-  return check_removable(*change.engine, change.removals);
+  for (bool again = true;; again = false) {
+    Result<void> removable;
+    {
+      std::lock_guard lock(change.engine->commit_mutex);
+      change.leaving_groups = find_leaving_groups(change.removals);
+      removable = check_removable(*change.engine, change.removals);
+    }
+    if (removable || !again || !collect_users(*change.engine, removable.error())) return removable;
+  }
 }
 
 Result<void> check_open(ChangeState& change) {
@@ -102,7 +108,7 @@ bool is_of_one_piece(ChangeState& change, bool drafted) {
   std::shared_lock lock(change.engine->tables);
   for (std::uint32_t i = 0; !drafted && i < change.names->size(); ++i)
     if (const SymbolRecord* record = (*change.names)[i].record;
-        record != nullptr && (record->flags & symbol_flag::erased) != 0)
+        record != nullptr && is_gone(change.engine->collection, *record))
       return false; // what went wrong may have been because of it
   return check_references(change).ok();
 }

@@ -106,12 +106,19 @@ Result<std::shared_ptr<LibraryState>> EngineState::library(std::string_view name
   std::lock_guard lock(commit_mutex);
   if (!name.empty())
     if (auto found = named.find(name); found != named.end()) {
-      if (found->second->replaceable == wanted.replaceable) return found->second;
-      return Error{ErrorCode::invalid_argument, "library " + std::string(name) + " was made " +
-                                                    (wanted.replaceable ? "without" : "with") + " the option replaceable"};
+      const bool replaceable = found->second->replaceable, collected = found->second->collected;
+      if (replaceable == wanted.replaceable && collected == wanted.collected) return found->second;
+      return Error{ErrorCode::invalid_argument,
+                   "library " + std::string(name) + " was made " +
+                       (replaceable != wanted.replaceable
+                            ? replaceable ? "with the option replaceable" : "without the option replaceable"
+                        : collected ? "with the option collected"
+                                    : "without the option collected")};
     }
   auto library = std::make_shared<LibraryState>();
   library->replaceable = wanted.replaceable;
+  library->collected = wanted.collected;
+  library->collection = &collection;
   library->name = name;
   library->engine = weak_from_this();
   static const auto process = std::make_shared<const std::vector<Source>>(1, Source::process());
@@ -126,10 +133,14 @@ Result<std::shared_ptr<LibraryState>> EngineState::library(std::string_view name
 
 Result<void> close_library(EngineState& engine, const std::shared_ptr<LibraryState>& library, Quiet quiet) {
   std::optional<Removal> removal;
-  {
-    std::lock_guard lock(engine.commit_mutex);
+  for (bool again = true; !removal; again = false) {
+    std::unique_lock lock(engine.commit_mutex);
     if (library->closed) return {};
-    if (Result<void> removable = check_removable(engine, library->modules); !removable) return removable;
+    if (Result<void> removable = check_removable(engine, library->modules); !removable) {
+      lock.unlock();
+      if (again && collect_users(engine, removable.error())) continue;
+      return removable;
+    }
     removal.emplace(library->modules);
     removal->all_quiet = quiet == Quiet::caller_guarantees;
     std::unique_lock tables(engine.tables);
@@ -160,6 +171,15 @@ Result<SymbolRecord*> make_absolute(EngineState& engine, LibraryState& library, 
   return record;
 }
 
+// Under commit_mutex. Dead modules give their names up.
+SymbolRecord* find_to_define(EngineState& engine, LibraryState& library, std::string_view name) {
+  const std::uint64_t hash = hash_name(name);
+  SymbolRecord* record = library.symbols.find(name, hash);
+  if (record == nullptr || !is_gone(engine.collection, *record)) return record;
+  std::unique_lock tables(engine.tables);
+  return find_alive(engine, library.symbols, name, hash);
+}
+
 } // namespace
 
 Result<void> define(EngineState& engine, LibraryState& library, std::span<const Absolute> symbols) {
@@ -169,7 +189,7 @@ Result<void> define(EngineState& engine, LibraryState& library, std::span<const 
   for (std::size_t i = 0; i < symbols.size(); ++i) {
     if (symbols[i].name.empty() || !seen.insert(symbols[i].name).second)
       return Error{ErrorCode::duplicate, "define() got '" + std::string(symbols[i].name) + "' twice, or without a name"};
-    SymbolRecord* there = library.symbols.find(symbols[i].name, hash_name(symbols[i].name));
+    SymbolRecord* there = find_to_define(engine, library, symbols[i].name);
     bool rebound = there != nullptr && (there->flags & symbol_flag::rebindable) != 0 && symbols[i].rebindable;
     if (there != nullptr && (there->flags & symbol_flag::forward) == 0 && !rebound)
       return Error{ErrorCode::duplicate,

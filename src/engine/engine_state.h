@@ -2,6 +2,7 @@
 //
 // Locks, in the order in which they may be taken:
 //
+//     Collection::mutex, EngineState::walk_mutex  one thread collects, one walks over removed modules; neither in the other
 //     EngineState::commit_mutex  one commit, removal or definition at a time; short: no byte is linked, no client code runs
 //     EngineState::tables        all symbol tables of the engine: shared to find, exclusive to change
 //     memory's and the unwinder's own locks
@@ -12,6 +13,7 @@
 
 #include <tenon/engine.h>
 
+#include "engine/collector.h"
 #include "engine/machinery.h"
 #include "engine/module_state.h"
 #include "engine/symbol_table.h"
@@ -31,7 +33,9 @@ struct Transition;
 struct LibraryState {
   std::string name;
   std::weak_ptr<EngineState> engine; // a Source may keep the library for longer
-  bool replaceable = false;          // constant
+  bool replaceable = false;          // constant, as are the next two
+  bool collected = false;
+  const Collection* collection = nullptr; // the engine's: whoever looks symbols up holds the engine
 
   // Under EngineState::tables.
   SymbolTable symbols;
@@ -43,6 +47,19 @@ struct LibraryState {
   std::vector<std::unique_ptr<std::byte[]>> own_records; // absolute and forward symbols
   std::vector<OwnedBlock> own_slots;
   bool closed = false;
+
+  // Without what only waits to be unpublished. Under EngineState::tables.
+  SymbolRecord* find_symbol(std::string_view name_of, std::uint64_t hash) const noexcept {
+    return there(symbols.find(name_of, hash));
+  }
+  SymbolRecord* find_group(std::string_view signature, std::uint64_t hash) const noexcept {
+    return there(groups.find(signature, hash));
+  }
+
+private:
+  SymbolRecord* there(SymbolRecord* record) const noexcept {
+    return record != nullptr && is_gone(*collection, *record) ? nullptr : record;
+  }
 };
 
 // Lists are spliced: what has been put into one can go on to the others without memory.
@@ -56,8 +73,10 @@ struct EngineState : std::enable_shared_from_this<EngineState> {
   std::unique_ptr<Reclaimer> reclaimer;
   std::vector<std::unique_ptr<Transition>> transitions; // atomic commits that are not over; under commit_mutex
 
+  std::mutex walk_mutex; // one such walk at a time; outside of commit_mutex
   std::mutex commit_mutex;
   std::shared_mutex tables;
+  Collection collection;
 
   // Under commit_mutex.
   std::map<std::string, std::shared_ptr<LibraryState>, std::less<>> named;
@@ -66,6 +85,9 @@ struct EngineState : std::enable_shared_from_this<EngineState> {
                                                       // capacity for all libraries
   ModuleList removed; // being finalized, or pinned, or COMDAT groups of theirs are shared, or needed by one of these
   std::size_t stale_parts = 0; // of `removed`, those that stand for a part of a version (ModuleState::stale)
+  bool walked = false;         // somebody walks over `removed` in steps: nothing may be taken out by others,
+  bool sweep_again = false;    // who leave their sweep to that walk
+  std::uint64_t sweep_number = 0;
   std::uint64_t next_sequence = 1;
   std::atomic<std::uint64_t> next_serial{1};      // of versions; any thread
   std::size_t module_count = 0;                   // published and removed ones
@@ -98,6 +120,13 @@ struct Removal {
 };
 // Moves the modules out of their libraries into EngineState::removed.
 void unpublish(EngineState& engine, Removal& removal) noexcept;
+// The same with one that the collector has found dead. Needs no memory.
+void unpublish_dead(EngineState& engine, ModuleState& module) noexcept;
+// Takes its names away from a dead module that is not unpublished yet, for others that define them. Under commit_mutex and
+// tables.
+void erase_dead_names(EngineState& engine, ModuleState& module) noexcept;
+// The record of that name; dead ones are erased. Under commit_mutex and tables.
+SymbolRecord* find_alive(EngineState& engine, const SymbolTable& table, std::string_view name, std::uint64_t hash) noexcept;
 // Without a lock: finalizers in the reverse order of commits, then the memory of those that nobody needs.
 void retire(EngineState& engine, Removal& removal) noexcept;
 // Frees removed modules that had been needed and are no longer, closes libraries that had been in use. The caller holds no
@@ -117,8 +146,8 @@ void bury(ModuleState& module) noexcept;
 // The version's content becomes the module's, and the other way round; under commit_mutex. `hold`: the old one stays.
 void supersede(ChangeState& change, const std::shared_ptr<ModuleState>& module, ModuleState& version, bool hold) noexcept;
 // Counts a module as a user of what it refers to, or no longer; under commit_mutex and, if the groups are published, tables.
-void count_references(const ModuleState& module) noexcept;
-void uncount_references(const ModuleState& module) noexcept;
+void count_references(EngineState& engine, const ModuleState& module) noexcept;
+void uncount_references(EngineState& engine, const ModuleState& module) noexcept;
 
 // Takes a library out of its engine: all its modules go. Errors: still_used; nothing has changed then.
 Result<void> close_library(EngineState& engine, const std::shared_ptr<LibraryState>& library, Quiet quiet = Quiet::prove);

@@ -84,6 +84,10 @@ void after_fork_in_child() {
 #endif
     new (&(*engine)->tables) std::shared_mutex;
     (*engine)->commit_mutex.unlock();
+    // Whoever collected, or walked over removed modules, did it in steps: between two of them all is whole.
+    new (&(*engine)->collection.mutex) std::mutex;
+    new (&(*engine)->walk_mutex) std::mutex;
+    (*engine)->walked = false;
     new (&(*engine)->reclaimer_mutex) std::mutex;
     if ((*engine)->reclaimer) (*engine)->reclaimer->after_fork_in_child();
   }

@@ -142,6 +142,7 @@ void fill_forwards(ChangeState& change, const std::vector<Adoption>& adoptions) 
     name.record->module = change.drafts[name.module].identity().get();
     name.record->module->filled.push_back(name.record);
     name.record->flags = std::uint16_t(name.record->flags & ~symbol_flag::forward);
+    if (name.record->module->collectable != nullptr) name.record->flags |= symbol_flag::collected;
     store_slot(space, name.record->slot, name.record->address);
   }
   for (const Adoption& adoption : adoptions) {
@@ -179,7 +180,7 @@ void reopen_forwards(ModuleState& module, memory::Space& space) noexcept {
   for (SymbolRecord* record : module.filled) {
     record->module = nullptr;
     record->address = 0;
-    record->flags |= symbol_flag::forward;
+    record->flags = std::uint16_t((record->flags & ~symbol_flag::collected) | symbol_flag::forward);
     store_slot(space, record->slot, record->trap());
   }
   module.filled.clear();

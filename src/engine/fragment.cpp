@@ -173,7 +173,8 @@ namespace {
 // Neither its code nor what it refers to counts for the module any more.
 void supersede(EngineState& engine, const std::shared_ptr<ModuleState>& module, ModuleState& fragment) noexcept {
   for (Use& use : fragment.uses) use.past = true;
-  uncount_references(fragment);
+  uncount_references(engine, fragment);
+  if (fragment.collectable == nullptr) release_references(engine.collection, fragment);
   fragment.superseded = fragment.removed = fragment.auxiliary = fragment.waiting = true;
   fragment.current = module;
   fragment.relocations = KeptRelocations();

@@ -74,7 +74,7 @@ void choose_groups(ChangeState& change, std::uint32_t index) {
     Name& name = (*change.names)[id];
     bool provided_here = false;
     if (name.group == link::none) {
-      SymbolRecord* published = library.groups.find(name.view(), name.hash);
+      SymbolRecord* published = library.find_group(name.view(), name.hash);
       // A fragment brings its own copy of what its module has.
       const bool own = published != nullptr && draft.partial && published->module == draft.replaces.get();
       if (published != nullptr && !own && !leaves(change, *published)) {

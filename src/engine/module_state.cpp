@@ -120,7 +120,11 @@ Pin::Pin(std::shared_ptr<EngineState> engine, std::shared_ptr<ModuleState> modul
 Pin::~Pin() {
   // Release: what the holder did with the module's memory happens before a sweep that sees no pins frees it.
   bool last = module_->pins.fetch_sub(1, std::memory_order_acq_rel) == 1;
-  if (last && engine_ && !module_->live.load(std::memory_order_acquire)) sweep(*engine_);
+  if (!last || !engine_) return;
+  if (!module_->live.load(std::memory_order_acquire))
+    sweep(*engine_);
+  else if (module_->collectable != nullptr)
+    want_collection(*engine_);
 }
 
 namespace {

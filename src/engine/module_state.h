@@ -8,6 +8,7 @@
 #include <tenon/library.h>
 #include <tenon/memory.h>
 
+#include "engine/collector.h"
 #include "engine/definition.h"
 #include "engine/kept_relocations.h"
 #include "engine/machinery.h"
@@ -165,9 +166,11 @@ struct ModuleState : Version, std::enable_shared_from_this<ModuleState> {
   std::uint64_t stale_of = 0;               // the serial of the Version in whose memory that lies; 0: not such a one
   std::shared_ptr<Retirement> retirement;   // of a waiting one; shared by those that wait for each other
   std::uint32_t trimmed_for = 0;            // how many of its COMDAT groups were shared when trim() last looked; 0: never
-  bool reachable = false;                   // scratch of the sweep over removed modules, as are the next two
-  bool needed_whole = false;                // for more than its COMDAT groups
-  ModuleState* next_reachable = nullptr;
+  std::uint64_t reached_by = 0;             // number of the last sweep that found it needed, if it is removed
+  std::uint64_t needed_whole_by = 0;        // for more than its COMDAT groups
+  std::uint64_t doomed_by = 0;              // number of the sweep that frees it
+  ModuleState* next_reached = nullptr;      // scratch of a sweep
+  std::unique_ptr<Collectable> collectable; // constant; null: it lives until it is removed
 
   std::atomic<std::uint32_t> pins{0}; // handles, pending thread exits and released code that need its memory
   std::uint32_t codes = 0;            // released code that needs it, under endings(): its finalizers run after the last

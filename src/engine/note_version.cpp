@@ -117,7 +117,7 @@ Result<bool> keep_tls(ChangeState& change, std::uint32_t m) {
   const link::Module& module = *change.modules[m];
   const ModuleState& earlier = *draft.replaces;
   std::lock_guard lock(change.engine->commit_mutex);
-  if (Result<void> unmoved = check_unmoved(draft); !unmoved) return std::move(unmoved).error();
+  if (Result<void> unmoved = check_unmoved(change, draft); !unmoved) return std::move(unmoved).error();
   if (earlier.tls == nullptr) return false;
   auto differ = [&](std::string_view how) {
     return Error{ErrorCode::unsupported, "module " + earlier.name + ": its thread-local variables " + std::string(how) +
@@ -160,9 +160,11 @@ void note_version(ChangeState& change, std::uint32_t m) {
         draft.state->tls_image.push_back({{module.places[i].address}, {module.places[i].address + module.places[i].size}});
 }
 
-Result<void> check_unmoved(const ModuleDraft& draft) {
+Result<void> check_unmoved(const ChangeState& change, const ModuleDraft& draft) {
   const ModuleState& module = *draft.replaces;
-  if (module.live.load(std::memory_order_relaxed) && module.replaceable->version == draft.replacement.version) return {};
+  if (module.live.load(std::memory_order_relaxed) && !is_dead(change.engine->collection, module) &&
+      module.replaceable->version == draft.replacement.version)
+    return {};
   return Error{ErrorCode::conflict, "module " + module.name + " was replaced or removed meanwhile; draft the change again"};
 }
 
@@ -170,7 +172,7 @@ Result<void> take_over(ChangeState& change, std::uint32_t m) {
   ModuleDraft& draft = change.drafts[m];
   if (draft.replaces == nullptr || !is_replaceable(change, draft)) return {};
   std::lock_guard lock(change.engine->commit_mutex);
-  if (Result<void> unmoved = check_unmoved(draft); !unmoved) return unmoved;
+  if (Result<void> unmoved = check_unmoved(change, draft); !unmoved) return unmoved;
   if (draft.state->tls != nullptr && draft.state->tls == draft.replaces->tls) {
     draft.state->tls_size = draft.replaces->tls_size;
     draft.state->tls_image_size = draft.replaces->tls_image_size;
@@ -187,7 +189,7 @@ Result<void> migrate_variables(ChangeState& change) {
     if (draft.replacement.migrations.empty()) continue;
     // Old storage stays until the module ends; whether it is still the current one is seen once more at the end.
     std::lock_guard lock(change.engine->commit_mutex);
-    if (Result<void> unmoved = check_unmoved(draft); !unmoved) return unmoved;
+    if (Result<void> unmoved = check_unmoved(change, draft); !unmoved) return unmoved;
   }
   for (const ModuleDraft& draft : change.drafts)
     for (const DataPolicy::Migration& migration : draft.replacement.migrations)

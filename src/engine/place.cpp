@@ -77,6 +77,10 @@ void begin_states(ChangeState& change) {
     draft.state->serial = change.engine->next_serial.fetch_add(1, std::memory_order_relaxed);
     if (change.libraries[draft.library]->replaceable)
       draft.state->options = std::make_shared<const ModuleOptions>(draft.options);
+    if (change.libraries[draft.library]->collected) {
+      draft.state->collectable = std::make_unique<Collectable>();
+      draft.state->collectable->entry.emplace_back();
+    }
     if (draft.replaces != nullptr) (draft.partial ? draft.fragment : change.superseded).push_back(draft.state);
   }
 }

@@ -90,7 +90,7 @@ private:
     const Name& name = (*change_.names)[id];
     const LibraryState& library = *change_.libraries[draft_.library];
     std::shared_lock lock(change_.engine->tables);
-    SymbolRecord* record = (group ? library.groups : library.symbols).find(name.view(), name.hash);
+    SymbolRecord* record = group ? library.find_group(name.view(), name.hash) : library.find_symbol(name.view(), name.hash);
     return record != nullptr && record->module == draft_.replaces.get() ? record : nullptr;
   }
 
@@ -110,6 +110,7 @@ void make_records(ChangeState& change, std::uint32_t m) {
       [&](std::uint32_t id, std::uint32_t) { records.count(id, true); });
   if (records.empty()) return;
   records.allocate();
+  const std::uint16_t collected = state.collectable != nullptr ? symbol_flag::collected : std::uint16_t(0);
   std::vector<SymbolRecord*> group_of_section;
   for_each_published(
       change, m,
@@ -119,7 +120,7 @@ void make_records(ChangeState& change, std::uint32_t m) {
         const auto [published, record] = records.make(id, false);
         change.records[id].symbol = published;
         record->address = target.address;
-        record->flags |= record_flags(name, target);
+        record->flags |= record_flags(name, target) | collected;
         record->definition = provided_by(change.drafts[m], symbol);
         record->set_size(name.strength == Strength::common ? change.extras[name.extra].common_size
                                                            : module.symbols()[symbol].size);
@@ -128,7 +129,7 @@ void make_records(ChangeState& change, std::uint32_t m) {
       },
       [&](std::uint32_t id, std::uint32_t g) {
         const auto [record, image] = records.make(id, true);
-        image->flags |= symbol_flag::group;
+        image->flags |= symbol_flag::group | collected;
         change.records[id].group = record;
         group_of_section.resize(module.object_sections());
         for (std::uint32_t section : module.object.groups()[g].sections) group_of_section[section] = record;

@@ -93,7 +93,8 @@ Result<void> commit_again(const std::shared_ptr<EngineState>& engine, const std:
     if (done) done = place_in_engine(change);
     if (done) done = link_bytes(change);
     if (done) {
-      Result<std::vector<Module>> committed = commit(change, true);
+      std::shared_ptr<const void> keeps;
+      Result<std::vector<Module>> committed = commit(change, true, keeps);
       if (committed) return {};
       done = std::move(committed).error();
     }

@@ -29,7 +29,8 @@ void reclaim_now(EngineState& engine) noexcept {
   try {
     Result<Reclaimer*> reclaimer = reclaimer_of(engine);
     if (!reclaimer) return;
-    if (Result<std::size_t> left = (*reclaimer)->check(); !left || *left != 0) (*reclaimer)->wake();
+    Result<std::size_t> left = (*reclaimer)->check();
+    if (!left || *left != 0 || engine.collection.wanted.load(std::memory_order_relaxed)) (*reclaimer)->wake();
   } catch (const std::bad_alloc&) {
   }
 }

@@ -4,12 +4,14 @@
 
 #include "engine/engine_state.h"
 #include "engine/transition.h"
+#include "engine/walk.h"
 
 #include <pthread.h>
 
 #include <algorithm>
 #include <chrono>
 #include <new>
+#include <optional>
 
 namespace tenon::engine {
 
@@ -52,20 +54,70 @@ void add_code_of(const EngineState& engine, const ModuleState& module, std::vect
       all.push_back({{place.address}, {place.address + place.size}});
 }
 
+void add(Waiting& waiting, const std::shared_ptr<ModuleState>& module) {
+  if (!module->waiting || module->finalizing || module->in_transition) return;
+  if (module->retirement == nullptr) module->retirement = std::make_shared<Retirement>();
+  if (module->retirement->epoch == 0) module->retirement->ranges.clear();
+  module->retirement->verdict = Retirement::none;
+  waiting.push_back(module);
+}
+
 // Versions that go on calling each other share a Retirement: a thread that is in one of them may enter the others.
-Waiting collect(EngineState& engine) {
-  Waiting waiting;
-  std::lock_guard lock(engine.commit_mutex);
-  for (const std::shared_ptr<ModuleState>& module : engine.removed) {
-    if (!module->waiting || module->finalizing || module->in_transition) continue;
-    if (module->retirement == nullptr) module->retirement = std::make_shared<Retirement>();
-    if (module->retirement->epoch == 0) module->retirement->ranges.clear();
-    module->retirement->verdict = Retirement::none;
-    waiting.push_back(module);
-  }
+void find_code(const EngineState& engine, const Waiting& waiting) {
   for (const std::shared_ptr<ModuleState>& module : waiting)
     if (module->retirement->epoch == 0) add_code_of(engine, *module, module->retirement->ranges);
+}
+
+// `sweep_again`: a sweep was left to the caller.
+Waiting collect(EngineState& engine, bool& sweep_again) {
+  Waiting waiting;
+  std::size_t size;
+  {
+    std::lock_guard lock(engine.commit_mutex);
+    size = engine.removed.size();
+    if (size <= Walk::few) {
+      for (const std::shared_ptr<ModuleState>& module : engine.removed) add(waiting, module);
+      find_code(engine, waiting);
+      return waiting;
+    }
+  }
+  waiting.reserve(size + Walk::few);
+  Walk walk(engine);
+  // What is appended meanwhile is the next check's, but for what comes while the last step has not begun.
+  std::optional<ModuleList::iterator> seen;
+  walk.in_steps([&] {
+    StepBudget budget = StepBudget::step();
+    for (;;) {
+      const auto next = seen ? std::next(*seen) : engine.removed.begin();
+      if (next == engine.removed.end() || waiting.size() == waiting.capacity()) return true;
+      seen = next;
+      add(waiting, *next);
+      if (budget.spent()) return false;
+    }
+  });
+  // While the walk lasts nobody takes anything out of the list.
+  for (std::size_t i = 0; i < waiting.size();) {
+    if (i != 0) let_others_in();
+    std::lock_guard lock(engine.commit_mutex);
+    StepBudget budget = StepBudget::step();
+    do {
+      if (waiting[i]->retirement->epoch == 0) add_code_of(engine, *waiting[i], waiting[i]->retirement->ranges);
+    } while (++i < waiting.size() && !budget.spent());
+  }
+  sweep_again = walk.end();
   return waiting;
+}
+
+// They wait no longer.
+void set_free(EngineState& engine, const Waiting& waiting, const std::vector<reclaim::Verdict>& verdicts) {
+  for (std::size_t i = 0; i < waiting.size();) {
+    if (i != 0) let_others_in();
+    std::lock_guard lock(engine.commit_mutex);
+    StepBudget budget = StepBudget::step();
+    do {
+      if (verdicts[waiting[i]->retirement->verdict].is_free) waiting[i]->waiting = false;
+    } while (++i < waiting.size() && !budget.spent());
+  }
 }
 
 // Under commit_mutex.
@@ -113,9 +165,10 @@ std::uint64_t Reclaimer::begin_epoch(std::span<const std::shared_ptr<ModuleState
 Result<bool> Reclaimer::judge(std::size_t& left, std::vector<Delay>* delays) {
   std::lock_guard one_at_a_time(mutex_);
   const bool in_transition = finish_transitions(engine_);
-  Waiting waiting = collect(engine_);
+  bool sweep_again = false;
+  Waiting waiting = collect(engine_, sweep_again);
   left = in_transition ? 1 : 0;
-  if (waiting.empty()) return false;
+  if (waiting.empty()) return sweep_again;
   reclaim::GraceOptions options;
   options.signals = signals_.get();
   reclaim::Grace grace(borders_, stacks_, options);
@@ -138,11 +191,9 @@ Result<bool> Reclaimer::judge(std::size_t& left, std::vector<Delay>* delays) {
     std::lock_guard lock(engine_.commit_mutex);
     describe(engine_, waiting, *verdicts, *delays);
   }
-  if (waits == waiting.size()) return false;
+  if (waits == waiting.size()) return sweep_again;
   reclaim::process::sync_cores();
-  std::lock_guard lock(engine_.commit_mutex);
-  for (const std::shared_ptr<ModuleState>& module : waiting)
-    if (is_free(module)) module->waiting = false;
+  set_free(engine_, waiting, *verdicts);
   return true;
 }
 
@@ -184,14 +235,21 @@ void Reclaimer::stop() noexcept {
   if (thread_.joinable()) thread_.join();
 }
 
+void Reclaimer::collect_garbage(reclaim::Borders::Thread& self) noexcept {
+  reclaim::Inside inside(self);
+  if (collect_unreferenced(engine_)) sweep(engine_); // libraries without a handle may be empty by now
+}
+
 // Often enough that nobody waits for long, seldom enough that a thread which sleeps in old code for hours costs nothing that
 // could be seen: one look at it takes 15 µs.
 void Reclaimer::run() noexcept {
-  constexpr std::chrono::milliseconds soon(1), later(4);
-  // It runs linked code while it sweeps only: finalizers of libraries that nobody needs any more.
+  using Clock = std::chrono::steady_clock;
+  constexpr Clock::duration soon = std::chrono::milliseconds(1), later = std::chrono::milliseconds(4);
+  // It runs linked code while it collects and sweeps only: finalizers.
   reclaim::Borders::Thread self(borders_, "tenon-reclaim");
   pthread_setname_np(pthread_self(), "tenon-reclaim");
-  std::chrono::milliseconds pause = soon;
+  Clock::duration pause = soon;
+  Clock::time_point next_collection{};
   std::unique_lock lock(wake_mutex_);
   while (!stopping_) {
     if (!work_) {
@@ -201,17 +259,26 @@ void Reclaimer::run() noexcept {
     }
     work_ = false;
     lock.unlock();
+    const Clock::time_point begin = Clock::now();
     bool left = true;
+    // A program that drops handles all the time has a fifth of a processor for it at most.
+    if (begin >= next_collection && engine_.collection.wanted.load(std::memory_order_relaxed)) {
+      collect_garbage(self);
+      next_collection = Clock::now() + 4 * (Clock::now() - begin);
+    }
     try {
       Result<std::size_t> checked = check(nullptr, &self);
       left = !checked || *checked != 0;
     } catch (const std::bad_alloc&) {
     }
+    left |= engine_.collection.wanted.load(std::memory_order_relaxed);
+    const Clock::duration taken = Clock::now() - begin;
     lock.lock();
     if (!left) continue;
     work_ = true;
     // Not woken by new work: what came a moment ago is rarely free yet, and one check serves many.
-    woken_.wait_for(lock, pause, [this] { return stopping_; });
+    // Nor soon, if there is much of it.
+    woken_.wait_for(lock, std::max(pause, 2 * taken), [this] { return stopping_; });
     pause = later;
   }
 }

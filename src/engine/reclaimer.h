@@ -50,6 +50,7 @@ public:
 private:
   explicit Reclaimer(EngineState& engine) : engine_(engine) {}
   void run() noexcept;
+  void collect_garbage(reclaim::Borders::Thread& self) noexcept;
   Result<bool> judge(std::size_t& left, std::vector<Delay>* delays);
   std::uint64_t begin_epoch(std::span<const std::shared_ptr<ModuleState>> waiting) noexcept;
 

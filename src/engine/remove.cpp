@@ -1,19 +1,14 @@
-// Modules go: their symbols first, all at once, then their finalizers run, then their memory is freed.
+// Modules go: their symbols first, all at once, then their finalizers run, then their memory is freed (sweep.cpp).
 //
-// Who counts as a user is what is published or released. A removed module's memory may be needed for longer: while its
-// COMDAT groups are shared (its other symbols are gone then), while somebody pins it (a Function handle, a thread's pending
-// destructors), while finalizers run, and as long as any such module refers to it. Those are found by marking from the
-// roots, over removed modules only.
+// Who counts as a user is what is published or released. The collector counts more: see Collectable::outside.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "base/check.h"
 #include "engine/engine_state.h"
 #include "engine/forwards.h"
 #include "engine/recall.h"
-#include "engine/trim.h"
 
 #include <algorithm>
 #include <unordered_map>
-#include <utility>
 
 namespace tenon::engine {
 
@@ -62,26 +57,22 @@ Error still_used(EngineState& engine, Modules leaving, const ModuleState& module
                                      (users.empty() ? std::string(" released code") : users)};
 }
 
-// All symbols, but for those in COMDAT groups that others share.
-void erase_records(LibraryState& library, ModuleState& module) noexcept {
-  auto erase = [](SymbolTable& table, SymbolRecord& record) {
-    if ((record.flags & symbol_flag::erased) != 0) return;
-    table.erase(&record);
-    record.flags |= symbol_flag::erased;
-  };
-  module.for_each_record([&](SymbolRecord& record) {
-    bool group = (record.flags & symbol_flag::group) != 0;
-    bool shared = group ? record.users != 0 : record.group != nullptr && record.group->users != 0;
-    if (!shared) erase(group ? library.groups : library.symbols, record);
-  });
+void erase(SymbolTable& table, SymbolRecord& record) noexcept {
+  if ((record.flags & symbol_flag::erased) != 0) return;
+  table.erase(&record);
+  record.flags |= symbol_flag::erased;
 }
 
-bool shares_groups(const ModuleState& module) noexcept {
-  bool shared = false;
+// All symbols, but for those in COMDAT groups that others share. The removed module stays a remnant while there are such.
+void check_remnant(ModuleState& module) noexcept {
+  const std::shared_ptr<LibraryState> library = module.library.lock();
+  module.remnant = false;
   module.for_each_record([&](SymbolRecord& record) {
-    shared |= (record.flags & (symbol_flag::group | symbol_flag::erased)) == symbol_flag::group && record.users != 0;
+    const bool group = (record.flags & symbol_flag::group) != 0;
+    const bool shared = group ? record.users != 0 : record.group != nullptr && record.group->users != 0;
+    if (!shared && library != nullptr) erase(group ? library->groups : library->symbols, record);
+    module.remnant |= group && shared && (record.flags & symbol_flag::erased) == 0;
   });
-  return shared;
 }
 
 void take_out(LibraryState& library, ModuleState& module) noexcept {
@@ -91,13 +82,15 @@ void take_out(LibraryState& library, ModuleState& module) noexcept {
   library.modules.pop_back();
 }
 
-// Removed modules that others no longer share anything with lose their last symbols.
-void check_remnants(EngineState& engine) noexcept {
-  for (const std::shared_ptr<ModuleState>& module : engine.removed) {
-    if (!module->remnant) continue;
-    if (std::shared_ptr<LibraryState> library = module->library.lock()) erase_records(*library, *module);
-    module->remnant = shares_groups(*module);
-  }
+// Out of its library: nobody finds it any more.
+void leave(EngineState& engine, ModuleState& module) noexcept {
+  std::shared_ptr<LibraryState> library = module.library.lock();
+  TENON_CHECK(library != nullptr, "a published module without a library");
+  if (module.collectable != nullptr) delist(engine.collection, module);
+  module.live.store(false, std::memory_order_release);
+  module.removed = module.finalizing = true;
+  reopen_forwards(module, *engine.machinery->space);
+  take_out(*library, module);
 }
 
 } // namespace
@@ -117,7 +110,11 @@ Result<void> check_removable(EngineState& engine, Modules modules) {
     if (!module->live.load(std::memory_order_relaxed))
       return Error{ErrorCode::conflict, "module " + module->name + " has been removed already"};
     auto inside = from_inside.find(module.get());
-    if (module->users > (inside == from_inside.end() ? 0 : inside->second)) return still_used(engine, modules, *module);
+    if (module->users > (inside == from_inside.end() ? 0 : inside->second)) {
+      if (is_dead(engine.collection, *module))
+        return Error{ErrorCode::conflict, "module " + module->name + " has been collected already"};
+      return still_used(engine, modules, *module);
+    }
     if (is_recalled_by_others(*module, modules))
       return Error{ErrorCode::still_used, "module " + module->name +
                                               " can't be removed while it is unloaded: others share its COMDAT groups, and "
@@ -126,148 +123,73 @@ Result<void> check_removable(EngineState& engine, Modules modules) {
   return {};
 }
 
-void count_references(const ModuleState& module) noexcept {
+void count_references(EngineState& engine, const ModuleState& module) noexcept {
   for (SymbolRecord* group : module.groups) ++group->users;
   for (const Dependency& dependency : module.dependencies)
     ++(dependency.group != nullptr ? dependency.group->users : dependency.module->users);
+  if (module.collectable == nullptr)
+    hold_references(engine.collection, module);
+  else
+    reach_references(engine.collection, module);
 }
 
-void uncount_references(const ModuleState& module) noexcept {
-  for (SymbolRecord* group : module.groups) --group->users;
+void uncount_references(EngineState& engine, const ModuleState& module) noexcept {
+  auto leave_group = [](SymbolRecord& group) {
+    if (--group.users == 0 && group.module->remnant) check_remnant(*group.module);
+  };
+  for (SymbolRecord* group : module.groups) leave_group(*group);
   for (const Dependency& dependency : module.dependencies)
-    --(dependency.group != nullptr ? dependency.group->users : dependency.module->users);
+    if (dependency.group != nullptr)
+      leave_group(*dependency.group);
+    else
+      --dependency.module->users;
   if (module.replaceable != nullptr) // a module, not a version of one
     for (const Led& led : module.replaceable->led) --led.target->users;
+  if (module.collectable != nullptr) engine.collection.wanted.store(true, std::memory_order_relaxed);
 }
 
 void unpublish(EngineState& engine, Removal& removal) noexcept {
   for (const std::shared_ptr<ModuleState>& module : removal.modules)
-    for_each_holder(*module, [](const ModuleState& holder) { uncount_references(holder); });
+    for_each_holder(*module, [&](const ModuleState& holder) { uncount_references(engine, holder); });
   for (const std::shared_ptr<ModuleState>& module : removal.modules) {
-    std::shared_ptr<LibraryState> library = module->library.lock();
-    TENON_CHECK(library != nullptr, "a published module without a library");
-    module->live.store(false, std::memory_order_release);
-    module->removed = module->finalizing = module->remnant = true;
+    // Until its finalizers have run it keeps what it refers to.
+    if (module->collectable != nullptr)
+      for_each_holder(*module, [&](const ModuleState& holder) { hold_references(engine.collection, holder); });
+    leave(engine, *module);
     module->waiting = !removal.is_quiet(module.get());
-    reopen_forwards(*module, *engine.machinery->space);
-    take_out(*library, *module);
   }
   engine.removed.splice(engine.removed.end(), removal.entries);
-  check_remnants(engine);
+  for (const std::shared_ptr<ModuleState>& module : removal.modules) check_remnant(*module);
 }
 
-namespace {
-
-// Marks the removed modules that somebody needs, and which of them for more than the COMDAT groups that others share.
-void mark_needed(const ModuleList& removed) noexcept {
-  ModuleState* pending = nullptr;
-  auto reach = [&](ModuleState* module, bool whole) {
-    if (module == nullptr || !module->removed) return;
-    module->needed_whole |= whole;
-    if (std::exchange(module->reachable, true)) return;
-    module->next_reachable = std::exchange(pending, module);
-  };
-  for (const std::shared_ptr<ModuleState>& module : removed) module->reachable = module->needed_whole = false;
-  for (const std::shared_ptr<ModuleState>& module : removed) {
-    bool whole = module->finalizing || module->waiting || module->pins.load(std::memory_order_acquire) != 0 ||
-                 (module->held && module->current->live.load(std::memory_order_relaxed));
-    if (whole || module->remnant) reach(module.get(), whole);
-  }
-  while (pending != nullptr) {
-    ModuleState* module = std::exchange(pending, pending->next_reachable);
-    for_each_holder(*module, [&](const ModuleState& holder) {
-      for (const Dependency& dependency : holder.dependencies) reach(dependency.module, true);
-      for (const SymbolRecord* group : holder.groups) reach(group->module, group->module != module);
-    });
-    // What has been replaced singly lies in its version's memory.
-    if (module->stale_of != 0)
-      for (const std::shared_ptr<ModuleState>& holder : removed)
-        if (holder->serial == module->stale_of) reach(holder.get(), true);
-    // A version runs on its module's storage; a module keeps versions to whose functions pointers may be held.
-    if (module->superseded) reach(module->current.get(), true);
-    if (module->replaceable == nullptr) continue;
-    for (const std::shared_ptr<ModuleState>& version : module->replaceable->held) reach(version.get(), true);
-    for (const Led& led : module->replaceable->led) reach(led.target, true);
-  }
+void unpublish_dead(EngineState& engine, ModuleState& module) noexcept {
+  // What it refers to may be dead and gone from its library, but is being finalized and so still there.
+  for_each_holder(module, [&](const ModuleState& holder) {
+    uncount_references(engine, holder);
+    hold_references(engine.collection, holder);
+  });
+  erase_dead_names(engine, module);
+  module.collectable->entry.front() = module.shared_from_this();
+  leave(engine, module);
+  module.waiting = true;
+  engine.removed.splice(engine.removed.end(), module.collectable->entry);
 }
 
-// Moves what nobody needs to `dead`, under commit_mutex; its memory is released by the caller, without the lock.
-void split_dead(EngineState& engine, ModuleList& dead, std::vector<OwnedBlock>& freed) noexcept {
-  mark_needed(engine.removed);
-  for (auto at = engine.removed.begin(); at != engine.removed.end();) {
-    auto here = at++;
-    if ((*here)->reachable || !bequeath(engine, **here, freed)) continue;
-    (*here)->removed = false;
-    dead.splice(dead.end(), engine.removed, here);
-    --engine.module_count;
-  }
-  // Nobody marks from these again, and what they point to may be freed before their handles go.
-  for (const std::shared_ptr<ModuleState>& module : dead) {
-    for_each_holder(*module, [](ModuleState& holder) {
-      holder.dependencies.clear();
-      holder.groups.clear();
-      holder.forwards.clear();
-    });
-    bury(*module);
-  }
+void erase_dead_names(EngineState& engine, ModuleState& module) noexcept {
+  const std::shared_ptr<LibraryState> library = module.library.lock();
+  TENON_CHECK(library != nullptr, "a published module without a library");
+  module.for_each_record([&](SymbolRecord& record) {
+    erase((record.flags & symbol_flag::group) != 0 ? library->groups : library->symbols, record);
+  });
+  reopen_forwards(module, *engine.machinery->space);
 }
 
-void release_all(ModuleList& dead) noexcept {
-  for (const std::shared_ptr<ModuleState>& module : dead) module->release_memory();
-  dead.clear();
-}
-
-// A library without a handle that can be closed now, or null.
-std::shared_ptr<LibraryState> take_orphan(EngineState& engine) {
-  std::lock_guard lock(engine.commit_mutex);
-  for (std::shared_ptr<LibraryState>& orphan : engine.orphans) {
-    if (!check_removable(engine, orphan->modules)) continue;
-    std::shared_ptr<LibraryState> taken = std::move(orphan);
-    orphan = std::move(engine.orphans.back());
-    engine.orphans.pop_back();
-    return taken;
+SymbolRecord* find_alive(EngineState& engine, const SymbolTable& table, std::string_view name, std::uint64_t hash) noexcept {
+  for (;;) {
+    SymbolRecord* record = table.find(name, hash);
+    if (record == nullptr || !is_gone(engine.collection, *record)) return record;
+    erase_dead_names(engine, *record->module);
   }
-  return nullptr;
-}
-
-void close_orphans(EngineState& engine) noexcept {
-  try {
-    while (std::shared_ptr<LibraryState> orphan = take_orphan(engine)) {
-      bool closed = false;
-      try {
-        closed = close_library(engine, orphan).ok(); // closes what it has set free in turn
-      } catch (const std::bad_alloc&) {
-      }
-      if (closed) continue;
-      std::lock_guard lock(engine.commit_mutex);
-      engine.orphans.push_back(std::move(orphan));
-      return;
-    }
-  } catch (const std::bad_alloc&) {
-    // The next removal, or the engine's end, closes them.
-  }
-}
-
-} // namespace
-
-void sweep(EngineState& engine) noexcept {
-  ModuleList dead;
-  std::vector<OwnedBlock> freed;
-  bool orphans;
-  {
-    std::lock_guard lock(engine.commit_mutex);
-    {
-      std::unique_lock tables(engine.tables);
-      check_remnants(engine);
-    }
-    split_dead(engine, dead, freed);
-    for (const std::shared_ptr<ModuleState>& module : engine.removed)
-      if (!module->needed_whole) trim(*module, freed);
-    orphans = !engine.orphans.empty();
-  }
-  freed.clear();
-  release_all(dead);
-  if (orphans) close_orphans(engine);
 }
 
 void retire(EngineState& engine, Removal& removal) noexcept {
@@ -276,7 +198,10 @@ void retire(EngineState& engine, Removal& removal) noexcept {
   finalize_all(removal.modules);
   {
     std::lock_guard lock(engine.commit_mutex);
-    for (const std::shared_ptr<ModuleState>& module : removal.modules) module->finalizing = false;
+    for (const std::shared_ptr<ModuleState>& module : removal.modules) {
+      for_each_holder(*module, [&](const ModuleState& holder) { release_references(engine.collection, holder); });
+      module->finalizing = false;
+    }
   }
   sweep(engine);
   if (std::any_of(removal.modules.begin(), removal.modules.end(), [&](const auto& m) { return !removal.is_quiet(m.get()); }))

@@ -88,7 +88,7 @@ void note_version(ChangeState& change, std::uint32_t module);
 Result<void> take_over(ChangeState& change, std::uint32_t module);
 // Whether the module that the draft replaces is still in the version that it was drafted for; under commit_mutex, as is all
 // that is read of a published module's Version. Errors: conflict.
-Result<void> check_unmoved(const ModuleDraft& draft);
+Result<void> check_unmoved(const ChangeState& change, const ModuleDraft& draft);
 Result<void> find_skipped_initializers(ChangeState& change, std::uint32_t module); // under commit_mutex
 void make_uses(ChangeState& change, std::uint32_t module);
 Result<void> migrate_variables(ChangeState& change); // runs the client's migration functions

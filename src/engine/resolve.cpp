@@ -73,7 +73,7 @@ Result<void> look_in_libraries(ChangeState& change, std::uint32_t from) {
   std::shared_lock lock(change.engine->tables);
   for (std::uint32_t i = from; i < names.size(); ++i) {
     Name& name = names[i];
-    SymbolRecord* record = change.libraries[name.library]->symbols.find(name.view(), name.hash);
+    SymbolRecord* record = change.libraries[name.library]->find_symbol(name.view(), name.hash);
     if (record != nullptr && !leaves(change, *record) && !takes_over(change, name.module, *record))
       resolve_to_record(change, name, record);
   }
@@ -221,7 +221,7 @@ Result<bool> ask_library(ChangeState& change, LibraryState& library, std::span<c
   for (std::uint32_t id : wanted) {
     Name& name = (*change.names)[id];
     if (!open(name)) continue;
-    SymbolRecord* record = library.symbols.find(name.view(), name.hash);
+    SymbolRecord* record = library.find_symbol(name.view(), name.hash);
     if (record != nullptr && (record->flags & (symbol_flag::hidden | symbol_flag::forward)) == 0)
       resolve_to_record(change, name, record);
   }

@@ -20,7 +20,8 @@ struct Definition;
 
 namespace symbol_flag {
 inline constexpr std::uint16_t hidden = 1, weak = 2, tls = 4, data = 8, rebindable = 16, forward = 32, group = 64,
-                               erased = 128, current = 256; // current: scratch of an exchange of versions
+                               erased = 128, current = 256, // current: scratch of an exchange of versions
+    collected = 512;                                        // of a library whose modules are collected
 }
 
 // A published symbol, or a COMDAT group by its signature. Variable length: the name follows.

@@ -152,6 +152,20 @@ std::vector<Stretch> stretches(const ModuleState& module, const Needed& needed) 
   return whole_granules(std::move(kept));
 }
 
+// Nobody may lead calls elsewhere that lie in memory which is given back.
+void forget_sites(ModuleState& module) noexcept {
+  auto is_there = [&](std::uint64_t site) {
+    return std::any_of(module.parts.begin(), module.parts.end(), [&](const OwnedBlock& part) {
+      return part && part->begin.value <= site && site < part->end().value;
+    });
+  };
+  for (Use& use : module.uses) {
+    auto* first = const_cast<std::uint64_t*>(use.sites.data()); // in module.sites, which is not constant
+    use.sites = {first,
+                 std::remove_if(first, first + use.sites.size(), [&](std::uint64_t site) { return !is_there(site); })};
+  }
+}
+
 void take_rest(ModuleState& module, const Needed& needed, std::vector<OwnedBlock>& freed) {
   const std::vector<Stretch> kept = stretches(module, needed);
   module.parts.reserve(module.parts.size() + module.blocks.size());
@@ -159,6 +173,7 @@ void take_rest(ModuleState& module, const Needed& needed, std::vector<OwnedBlock
     if (block) module.parts.push_back(std::move(block));
   for (std::size_t i = 0, count = module.parts.size(); i < count; ++i) OwnedBlock::keep_only(module.parts, i, kept, freed);
   std::erase_if(module.parts, [](const OwnedBlock& part) { return !part; });
+  forget_sites(module);
 }
 
 } // namespace

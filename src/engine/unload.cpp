@@ -194,6 +194,7 @@ Result<void> look_at(const ChangeState& change, Unload& unload, std::shared_ptr<
   unload.version = std::make_shared<ModuleState>();
   unload.version->serial = change.engine->next_serial.fetch_add(1, std::memory_order_relaxed);
   unload.node.push_back(unload.version);
+  if (module.collectable != nullptr) unload.version->collectable = std::make_unique<Collectable>();
   fill(unload.module, *unload.version);
   recalls->options = module.options;
   recalls->engine = change.engine;
@@ -244,7 +245,7 @@ void publish_unloads(ChangeState& change) noexcept {
   memory::Space& space = *change.engine->machinery->space;
   for (Unload& unload : change.unloads) {
     ModuleState& module = *unload.module;
-    count_references(*unload.version);
+    count_references(*change.engine, *unload.version);
     supersede(change, unload.module, *unload.version, false);
     // The dependencies that it keeps name symbols by these.
     module.texts = std::move(unload.version->texts);

@@ -168,7 +168,7 @@ Result<void> check_versions(ChangeState& change) {
   }
   for (ModuleDraft& draft : change.drafts) {
     if (draft.replaces != nullptr) {
-      if (Result<void> unmoved = check_unmoved(draft); !unmoved) return unmoved;
+      if (Result<void> unmoved = check_unmoved(change, draft); !unmoved) return unmoved;
       if (Result<void> checked = check_definitions_of(change, draft); !checked) return checked;
     }
     if (draft.replaces != nullptr || draft.replacement.replaceable != nullptr) reserve_for(draft);
@@ -304,6 +304,23 @@ void exchange(ChangeState& change, ModuleDraft& draft, bool hold) noexcept {
 
 namespace {
 
+// A compiler may have agreed with itself on how a local function is called: who was compiled with the old one goes on
+// calling that. Through its stub, that is by its address, the new one is reached by everybody.
+void freeze_own_calls(const EngineState& engine, ModuleState& module) noexcept {
+  auto freeze = [&](ModuleState& of) {
+    for (Use& use : of.uses)
+      use.frozen |= use.definition != nullptr && use.definition->local && use.definition->module == &module;
+  };
+  for_each_holder(module, [&](ModuleState& holder) {
+    if (holder.opaque) return;
+    freeze(holder);
+    // Frames that are still where its code was before it was moved belong to it.
+    if (holder.moves == 0) return;
+    for (const std::shared_ptr<ModuleState>& before : engine.removed)
+      if (before->moved_of == holder.serial) freeze(*before);
+  });
+}
+
 // Replaces it, or functions of it.
 bool changes(const ChangeState& change, const ModuleState* module) noexcept {
   return std::any_of(change.drafts.begin(), change.drafts.end(),
@@ -319,7 +336,8 @@ void supersede(ChangeState& change, const std::shared_ptr<ModuleState>& current,
   supersede_fragments(change, current, &version, hold);
   std::swap(static_cast<Version&>(module), static_cast<Version&>(version));
   ++module.replaceable->version;
-  uncount_references(version);
+  uncount_references(*change.engine, version);
+  if (version.collectable == nullptr) release_references(change.engine->collection, version);
   version.superseded = version.removed = true;
   version.current = current;
   version.waiting = true;
@@ -357,6 +375,7 @@ void publish_definitions(ChangeState& change) noexcept {
     ModuleDraft& draft = change.drafts[m];
     if (draft.replaces == nullptr && draft.replacement.replaceable == nullptr) continue;
     if (draft.replaces == nullptr) draft.state->replaceable = std::move(draft.replacement.replaceable);
+    if (draft.replaces != nullptr && !draft.partial) freeze_own_calls(*change.engine, *draft.replaces);
     const bool hold = publish_provided(space, draft, *change.modules[m], change.transition.get());
     if (draft.replaces == nullptr) continue;
     update_records(*change.libraries[draft.library], draft);
@@ -426,7 +445,7 @@ bool bequeath(EngineState& engine, ModuleState& version, std::vector<OwnedBlock>
     --engine.stale_parts;
     return true;
   }
-  if (!module.live.load(std::memory_order_relaxed) && !module.reachable) return true; // it ends, too
+  if (module.doomed_by == engine.sweep_number) return true; // it ends, too
   try {
     const std::vector<Stretch> needed = still_needed(engine, module, version);
     std::vector<OwnedBlock>& kept = module.replaceable->kept;

@@ -1,0 +1,252 @@
+// Frees the memory of removed modules that nobody needs any more.
+//
+// It may be needed for longer than the module: while its COMDAT groups are shared (its other symbols are gone then), while
+// somebody pins it (a Function handle, a thread's pending destructors), while finalizers run, while threads may be inside,
+// and as long as any such module refers to it. Those are found by marking from the roots, over removed modules only.
+//
+// A short list is swept under one hold of commit_mutex, a long one in steps. In between other threads append to the list,
+// and roots cease to be roots. What is found needed stays so for the sweep. What is not found needed, is referred to by
+// nothing but its like and by no thread: it can have been pinned only before that was so, by a thread that was inside then.
+// Hence the second look at the pins, once all marking is done, before anything is taken out.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "engine/engine_state.h"
+#include "engine/steps.h"
+#include "engine/trim.h"
+#include "engine/walk.h"
+
+#include <utility>
+
+namespace tenon::engine {
+
+namespace {
+
+class Sweep {
+public:
+  explicit Sweep(EngineState& engine) noexcept : engine_(engine) { begin(); }
+
+  // Under commit_mutex. True: done, and free_dead() can be called.
+  bool step(StepBudget budget) noexcept {
+    if (phase_ == Phase::mark && !mark(budget)) return false;
+    if (phase_ == Phase::verify && !verify(budget)) return false;
+    return take(budget);
+  }
+
+  // Without a lock.
+  void free_dead() noexcept {
+    freed_.clear();
+    // What threads that were still inside have registered after the finalizers had run.
+    for (const std::shared_ptr<ModuleState>& module : dead_) finalize_all({&module, 1});
+    for (const std::shared_ptr<ModuleState>& module : dead_) module->release_memory();
+    dead_.clear();
+  }
+
+private:
+  enum class Phase : unsigned char { mark, verify, take };
+
+  void begin() noexcept {
+    phase_ = Phase::mark;
+    any_seen_ = false;
+    pending_ = nullptr;
+  }
+
+  bool is_needed(const ModuleState& module) const noexcept { return module.reached_by == number_; }
+
+  static bool is_needed_whole(const ModuleState& module) noexcept {
+    return module.finalizing || module.waiting || module.pins.load(std::memory_order_acquire) != 0 ||
+           (module.held && module.current->live.load(std::memory_order_relaxed));
+  }
+
+  void reach(ModuleState* module, bool whole) noexcept {
+    if (module == nullptr || !module->removed) return;
+    if (whole) module->needed_whole_by = number_;
+    if (std::exchange(module->reached_by, number_) == number_) return;
+    module->next_reached = std::exchange(pending_, module);
+  }
+
+  void look_at(const ModuleState& module) noexcept {
+    for_each_holder(module, [&](const ModuleState& holder) {
+      for (const Dependency& dependency : holder.dependencies) reach(dependency.module, true);
+      for (const SymbolRecord* group : holder.groups) reach(group->module, group->module != &module);
+    });
+    // What has been replaced singly lies in its version's memory.
+    if (module.stale_of != 0)
+      for (const std::shared_ptr<ModuleState>& holder : engine_.removed)
+        if (holder->serial == module.stale_of) reach(holder.get(), true);
+    // A version runs on its module's storage; a module keeps versions to whose functions pointers may be held.
+    if (module.superseded) reach(module.current.get(), true);
+    if (module.replaceable == nullptr) return;
+    for (const std::shared_ptr<ModuleState>& version : module.replaceable->held) reach(version.get(), true);
+    for (const Led& led : module.replaceable->led) reach(led.target, true);
+  }
+
+  // Those that somebody needs, and which of them for more than the COMDAT groups that others share.
+  bool mark(StepBudget& budget) noexcept {
+    if (!any_seen_) {
+      number_ = ++engine_.sweep_number;
+      engine_.sweep_again = false;
+    }
+    for (;;) {
+      const ModuleList::iterator next = any_seen_ ? std::next(last_seen_) : engine_.removed.begin();
+      if (pending_ != nullptr) {
+        look_at(*std::exchange(pending_, pending_->next_reached));
+      } else if (next != engine_.removed.end()) {
+        last_seen_ = next;
+        any_seen_ = true;
+        const bool whole = is_needed_whole(**next);
+        if (whole || (*next)->remnant) reach(next->get(), whole);
+      } else {
+        break;
+      }
+      if (budget.spent()) return false;
+    }
+    return walk_again(Phase::verify);
+  }
+
+  // Modules that were removed later than the marking ended are not this sweep's.
+  bool walk_again(Phase phase) noexcept {
+    phase_ = phase;
+    at_ = engine_.removed.begin();
+    left_ = any_seen_;
+    return true;
+  }
+  ModuleList::iterator advance() noexcept {
+    left_ = at_ != last_seen_;
+    return at_++;
+  }
+
+  bool verify(StepBudget& budget) noexcept {
+    while (left_) {
+      ModuleState& module = **advance();
+      if (!is_needed(module)) {
+        if (is_needed_whole(module) || module.remnant) {
+          begin();
+          return false;
+        }
+        module.doomed_by = number_;
+      }
+      if (budget.spent()) return false;
+    }
+    return walk_again(Phase::take);
+  }
+
+  // Moves what nobody needs to `dead_`, and what remnants do not need to `freed_`.
+  bool take(StepBudget& budget) noexcept {
+    while (left_) {
+      const ModuleList::iterator here = advance();
+      ModuleState& module = **here;
+      if (is_needed(module)) {
+        if (module.remnant && module.needed_whole_by != number_) {
+          trim(module, freed_);
+          budget.was_long();
+        }
+      } else {
+        if (module.superseded) budget.was_long();
+        if (bequeath(engine_, module, freed_)) {
+          detach(module);
+          dead_.splice(dead_.end(), engine_.removed, here);
+        }
+      }
+      if (budget.spent()) return false;
+    }
+    return true;
+  }
+
+  // Nobody marks from it again, and what it points to may be freed before its handles go.
+  void detach(ModuleState& module) noexcept {
+    module.removed = false;
+    --engine_.module_count;
+    for_each_holder(module, [](ModuleState& holder) {
+      holder.dependencies.clear();
+      holder.groups.clear();
+      holder.forwards.clear();
+    });
+    bury(module);
+  }
+
+  EngineState& engine_;
+  Phase phase_ = Phase::mark;
+  std::uint64_t number_ = 0;
+  ModuleState* pending_ = nullptr;
+  ModuleList::iterator last_seen_{}, at_{};
+  bool any_seen_ = false, left_ = false;
+  ModuleList dead_;
+  std::vector<OwnedBlock> freed_;
+};
+
+// A library without a handle that can be closed now, or null.
+std::shared_ptr<LibraryState> take_orphan(EngineState& engine) {
+  std::lock_guard lock(engine.commit_mutex);
+  for (std::shared_ptr<LibraryState>& orphan : engine.orphans) {
+    // Modules that are collected go by themselves.
+    if (orphan->collected ? !orphan->modules.empty() : !check_removable(engine, orphan->modules)) continue;
+    std::shared_ptr<LibraryState> taken = std::move(orphan);
+    orphan = std::move(engine.orphans.back());
+    engine.orphans.pop_back();
+    return taken;
+  }
+  return nullptr;
+}
+
+void close_orphans(EngineState& engine) noexcept {
+  try {
+    while (std::shared_ptr<LibraryState> orphan = take_orphan(engine)) {
+      bool closed = false;
+      try {
+        closed = close_library(engine, orphan).ok(); // closes what it has set free in turn
+      } catch (const std::bad_alloc&) {
+      }
+      if (closed) continue;
+      std::lock_guard lock(engine.commit_mutex);
+      engine.orphans.push_back(std::move(orphan));
+      return;
+    }
+  } catch (const std::bad_alloc&) {
+    // The next removal, or the engine's end, closes them.
+  }
+}
+
+// True: the list was short. It is swept, or whoever walks over it will do that.
+bool sweep_at_once(EngineState& engine) noexcept {
+  Sweep sweep(engine);
+  {
+    std::lock_guard lock(engine.commit_mutex);
+    if (engine.walked) {
+      engine.sweep_again = true;
+      return true;
+    }
+    if (engine.removed.size() > Walk::few) return false;
+    while (!sweep.step(StepBudget::unlimited())) {
+    }
+  }
+  sweep.free_dead();
+  return true;
+}
+
+// True: there is more to do.
+bool sweep_in_steps(EngineState& engine) noexcept {
+  Sweep sweep(engine);
+  bool again;
+  {
+    Walk walk(engine);
+    walk.in_steps([&] { return sweep.step(StepBudget::step()); });
+    again = walk.end();
+  }
+  sweep.free_dead();
+  return again;
+}
+
+} // namespace
+
+void sweep(EngineState& engine) noexcept {
+  while (!sweep_at_once(engine) && sweep_in_steps(engine)) {
+  }
+  bool orphans;
+  {
+    std::lock_guard lock(engine.commit_mutex);
+    orphans = !engine.orphans.empty();
+  }
+  if (orphans) close_orphans(engine);
+  if (engine.collection.wanted.load(std::memory_order_relaxed)) reclaim_later(engine);
+}
+
+} // namespace tenon::engine
