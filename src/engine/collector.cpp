@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "engine/collector.h"
 
+#include "base/check.h"
 #include "engine/engine_state.h"
 #include "engine/steps.h"
 
@@ -87,8 +88,6 @@ void release_references(Collection& collection, const ModuleState& module) noexc
 
 void enlist(Collection& collection, ModuleState& module) noexcept {
   Collectable& collectable = *module.collectable;
-  // It is marked from the start, and what it refers to with it: a cycle that is under way need not look at it.
-  collectable.marked.store(collection.cycle, std::memory_order_relaxed);
   collectable.older = collection.newest;
   if (collection.newest != nullptr) collection.newest->collectable->newer = &module;
   collection.newest = &module;
@@ -139,6 +138,7 @@ private:
     collection_.wanted.store(false, std::memory_order_relaxed);
     if (collection_.newest == nullptr) return true;
     std::unique_lock tables(engine_.tables);
+    TENON_CHECK(collection_.reached.load(std::memory_order_relaxed) == nullptr, "a live module was not marked");
     ++collection_.cycle;
     collection_.cursor = collection_.newest;
     collection_.phase = Collection::Phase::mark;

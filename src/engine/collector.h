@@ -83,7 +83,7 @@ void hold_references(Collection& collection, const ModuleState& module) noexcept
 // Under commit_mutex.
 void release_references(Collection& collection, const ModuleState& module) noexcept;
 
-// A module is published, or leaves. Under commit_mutex and, to publish it, tables.
+// A module, marked, is published, or leaves. Under commit_mutex and, to publish it, tables.
 void enlist(Collection& collection, ModuleState& module) noexcept;
 void delist(Collection& collection, ModuleState& module) noexcept;
 

@@ -351,6 +351,14 @@ void leave_superseded(ChangeState& change) noexcept {
   behind ? reclaim_now(*change.engine) : reclaim_later(*change.engine);
 }
 
+// A cycle of collection that is under way need not look at them: what they refer to is marked when it is counted.
+void mark_new_modules(ChangeState& change) noexcept {
+  const Collection& collection = change.engine->collection;
+  for (const ModuleDraft& draft : change.drafts)
+    if (draft.state->collectable != nullptr)
+      draft.state->collectable->marked.store(collection.cycle, std::memory_order_relaxed);
+}
+
 // Modules that are collected live from the start as long as the handle does.
 std::shared_ptr<const void> keep_new_modules(ChangeState& change) {
   std::shared_ptr<std::deque<Pin>> kept;
@@ -390,6 +398,7 @@ Result<std::vector<Module>> commit(ChangeState& change, bool initialize, std::sh
     if (Result<void> unloads = check_unloads(change); !unloads) return std::move(unloads).error();
     std::vector<Adoption> adoptions = find_adoptions(change);
     reserve_room(change, forwards.size());
+    mark_new_modules(change);
     // What is added is counted before anything leaves: a COMDAT group may go from one to the other.
     for (const ModuleDraft& draft : change.drafts) count_references(engine, *draft.state);
     if (!removal.modules.empty()) unpublish(engine, removal);
@@ -484,6 +493,7 @@ release(ChangeState& change, std::vector<std::shared_ptr<ModuleState>>& needed, 
     std::lock_guard lock(change.engine->commit_mutex);
     std::unique_lock tables(change.engine->tables);
     if (Result<void> found = check_references(change); !found) return std::move(found).error();
+    mark_new_modules(change);
     pin_closure(states, needed);
     for (const std::shared_ptr<ModuleState>& module : needed) reach(change.engine->collection, *module);
     for (const ModuleDraft& draft : change.drafts) {
