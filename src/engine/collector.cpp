@@ -186,7 +186,6 @@ private:
       ModuleState& module = *std::exchange(collection_.cursor, collection_.cursor->collectable->older);
       if (is_dead(collection_, module)) {
         unpublish_dead(engine_, module);
-        if (module.records_bytes > 1024) budget.was_long();
         (collection_.last_dead != nullptr ? collection_.last_dead->collectable->next : collection_.dead) = &module;
         module.collectable->next = nullptr;
         collection_.last_dead = &module;

@@ -16,14 +16,11 @@ public:
   static StepBudget unlimited() noexcept { return StepBudget(std::chrono::steady_clock::time_point::max()); }
 
   // Asked once for each piece of work; at least one is done.
-  bool spent() noexcept { return ++count_ % 8 == 0 && std::chrono::steady_clock::now() >= end_; }
-  // The next question asks the clock.
-  void was_long() noexcept { count_ |= 7; }
+  bool spent() const noexcept { return std::chrono::steady_clock::now() >= end_; }
 
 private:
   explicit StepBudget(std::chrono::steady_clock::time_point end) noexcept : end_(end) {}
   std::chrono::steady_clock::time_point end_;
-  unsigned count_ = 0;
 };
 
 // Between two steps, without a lock. A mutex that is taken again at once is never had by those who have gone to sleep for

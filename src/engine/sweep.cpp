@@ -135,16 +135,10 @@ private:
       const ModuleList::iterator here = advance();
       ModuleState& module = **here;
       if (is_needed(module)) {
-        if (module.remnant && module.needed_whole_by != number_) {
-          trim(module, freed_);
-          budget.was_long();
-        }
-      } else {
-        if (module.superseded) budget.was_long();
-        if (bequeath(engine_, module, freed_)) {
-          detach(module);
-          dead_.splice(dead_.end(), engine_.removed, here);
-        }
+        if (module.remnant && module.needed_whole_by != number_) trim(module, freed_);
+      } else if (bequeath(engine_, module, freed_)) {
+        detach(module);
+        dead_.splice(dead_.end(), engine_.removed, here);
       }
       if (budget.spent()) return false;
     }
