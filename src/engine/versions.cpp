@@ -253,6 +253,8 @@ bool publish_provided(memory::Space& space, ModuleDraft& draft, const link::Modu
     for (const Provided& p : replacement.provided) p.definition->seen = true;
     for (const std::unique_ptr<Definition>& definition : replaceable.definitions)
       if (!definition->seen && !definition->vanished) hold |= let_vanish(space, *draft.replaces, *definition, transition);
+    // A later set must not take them for its members (Use::frozen).
+    for (const Provided& p : replacement.provided) p.definition->seen = false;
   }
   for (const Provided& p : replacement.provided) {
     Definition& definition = *p.definition;
