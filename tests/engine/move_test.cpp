@@ -322,6 +322,55 @@ TEST_P(MoveBy, DataKeepsItsPlace) {
   }
 }
 
+// Tables among other constants, functions that share sections or 16 bytes, absolute references: it moves right or not at
+// all.
+TEST_P(MoveBy, WhateverTheFlagsResultsStay) {
+  const std::string text =
+      "extern const int values[9] = {4, 1, 7, 2, 9, 5, 3, 8, 6}; static const double halves[3] = {0.5, 1.5, 2.5};" +
+      switching(5) +
+      "int sum(int scale) { int s = 0; for (const int* p = values; p != values + 9; ++p) s += *p * scale; return s; }"
+      "static int helper(int x) { return x * 3 + 1; } static int (*kept)(int) = helper;"
+      "int through(int x) { return kept(x) + helper(x); } double half(int i) { return halves[i % 3] * i + 0.25; }"
+      "const char* word(int x) { switch (x) { case 0: return \"zero\"; case 1: return \"one\"; case 2: return \"two\"; case "
+      "3: "
+      "return \"three\"; case 4: return \"four\"; case 5: return word(x - 2); default: return \"many\"; } }"
+      "int all(int x) { return pick(x % 12, x) + sum(x) + through(x) + (int)(half(x) * 4) + word(x)[0] + word(x % 6)[1]; }";
+  for (const char* flags :
+       {"-O2 -fPIC", "-O0 -fPIC", "-Os -fPIC -ffunction-sections", "-O2 -fPIC -ffunction-sections", "-O3 -fPIC -fno-inline",
+        "-O2 -fPIC -mcmodel=large -ffunction-sections", "-O2 -fno-pic -mcmodel=large"}) {
+    SCOPED_TRACE(flags);
+    Library own = expect(engine.library(flags, {.replaceable = true}));
+    Module m = commit(engine, own,
+                      GetParam() ? compile_gcc("extern \"C\" {" + text + "}", flags)
+                                 : compile_cpp("extern \"C\" {" + text + "}", flags));
+    auto* all = function<int(int)>(own, "all");
+    std::vector<int> expected;
+    for (int x = 0; x < 40; ++x) expected.push_back(all(x));
+    auto check = [&] {
+      for (int x = 0; x < 40; ++x) ASSERT_EQ(all(x), expected[std::size_t(x)]) << x;
+    };
+    std::uint64_t moves = 0;
+    for (const char* name : {"", "pick", "word", "all", "sum", "", "half", "through", "pick", ""}) {
+      Result<Moved> moved = *name == 0 ? engine.move(m) : engine.move(m, name);
+      if (!moved) {
+        EXPECT_EQ(moved.error().code, ErrorCode::unsupported) << moved.error().message;
+      }
+      moves += moved ? moved->functions : 0;
+      check();
+      settle();
+      check();
+    }
+    // Not of -O0, where GCC puts its tables behind other constants, nor of absolute tables.
+    const std::string_view seen(flags);
+    if (!seen.starts_with("-O0") && !seen.starts_with("-O2 -fno-pic")) {
+      EXPECT_GT(moves, 10U);
+    }
+    expect(own.close(Quiet::caller_guarantees));
+  }
+  settle();
+  EXPECT_EQ(engine.usage().live, 0U);
+}
+
 TEST_P(MoveBy, ComputedGotosStayAndSayWhy) {
   Module m =
       commit(engine, library,
