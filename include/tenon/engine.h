@@ -69,7 +69,10 @@ struct Compaction {
 // way. At its end finalizers run, in the reverse order of commits. Any thread.
 //
 // fork(): the child has a copy of everything and may go on linking; what either does later does not reach the other. A
-// thread may not fork from inside a Memory callback. A raw clone(2) that bypasses fork handlers can't be served.
+// thread may not fork from inside a Memory callback. A raw clone(2) that bypasses fork handlers can't be served. Once code
+// with unwind information has been committed to a Memory of the client's, libgcc before 13 takes a lock for every throw of
+// the process, and no fork handler: a child that throws hangs if another thread was throwing at the moment of the fork. That
+// is libgcc's (__register_frame) and can't be mended from outside; memory of the engine's own does not bring it about.
 class Engine {
 public:
   // Errors: system, exhausted (low_2gib: no room there).

@@ -384,6 +384,9 @@ Result<std::vector<Module>> commit(ChangeState& change, bool initialize, std::sh
   for (const ModuleDraft& draft : change.drafts) modules.emplace_back(draft.identity());
   std::vector<PendingCall> initializers = collect_initializers(change, initialize);
   keeps = keep_new_modules(change);
+  std::vector<std::shared_ptr<const char>> initializing; // one for each module; they end after the last initializer
+  for (ModuleDraft& draft : change.drafts)
+    if (!initializers.empty()) draft.state->initializing = initializing.emplace_back(std::make_shared<const char>());
   Removal removal(change.removals);
   removal.quiet = change.quiet;
   {

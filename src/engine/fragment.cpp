@@ -95,8 +95,12 @@ void make_stale(ChangeState& change, Loss& loss) {
   stale->sequence = loss.module->sequence;
   stale->stale_of = loss.holder->serial;
   for (std::uint32_t i : loss.sections) {
-    stale->stale.push_back({{graph.section(i).begin}, {graph.section(i).end}});
-    stale->freeable.push_back(graph.freeable(i));
+    const Stretch freeable = graph.freeable(i);
+    // What will be freed may be used for something else at once: all of it waits here, and nowhere else.
+    const Addr begin{graph.section(i).begin}, end{graph.section(i).end};
+    const bool some = freeable.begin < freeable.end;
+    stale->stale.push_back({some ? std::min(begin, freeable.begin) : begin, some ? std::max(end, freeable.end) : end});
+    stale->freeable.push_back(freeable);
     for (const OwnFunction& function : loss.holder->functions)
       if (graph.section(i).begin <= function.address && function.address < graph.section(i).end)
         stale->functions.push_back(function);

@@ -9,6 +9,7 @@
 #include <pthread.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <new>
 #include <optional>
@@ -54,30 +55,48 @@ void add_code_of(const EngineState& engine, const ModuleState& module, std::vect
       all.push_back({{place.address}, {place.address + place.size}});
 }
 
-void add(Waiting& waiting, const std::shared_ptr<ModuleState>& module) {
+// False: the commit that brought it is about to run its initializers, or does.
+bool is_initialized(const Version& version) noexcept {
+  if (version.initializing.use_count() > 1) return false;
+  std::atomic_thread_fence(std::memory_order_acquire); // what the initializers did comes before its end
+  return true;
+}
+
+struct Look {
+  std::uint64_t number = 0; // of the check
+  bool later = false;       // something waits that can't be looked at yet
+  bool sweep_again = false; // a sweep was left to the caller
+};
+
+void add(Waiting& waiting, const std::shared_ptr<ModuleState>& module, Look& look) {
   if (!module->waiting || module->finalizing || module->in_transition) return;
   if (module->retirement == nullptr) module->retirement = std::make_shared<Retirement>();
+  if (!is_initialized(*module)) {
+    look.later = true;
+    module->retirement->put_off = look.number;
+    return;
+  }
   if (module->retirement->epoch == 0) module->retirement->ranges.clear();
   module->retirement->verdict = Retirement::none;
   waiting.push_back(module);
 }
 
 // Versions that go on calling each other share a Retirement: a thread that is in one of them may enter the others.
-void find_code(const EngineState& engine, const Waiting& waiting) {
-  for (const std::shared_ptr<ModuleState>& module : waiting)
-    if (module->retirement->epoch == 0) add_code_of(engine, *module, module->retirement->ranges);
+void drop_put_off(Waiting& waiting, const Look& look) {
+  std::erase_if(waiting, [&](const auto& module) { return module->retirement->put_off == look.number; });
 }
 
-// `sweep_again`: a sweep was left to the caller.
-Waiting collect(EngineState& engine, bool& sweep_again) {
+Waiting collect(EngineState& engine, Look& look) {
   Waiting waiting;
   std::size_t size;
   {
     std::lock_guard lock(engine.commit_mutex);
     size = engine.removed.size();
     if (size <= Walk::few) {
-      for (const std::shared_ptr<ModuleState>& module : engine.removed) add(waiting, module);
-      find_code(engine, waiting);
+      for (const std::shared_ptr<ModuleState>& module : engine.removed) add(waiting, module, look);
+      drop_put_off(waiting, look);
+      for (const std::shared_ptr<ModuleState>& module : waiting)
+        if (module->retirement->epoch == 0) add_code_of(engine, *module, module->retirement->ranges);
       return waiting;
     }
   }
@@ -91,10 +110,11 @@ Waiting collect(EngineState& engine, bool& sweep_again) {
       const auto next = seen ? std::next(*seen) : engine.removed.begin();
       if (next == engine.removed.end() || waiting.size() == waiting.capacity()) return true;
       seen = next;
-      add(waiting, *next);
+      add(waiting, *next, look);
       if (budget.spent()) return false;
     }
   });
+  drop_put_off(waiting, look);
   // While the walk lasts nobody takes anything out of the list.
   for (std::size_t i = 0; i < waiting.size();) {
     if (i != 0) let_others_in();
@@ -104,7 +124,7 @@ Waiting collect(EngineState& engine, bool& sweep_again) {
       if (waiting[i]->retirement->epoch == 0) add_code_of(engine, *waiting[i], waiting[i]->retirement->ranges);
     } while (++i < waiting.size() && !budget.spent());
   }
-  sweep_again = walk.end();
+  look.sweep_again = walk.end();
   return waiting;
 }
 
@@ -164,10 +184,12 @@ std::uint64_t Reclaimer::begin_epoch(std::span<const std::shared_ptr<ModuleState
 // Finds out which of what waits is free. True: something is, and is to be swept.
 Result<bool> Reclaimer::judge(std::size_t& left, std::vector<Delay>* delays) {
   std::lock_guard one_at_a_time(mutex_);
-  const bool in_transition = finish_transitions(engine_);
-  bool sweep_again = false;
-  Waiting waiting = collect(engine_, sweep_again);
-  left = in_transition ? 1 : 0;
+  Look look;
+  look.number = ++checks_;
+  look.later = finish_transitions(engine_);
+  Waiting waiting = collect(engine_, look);
+  const bool sweep_again = look.sweep_again;
+  left = look.later ? 1 : 0;
   if (waiting.empty()) return sweep_again;
   reclaim::GraceOptions options;
   options.signals = signals_.get();

@@ -27,6 +27,7 @@ struct Retirement {
   std::uint64_t epoch = 0;
   std::vector<reclaim::ThreadId> clear;
   std::size_t verdict = none; // scratch of a check: which one is about it
+  std::uint64_t put_off = 0;  // the number of the last check for which one of those that share it was not ready
 };
 
 class Reclaimer {
@@ -59,6 +60,7 @@ private:
   reclaim::Stacks stacks_;
   std::unique_ptr<reclaim::Signals> signals_;
   std::mutex mutex_;
+  std::uint64_t checks_ = 0; // under mutex_
   std::mutex wake_mutex_;
   std::condition_variable woken_;
   bool work_ = false, stopping_ = false, running_ = false; // under wake_mutex_

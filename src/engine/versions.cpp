@@ -135,24 +135,35 @@ Result<void> check_definitions_of(ChangeState& change, ModuleDraft& draft) {
 }
 
 // What exchange_versions() must not need memory for.
-void reserve_for(ModuleDraft& draft) {
+void reserve_for(const ChangeState& change, ModuleDraft& draft) {
   Replaceable& replaceable = draft.replaceable();
   Replacement& replacement = draft.replacement;
-  replaceable.definitions.reserve(replaceable.definitions.size() + replacement.fresh.size());
+  std::size_t fresh = 0, drafts = 0; // of all fragments of the module
+  for (const ModuleDraft& other : change.drafts)
+    if (&other == &draft || (draft.replaces != nullptr && other.replaces == draft.replaces)) {
+      fresh += other.replacement.fresh.size();
+      ++drafts;
+    }
+  replaceable.definitions.reserve(replaceable.definitions.size() + fresh);
   std::size_t anonymous = 0;
   if (draft.replaces != nullptr)
     for_each_holder(*draft.replaces, [&](const ModuleState& holder) { anonymous += holder.anonymous.size(); });
-  const std::size_t wanted = replaceable.retained.size() + replaceable.definitions.size() + anonymous;
+  const std::size_t wanted = replaceable.retained.size() + replaceable.definitions.size() * drafts + anonymous;
   if (wanted > replaceable.retained.capacity()) replaceable.retained.reserve(2 * wanted);
   replaceable.literals.reserve(replaceable.literals.size() + anonymous);
-  replaceable.held.reserve(replaceable.held.size() + 1 + replaceable.fragments.size());
-  if (draft.replaces != nullptr) draft.replaces->more_records.reserve(draft.replaces->more_records.size() + 1);
+  replaceable.held.reserve(replaceable.held.size() + drafts + replaceable.fragments.size());
+  if (draft.replaces != nullptr) draft.replaces->more_records.reserve(draft.replaces->more_records.size() + drafts);
   replacement.by_name = replaceable.by_name;
-  for (const Provided& p : replacement.provided)
-    if (!p.definition->ambiguous) {
-      replacement.by_name.erase(p.definition->name); // its key may be another definition's name
-      replacement.by_name.emplace(p.definition->name, p.definition);
-    }
+  // Several fragments of one module come one after the other.
+  for (const ModuleDraft& other : change.drafts) {
+    if (&other != &draft && (draft.replaces == nullptr || other.replaces != draft.replaces)) continue;
+    for (const Provided& p : other.replacement.provided)
+      if (!p.definition->ambiguous) {
+        replacement.by_name.erase(p.definition->name); // its key may be another definition's name
+        replacement.by_name.emplace(p.definition->name, p.definition);
+      }
+    if (&other == &draft) break;
+  }
 }
 
 } // namespace
@@ -171,13 +182,16 @@ Result<void> check_versions(ChangeState& change) {
       if (Result<void> unmoved = check_unmoved(change, draft); !unmoved) return unmoved;
       if (Result<void> checked = check_definitions_of(change, draft); !checked) return checked;
     }
-    if (draft.replaces != nullptr || draft.replacement.replaceable != nullptr) reserve_for(draft);
+    if (draft.replaces != nullptr || draft.replacement.replaceable != nullptr) reserve_for(change, draft);
   }
   return find_losses(change);
 }
 
 namespace {
 
+// By anybody, the version that is being superseded included: what it did with the address can't be seen (it may stand in a
+// variable that is kept, or with the host), so that its own uses can't be left out. Only those of the linker's own would be
+// harmless, such as tables of initializers, and a function that is in one seldom vanishes.
 bool address_was_taken(const Definition& definition) noexcept {
   for (const Use* use = definition.uses; use != nullptr; use = use->next)
     if (use->address) return true;

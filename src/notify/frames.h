@@ -71,8 +71,9 @@ private:
 };
 
 // Unwind information of code that lies in the client's own memory, registered with libgcc the classic way. Its cost grows
-// with the number of registrations alive: the unwinder has no other door for memory that somebody else mapped. `eh_frame` is
-// a local pointer to relocated .eh_frame content that ends in a zero length.
+// with the number of registrations alive: the unwinder has no other door for memory that somebody else mapped. From the
+// first one on, libgcc before 13 takes its object_mutex for every look-up, and a fork may leave it locked in the child.
+// `eh_frame` is a local pointer to relocated .eh_frame content that ends in a zero length.
 class ForeignFrames {
 public:
   ForeignFrames() = default;

@@ -144,7 +144,11 @@ TEST_P(Fork, WhatTheChildDoesDoesNotReachTheParent) {
   EXPECT_EQ(call("get"), 7);
 }
 
-TEST_P(Fork, WhileOtherThreadsCommit) {
+struct ForkAmongThreads : Fork {
+  void run();
+};
+
+void ForkAmongThreads::run() {
   commit(engine, library, first);
   std::atomic<bool> stop{false};
   std::atomic<int> commits{0};
@@ -178,6 +182,18 @@ TEST_P(Fork, WhileOtherThreadsCommit) {
   for (std::thread& thread : threads) thread.join();
 }
 
+// In a process of its own, in which no frames of a client's memory were ever registered: libgcc before 13 takes a lock of
+// its own for every throw from then on, which a child of a thread that forks beside one that throws finds locked for good.
+TEST_P(ForkAmongThreads, WhileOtherThreadsCommit) {
+  testing::FLAGS_gtest_death_test_style = "threadsafe";
+  EXPECT_EXIT(
+      {
+        run();
+        std::exit(HasFailure() ? 1 : 0);
+      },
+      testing::ExitedWithCode(0), "");
+}
+
 TEST_P(Fork, GrandchildrenToo) {
   commit(engine, library, first);
   pid_t child;
@@ -198,8 +214,11 @@ TEST_P(Fork, GrandchildrenToo) {
   EXPECT_EQ(verdict_of(child), 0);
 }
 
-INSTANTIATE_TEST_SUITE_P(Mappings, Fork, testing::Values(Mapping::dual, Mapping::single),
-                         [](const auto& mapping) { return mapping.param == Mapping::dual ? "dual" : "single"; });
+std::string name_of(const testing::TestParamInfo<Mapping>& mapping) {
+  return mapping.param == Mapping::dual ? "dual" : "single";
+}
+INSTANTIATE_TEST_SUITE_P(Mappings, Fork, testing::Values(Mapping::dual, Mapping::single), name_of);
+INSTANTIATE_TEST_SUITE_P(Mappings, ForkAmongThreads, testing::Values(Mapping::dual, Mapping::single), name_of);
 
 } // namespace
 } // namespace tenon::test

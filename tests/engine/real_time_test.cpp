@@ -251,12 +251,13 @@ TEST_P(LockLimits, AnExceededLimitIsAnErrorThatLeavesNothing) {
 INSTANTIATE_TEST_SUITE_P(Mappings, LockLimits, testing::Values(Mapping::dual, Mapping::single),
                          [](const auto& mapping) { return mapping.param == Mapping::dual ? "dual" : "single"; });
 
+// Larger than what malloc ever takes from memory that is there already.
 TEST(TouchThreadLocals, MakesThemBeforeTheFirstAccess) {
   Engine engine = make_engine();
   Library library = expect(engine.library());
   const Module module = commit(engine, library,
-                               compile_c("_Thread_local char big[1 << 20]; _Thread_local int start = 40;"
-                                         "int use(void) { for (int i = 0; i < 1 << 20; i += 4096) big[i]++;"
+                               compile_c("_Thread_local char big[40 << 20]; _Thread_local int start = 40;"
+                                         "int use(void) { for (int i = 0; i < 40 << 20; i += 4096) big[i]++;"
                                          "  return start += 2; }"));
   const Module without = commit(engine, library, compile_c("int other(void) { return 1; }"));
   int (*const use)() = function<int()>(library, "use");
