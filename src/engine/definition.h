@@ -54,15 +54,16 @@ struct Definition {
   std::string name;
   ModuleState* module = nullptr; // whose it is
   DefinitionKind kind = DefinitionKind::function;
-  bool local = false;        // not seen by other modules
-  bool ambiguous = false;    // another local one has the same name, or a compiler has numbered it: it can't be matched
-  bool vanished = false;     // the current version does not have it
-  bool seen = false;         // scratch of an exchange
-  Stub stub;                 // functions
-  std::uint64_t address = 0; // of the current body, or of the storage
-  std::uint64_t own = 0;     // where slot and sites lead of themselves: the body, or a switch while a set is being exchanged
-  std::uint64_t entry = 0;   // where they do lead: there, unless they follow another definition
-  Choice* choice = nullptr;  // of that switch
+  bool local = false;            // not seen by other modules
+  bool ambiguous = false;        // another local one has the same name, or a compiler has numbered it: it can't be matched
+  bool ends_with_switch = false; // vanished, but a switch leads to it still
+  bool vanished = false;         // the current version does not have it
+  bool seen = false;             // scratch of an exchange
+  Stub stub;                     // functions
+  std::uint64_t address = 0;     // of the current body, or of the storage
+  std::uint64_t own = 0;    // where slot and sites lead of themselves: the body, or a switch while a set is being exchanged
+  std::uint64_t entry = 0;  // where they do lead: there, unless they follow another definition
+  Choice* choice = nullptr; // of that switch
   ModuleState* holder = nullptr; // functions: whose Version has the current body; the module, or a fragment of it
   std::uint64_t size = 0;
   std::uint32_t alignment = 1;

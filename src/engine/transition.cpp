@@ -157,7 +157,7 @@ void settle(EngineState& engine, Transition& transition) noexcept {
     Definition& definition = *choice.definition;
     if (definition.choice == &choice) {
       definition.choice = nullptr;
-      lead_to(space, definition, after);
+      definition.ends_with_switch ? lead_nowhere(space, definition) : lead_to(space, definition, after);
     } else {
       // A later transition leads through this one.
       for (const std::unique_ptr<Transition>& later : engine.transitions) {

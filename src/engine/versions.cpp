@@ -213,11 +213,12 @@ bool let_vanish(memory::Space& space, const ModuleState& module, Definition& def
   if (definition.kind != DefinitionKind::function || definition.led) return false;
   // A handle may be of this function, unless that is local.
   const bool pinned = !definition.local && module.pins.load(std::memory_order_acquire) != 0;
-  // A switch may lead there, and would once more when it ends.
-  if (pinned || definition.choice != nullptr || address_was_taken(definition)) return true;
+  if (pinned || address_was_taken(definition)) return true;
   // Entries of before an atomic commit go on calling it.
   if (transition != nullptr)
     transition->vanished.push_back(&definition); // has the room
+  else if (definition.choice != nullptr)
+    definition.ends_with_switch = true;
   else
     lead_nowhere(space, definition);
   return false;
@@ -260,7 +261,7 @@ bool publish_provided(memory::Space& space, ModuleDraft& draft, const link::Modu
   bool hold = false;
   for (const Provided& p : replacement.provided) {
     if (p.definition->led) end_lead(*p.definition);
-    p.definition->vanished = false;
+    p.definition->vanished = p.definition->ends_with_switch = false;
   }
   if (draft.replaces != nullptr && !draft.partial) {
     for (const std::unique_ptr<Definition>& definition : replaceable.definitions) definition->seen = false;

@@ -234,6 +234,16 @@ void visit_library(Worker& worker) {
   expect(library.close(quiet ? Quiet::caller_guarantees : Quiet::prove));
 }
 
+// Others may be changing the module, or it may be part of a set that is being exchanged.
+void move(Worker& worker) {
+  World& world = worker.world;
+  const tenon::Module& module = *world.tracks[worker.random.below(tracked)].module;
+  const Result<tenon::Moved> moved = world.engine.move(module);
+  if (!moved && moved.error().code != ErrorCode::conflict) wrong("%s", tenon::test::describe(moved.error()).c_str());
+}
+
+void compact(Worker& worker) { expect(worker.world.engine.compact()); }
+
 void collect(Worker& worker) { expect(worker.world.engine.collect()); }
 
 void rest(Worker& worker) { std::this_thread::sleep_for(std::chrono::microseconds(worker.random.below(300))); }
@@ -249,6 +259,8 @@ Operation table[] = {
     {"guest", 20, change_guest},
     {"replace guest", 6, replace_guest},
     {"library", 2, visit_library},
+    {"move", 6, move},
+    {"compact", 1, compact},
     {"collect", 2, collect},
     {"rest", 3, rest},
 };
