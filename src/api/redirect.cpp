@@ -30,7 +30,9 @@ struct Redirect::State {
     auto is_there = [](const engine::Definition& function) {
       return !function.vanished && function.module->live.load(std::memory_order_relaxed);
     };
-    return engine == target.engine && is_there(*definition) && is_there(*target.definition);
+    // What is collected goes by what the linker has resolved; a redirection is not among that.
+    const bool kept = target.definition->module->collectable == nullptr || target.definition->module == definition->module;
+    return engine == target.engine && is_there(*definition) && is_there(*target.definition) && kept;
   }
   void lead_to(const State& target) const noexcept {
     if (target.definition == definition) {
@@ -51,8 +53,9 @@ Error refused(const Redirect::State& function, const Redirect::State& target) {
   auto describe = [](const engine::Definition& one) { return "'" + one.name + "' of module " + one.module->name; };
   const std::string what = describe(*function.definition) + " can't be redirected to " + describe(*target.definition);
   return {ErrorCode::invalid_argument,
-          what + (function.engine == target.engine ? ": one of them has vanished, or its module was removed"
-                                                   : ": they are of different engines")};
+          what + (function.engine == target.engine
+                      ? ": one of them has vanished, its module was removed, or the target's library is collected"
+                      : ": they are of different engines")};
 }
 
 } // namespace
@@ -91,12 +94,13 @@ Result<Redirect> Library::redirect(std::string_view function) const {
   return base::guarded([&]() -> Result<Redirect> {
     const std::string name(function);
     std::shared_lock lock(handle_->engine->tables);
-    const engine::SymbolRecord* record = handle_->state->symbols.find(name, engine::hash_name(name));
+    const engine::SymbolRecord* record = handle_->state->find_symbol(name, engine::hash_name(name));
     constexpr auto unseen = engine::symbol_flag::hidden | engine::symbol_flag::forward;
     if (record == nullptr || (record->flags & unseen) != 0)
       return Error{ErrorCode::undefined, "library " + handle_->state->name + " has no function '" + name + "'"};
     if (record->definition == nullptr || record->definition->kind != engine::DefinitionKind::function)
       return Error{ErrorCode::unsupported, "'" + name + "' can't be redirected: it is no function of a replaceable library"};
+    engine::reach(handle_->engine->collection, *record->module);
     return Redirect(
         std::make_shared<Redirect::State>(handle_->engine, record->module->shared_from_this(), *record->definition));
   });

@@ -231,14 +231,25 @@ struct Candidate {
   bool same = true;
 };
 
+bool begins_function(const link::Module& module, std::uint32_t section, std::uint64_t offset) {
+  const std::pair key(section, offset);
+  auto found =
+      std::lower_bound(module.own_functions.begin(), module.own_functions.end(), key,
+                       [](const link::OwnFunction& f, const auto& k) { return std::pair(f.section, f.offset) < k; });
+  return found != module.own_functions.end() && std::pair(found->section, found->offset) == key;
+}
+
 // Jump tables and the like: they are their own version's, whatever their bytes are.
 bool leads_into_code(const link::Module& module, std::uint32_t i) {
   const std::span<const Relocation> relocations = module.relocations(i);
   return std::any_of(relocations.begin(), relocations.end(), [&](const Relocation& r) {
     const std::uint32_t section = module.symbols()[r.symbol].section;
     const bool own = module.targets[r.symbol].kind == link::TargetKind::section && section < module.object_sections();
+    if (!own || module.places[section].run != link::Run::code) return false;
     const bool function = !module.callee_of.empty() && module.callee_of[r.symbol] != 0;
-    return own && !function && module.places[section].run == link::Run::code;
+    // Assemblers name a local function by its section.
+    return !function && !(module.symbols()[r.symbol].type == SymbolType::section && r.addend >= 0 &&
+                          begins_function(module, section, std::uint64_t(r.addend)));
   });
 }
 
@@ -317,6 +328,7 @@ Result<bool> is_unchanged(ChangeState& change, const Candidate& candidate) {
   const link::SectionBytes bytes{candidate.section, candidate.old_address, scratch.data(), content, false, false};
   if (Result<void> fixed = link::arch::fix_section(module, bound, bytes); !fixed)
     return std::move(fixed).error().within(module.section_name(candidate.section));
+  if (!module.callees.empty()) link::arch::bind_callees(module, bytes);
   // A module that has been removed meanwhile may have no memory any more.
   std::lock_guard lock(change.engine->commit_mutex);
   if (Result<void> unmoved = check_unmoved(change, change.drafts[candidate.module]); !unmoved)

@@ -44,6 +44,7 @@ CodeGraph::CodeGraph(const ModuleState& holder, const ModuleState& module) {
   sites_ = holder.sites;
   std::sort(sites_.begin(), sites_.end());
   holder.relocations.for_each([&](std::uint32_t place, const Relocation& relocation) {
+    if (!holder.places[place].kept) return; // replaced already, and perhaps freed
     is_code(holder.places[place]) ? follow_code(holder, place, relocation) : follow_data(holder, place, relocation);
   });
   sites_ = {};

@@ -133,7 +133,7 @@ void follow(memory::Space& space, Definition& definition, Definition& leader, st
   unfollow(definition);
   link_follower(definition, leader);
   definition.led = true;
-  const std::uint64_t entry = body != 0 ? body : leader.entry;
+  const std::uint64_t entry = body != 0 && leader.choice == nullptr ? body : leader.entry;
   lead_switch(definition, entry);
   memory::WriteGuard guard(space);
   point(space, definition, entry, entry);

@@ -24,6 +24,16 @@ bool is_current(const ModuleState& holder, const OwnFunction& function) {
   return function.definition->holder == &holder && function.definition->address == function.address;
 }
 
+bool is_lost(const Loss& loss, const Definition* definition) {
+  return std::binary_search(loss.definitions.begin(), loss.definitions.end(), definition);
+}
+
+bool lies_in_code(const ModuleState& holder, std::uint64_t address) {
+  return std::any_of(holder.places.begin(), holder.places.end(), [&](const link::SectionPlace& place) {
+    return place.kept && place.run == link::Run::code && address - place.address < place.size;
+  });
+}
+
 Loss& loss_of(ChangeState& change, const std::shared_ptr<ModuleState>& module, ModuleState* holder) {
   for (Loss& loss : change.losses)
     if (loss.holder == holder) return loss;
@@ -36,18 +46,29 @@ Loss& loss_of(ChangeState& change, const std::shared_ptr<ModuleState>& module, M
 // One function for each: two new definitions in one change can't both be it.
 Result<void> collect_bodies(ChangeState& change) {
   std::set<const Definition*> seen;
+  std::set<std::pair<const ModuleState*, std::string_view>> names;
   for (const ModuleDraft& draft : change.drafts) {
     if (!draft.partial) continue;
     for (const Provided& p : draft.replacement.provided) {
+      const Definition& d = *p.definition;
+      const bool variable = d.kind == DefinitionKind::variable && !d.ambiguous;
+      if (p.fresh && variable && !names.emplace(draft.replaces.get(), d.name).second)
+        return Error{ErrorCode::duplicate, "the new variable '" + d.name + "' of module " + draft.replaces->name +
+                                               " comes twice in one change: which of them functions mean can't be told"};
       if (p.fresh) continue;
       if (!seen.insert(p.definition).second)
         return Error{ErrorCode::duplicate,
                      "'" + p.definition->name + "' of module " + draft.replaces->name + " is replaced twice in one change"};
-      if (p.definition->kind == DefinitionKind::function && p.definition->holder != nullptr)
-        loss_of(change, draft.replaces, p.definition->holder).bodies.push_back(p.definition->address);
+      if (d.kind != DefinitionKind::function || d.holder == nullptr) continue;
+      Loss& loss = loss_of(change, draft.replaces, d.holder);
+      loss.bodies.push_back(d.address);
+      loss.definitions.push_back(&d);
     }
   }
-  for (Loss& loss : change.losses) std::sort(loss.bodies.begin(), loss.bodies.end());
+  for (Loss& loss : change.losses) {
+    std::sort(loss.bodies.begin(), loss.bodies.end());
+    std::sort(loss.definitions.begin(), loss.definitions.end());
+  }
   return {};
 }
 
@@ -94,6 +115,7 @@ void make_stale(ChangeState& change, Loss& loss) {
   stale->superseded = stale->removed = stale->auxiliary = stale->waiting = true;
   stale->sequence = loss.module->sequence;
   stale->stale_of = loss.holder->serial;
+  stale->initializing = loss.holder->initializing;
   for (std::uint32_t i : loss.sections) {
     const Stretch freeable = graph.freeable(i);
     // What will be freed may be used for something else at once: all of it waits here, and nowhere else.
@@ -115,10 +137,15 @@ void make_stale(ChangeState& change, Loss& loss) {
 Result<void> judge(ChangeState& change, Loss& loss) {
   ModuleState& holder = *loss.holder;
   bool others = false;
-  // Those that can't be told apart by name can't be replaced either: they go with the fragment that brought them.
+  // Those that can't be told apart by name can't be replaced either: they go with the fragment that brought them. Of several
+  // names for one function each counts.
   for (const OwnFunction& function : holder.functions)
-    others = others || (is_current(holder, function) && !contains(loss.bodies, function.address) &&
+    others = others || (is_current(holder, function) && !is_lost(loss, function.definition) &&
                         (loss.holder == loss.module.get() || !function.definition->ambiguous));
+  // Labels and IFUNCs that the fragment has brought.
+  for (const std::unique_ptr<Definition>& definition : loss.module->replaceable->definitions)
+    others = others || (loss.holder != loss.module.get() && definition->kind == DefinitionKind::other &&
+                        !definition->vanished && lies_in_code(holder, definition->address));
   if (others && !holder.opaque)
     for (const OwnFunction& function : holder.functions)
       if (contains(loss.bodies, function.address)) return not_opaque(loss, function.definition->name);
@@ -135,11 +162,26 @@ Result<void> judge(ChangeState& change, Loss& loss) {
 
 } // namespace
 
+namespace {
+
+// The engine's end must not need memory, however many become entries of EngineState::removed.
+void reserve_last(ChangeState& change) {
+  EngineState& engine = *change.engine;
+  std::size_t wanted = engine.module_count + change.drafts.size() + change.losses.size() + 2 * change.unloads.size() + 2;
+  for (const ModuleDraft& draft : change.drafts)
+    if (draft.replaces != nullptr) wanted += draft.replaces->replaceable->fragments.size();
+  for (const Unload& unload : change.unloads) wanted += unload.module->replaceable->fragments.size();
+  if (wanted > engine.last.capacity()) engine.last.reserve(std::max(wanted, engine.last.capacity() * 2));
+}
+
+} // namespace
+
 Result<void> find_losses(ChangeState& change) {
   change.losses.clear();
   if (Result<void> collected = collect_bodies(change); !collected) return collected;
   for (Loss& loss : change.losses)
     if (Result<void> judged = judge(change, loss); !judged) return judged;
+  reserve_last(change);
   if (change.transition == nullptr) return {};
   std::size_t leaving = change.drafts.size() + change.losses.size();
   for (const ModuleDraft& draft : change.drafts)

@@ -23,10 +23,11 @@ struct EngineState;
 struct Loss {
   std::shared_ptr<ModuleState> module;
   ModuleState* holder = nullptr;
-  std::vector<std::uint64_t> bodies;   // of the functions that are replaced
-  bool whole = false;                  // a fragment that has no other
-  std::vector<std::uint32_t> sections; // of the holder's graph
-  std::shared_ptr<ModuleState> stale;  // stands for them; null: there are none
+  std::vector<const Definition*> definitions; // that are replaced, sorted
+  std::vector<std::uint64_t> bodies;          // theirs
+  bool whole = false;                         // a fragment that has no other
+  std::vector<std::uint32_t> sections;        // of the holder's graph
+  std::shared_ptr<ModuleState> stale;         // stands for them; null: there are none
 };
 
 // Which sections of the object take part, if only some of its functions are wanted, and which symbols are the module's

@@ -49,7 +49,7 @@ Result<void> find_vanished(const ChangeState& change, Lead& lead) {
 // In the library that the module is in, then in those that it searches.
 SymbolRecord* find_published(const LibraryState& library, std::string_view name) {
   const std::uint64_t hash = hash_name(name);
-  if (SymbolRecord* record = library.symbols.find(name, hash)) return record;
+  if (SymbolRecord* record = library.find_symbol(name, hash)) return record;
   for (const Source& source : *library.sources) {
     if (source.state().library == nullptr) continue;
     SymbolRecord* record = source.state().library->symbols.find(name, hash);
@@ -65,6 +65,8 @@ Result<void> use_published(const ChangeState& change, Lead& lead, SymbolRecord& 
   if (!function) return refused(lead, "that is no function");
   for (const std::shared_ptr<ModuleState>& leaving : change.removals)
     if (leaving.get() == record.module) return refused(lead, "module " + leaving->name + " is removed by the same change");
+  if (record.module != nullptr && record.module->collectable != nullptr && record.module != lead.module.get())
+    return refused(lead, "that is in a library whose modules are collected");
   lead.target = record.definition;
   lead.needs = record.module;
   if (lead.target == nullptr) {

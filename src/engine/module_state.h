@@ -111,7 +111,7 @@ struct Version {
   Usage usage;
   // Also held by the commit that brought it while its initializers run: until then it is not freed, though another change
   // may have superseded it by now and no thread be inside yet.
-  std::shared_ptr<const char> initializing;
+  std::weak_ptr<const char> initializing;
 
   // Under commit_mutex.
   std::vector<Dependency> dependencies;

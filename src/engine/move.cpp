@@ -148,6 +148,7 @@ public:
     old().current = module_;
     old().superseded = old().removed = old().auxiliary = old().waiting = true;
     old().moved_of = holder_.serial;
+    old().initializing = holder_.initializing;
     old().opaque = holder_.opaque;
     old().library = module_->library;
     old().sequence = module_->sequence;

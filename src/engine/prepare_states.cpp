@@ -79,7 +79,7 @@ public:
     SymbolRecord* record = SymbolRecord::make(at_, name.view(), name.hash);
     at_ += SymbolRecord::bytes(name.size);
     record->module = draft_.identity().get();
-    if (draft_.replaces != nullptr) record->flags = symbol_flag::current;
+    if (draft_.replaces != nullptr && !draft_.partial) record->flags = symbol_flag::current;
     return {record, record};
   }
   bool empty() const noexcept { return count_ == 0; }
@@ -89,7 +89,6 @@ private:
     if (draft_.replaces == nullptr) return nullptr;
     const Name& name = (*change_.names)[id];
     const LibraryState& library = *change_.libraries[draft_.library];
-    std::shared_lock lock(change_.engine->tables);
     SymbolRecord* record = group ? library.find_group(name.view(), name.hash) : library.find_symbol(name.view(), name.hash);
     return record != nullptr && record->module == draft_.replaces.get() ? record : nullptr;
   }
@@ -104,6 +103,9 @@ private:
 void make_records(ChangeState& change, std::uint32_t m) {
   link::Module& module = *change.modules[m];
   ModuleState& state = *change.drafts[m].state;
+  // What is an earlier name while names are counted is one when they are made.
+  std::shared_lock tables(change.engine->tables, std::defer_lock);
+  if (change.drafts[m].replaces != nullptr) tables.lock();
   Records records(change, m);
   for_each_published(
       change, m, [&](std::uint32_t id, std::uint32_t) { records.count(id, false); },
@@ -182,7 +184,9 @@ void find_dependencies(ChangeState& change, std::uint32_t m, Marks& marks) {
   for (std::uint32_t id : draft.names) {
     if (id == link::none) continue;
     const Name& name = (*change.names)[id];
-    if (name.module != link::none && name.module != m) {
+    // Fragments of one module refer to each other without needing anybody.
+    const bool own = name.module != link::none && change.drafts[name.module].identity() == draft.identity();
+    if (name.module != link::none && name.module != m && !own) {
       std::uint32_t group = group_of_definition(change, name);
       if (group != link::none ? !marks.group(m, group) : !marks.module(m, name.module)) continue;
       // The object's own text goes with the object: the record's stays. What fills a forward reference has the library's

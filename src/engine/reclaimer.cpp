@@ -57,7 +57,7 @@ void add_code_of(const EngineState& engine, const ModuleState& module, std::vect
 
 // False: the commit that brought it is about to run its initializers, or does.
 bool is_initialized(const Version& version) noexcept {
-  if (version.initializing.use_count() > 1) return false;
+  if (!version.initializing.expired()) return false;
   std::atomic_thread_fence(std::memory_order_acquire); // what the initializers did comes before its end
   return true;
 }
@@ -68,10 +68,22 @@ struct Look {
   bool sweep_again = false; // a sweep was left to the caller
 };
 
-void add(Waiting& waiting, const std::shared_ptr<ModuleState>& module, Look& look) {
+// Code of the version that was replaced singly may go on into the rest of it: that waits for it.
+bool has_stale_parts(const EngineState& engine, const ModuleState& module) {
+  if (engine.stale_parts == 0) return false;
+  bool has = false;
+  for_each_holder(module, [&](const ModuleState& holder) {
+    has = has || std::any_of(engine.removed.begin(), engine.removed.end(), [&](const auto& other) {
+            return other->waiting && other->stale_of != 0 && other->stale_of == holder.serial;
+          });
+  });
+  return has;
+}
+
+void add(const EngineState& engine, Waiting& waiting, const std::shared_ptr<ModuleState>& module, Look& look) {
   if (!module->waiting || module->finalizing || module->in_transition) return;
   if (module->retirement == nullptr) module->retirement = std::make_shared<Retirement>();
-  if (!is_initialized(*module)) {
+  if (!is_initialized(*module) || has_stale_parts(engine, *module)) {
     look.later = true;
     module->retirement->put_off = look.number;
     return;
@@ -93,7 +105,7 @@ Waiting collect(EngineState& engine, Look& look) {
     std::lock_guard lock(engine.commit_mutex);
     size = engine.removed.size();
     if (size <= Walk::few) {
-      for (const std::shared_ptr<ModuleState>& module : engine.removed) add(waiting, module, look);
+      for (const std::shared_ptr<ModuleState>& module : engine.removed) add(engine, waiting, module, look);
       drop_put_off(waiting, look);
       for (const std::shared_ptr<ModuleState>& module : waiting)
         if (module->retirement->epoch == 0) add_code_of(engine, *module, module->retirement->ranges);
@@ -110,7 +122,7 @@ Waiting collect(EngineState& engine, Look& look) {
       const auto next = seen ? std::next(*seen) : engine.removed.begin();
       if (next == engine.removed.end() || waiting.size() == waiting.capacity()) return true;
       seen = next;
-      add(waiting, *next, look);
+      add(engine, waiting, *next, look);
       if (budget.spent()) return false;
     }
   });

@@ -125,6 +125,9 @@ Result<std::unique_ptr<Transition>> make_transition(ChangeState& change) {
   transition->memory->name = "switches";
   transition->memory->auxiliary = transition->memory->removed = true;
   transition->memory->waiting = transition->memory->in_transition = true;
+  // Switches name definitions, which must be there until they are over.
+  for (const ModuleDraft& draft : change.drafts)
+    if (draft.replaces != nullptr) transition->memory->dependencies.push_back({draft.replaces.get(), nullptr, ""});
   if (Result<void> done = allocate(change.engine->machinery, count, *transition->memory); !done)
     return std::move(done).error();
   write(*change.engine->machinery->space, *transition);

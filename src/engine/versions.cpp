@@ -94,6 +94,12 @@ Error vanishing(const ModuleState& module, const std::vector<std::pair<const Def
   return {ErrorCode::still_used, std::move(text)};
 }
 
+bool is_redirected_to(const Definition& definition) {
+  for (const Definition* f = definition.followers; f != nullptr; f = f->next_follower)
+    if (f->redirector != nullptr) return true;
+  return false;
+}
+
 // Names that others need must be there, and data that others refer to must stay where it is.
 Result<void> check_definitions_of(ChangeState& change, ModuleDraft& draft) {
   const ModuleState& module = *draft.replaces;
@@ -127,8 +133,8 @@ Result<void> check_definitions_of(ChangeState& change, ModuleDraft& draft) {
   std::vector<std::pair<const Definition*, std::string>> used;
   for (const std::unique_ptr<Definition>& definition : module.replaceable->definitions) {
     std::string by;
-    if (!definition->vanished && !provided.contains(definition.get()) && !is_led(change, *definition) &&
-        is_used_by_others(change, *definition, &by))
+    if (!definition->vanished && !provided.contains(definition.get()) &&
+        (!is_led(change, *definition) || is_redirected_to(*definition)) && is_used_by_others(change, *definition, &by))
       used.emplace_back(definition.get(), std::move(by));
   }
   return used.empty() ? Result<void>() : vanishing(module, used);
@@ -202,9 +208,36 @@ void retain(Replaceable& replaceable, std::uint64_t address, std::uint64_t size)
   if (size != 0 && address != 0) replaceable.retained.push_back({{address}, {address + size}}); // has the room
 }
 
+// The version's own body of the function, also where its calls went through a switch of an atomic commit.
+void freeze_local(memory::Space& space, const Version& version, Use& use) noexcept {
+  use.frozen = true;
+  const auto own = std::find_if(version.functions.begin(), version.functions.end(),
+                                [&](const OwnFunction& f) { return f.definition == use.definition; });
+  if (use.sites.empty() || own == version.functions.end() || use.bound == own->address) return;
+  memory::WriteGuard guard(space);
+  bind_sites(space, use, own->address);
+}
+
+// Frames of earlier versions, and of the one that goes, whose branches lead to a function that vanishes: each to the one
+// that its own version has, which stays as long as they do. False: there is one that has none, another module's.
+bool let_own_frames_call(EngineState& engine, ModuleState& module, Definition& definition) noexcept {
+  memory::Space& space = *engine.machinery->space;
+  auto freeze = [&](ModuleState& version) {
+    for (Use& use : version.uses)
+      if (use.definition == &definition && !use.frozen && !use.sites.empty()) freeze_local(space, version, use);
+  };
+  for_each_holder(module, freeze);
+  for (const std::shared_ptr<ModuleState>& other : engine.removed)
+    if (other->current.get() == &module) freeze(*other);
+  for (const Use* use = definition.uses; use != nullptr; use = use->next)
+    if (!use->frozen && !use->sites.empty()) return false;
+  return true;
+}
+
 // A name that the new version lacks. Nobody else refers to it, but a frame of the old version may, and pointers to it may be
 // anywhere. True: the old version has to stay for it.
-bool let_vanish(memory::Space& space, const ModuleState& module, Definition& definition, Transition* transition) noexcept {
+bool let_vanish(EngineState& engine, ModuleState& module, Definition& definition, Transition* transition) noexcept {
+  memory::Space& space = *engine.machinery->space;
   definition.vanished = true;
   definition.holder = nullptr;
   // Pointers to constants may be held by anybody, and what a variable has registered may run at the end.
@@ -214,6 +247,7 @@ bool let_vanish(memory::Space& space, const ModuleState& module, Definition& def
   // A handle may be of this function, unless that is local.
   const bool pinned = !definition.local && module.pins.load(std::memory_order_acquire) != 0;
   if (pinned || address_was_taken(definition)) return true;
+  if (!let_own_frames_call(engine, module, definition)) return true;
   // Entries of before an atomic commit go on calling it.
   if (transition != nullptr)
     transition->vanished.push_back(&definition); // has the room
@@ -243,7 +277,7 @@ void update_records(LibraryState& library, ModuleDraft& draft) noexcept {
     record.address = update.image.address;
     record.group = update.image.group;
     record.definition = update.image.definition;
-    record.flags = std::uint16_t(update.image.flags | symbol_flag::current);
+    record.flags = std::uint16_t(update.image.flags | (draft.partial ? 0 : symbol_flag::current));
     record.size_high = update.image.size_high;
     record.size_low = update.image.size_low;
   }
@@ -253,8 +287,8 @@ void update_records(LibraryState& library, ModuleDraft& draft) noexcept {
 }
 
 // True: the version before has to stay.
-bool publish_provided(memory::Space& space, ModuleDraft& draft, const link::Module& object,
-                      Transition* transition) noexcept {
+bool publish_provided(EngineState& engine, ModuleDraft& draft, const link::Module& object, Transition* transition) noexcept {
+  memory::Space& space = *engine.machinery->space;
   const bool atomic = transition != nullptr;
   Replaceable& replaceable = draft.replaceable();
   Replacement& replacement = draft.replacement;
@@ -267,7 +301,7 @@ bool publish_provided(memory::Space& space, ModuleDraft& draft, const link::Modu
     for (const std::unique_ptr<Definition>& definition : replaceable.definitions) definition->seen = false;
     for (const Provided& p : replacement.provided) p.definition->seen = true;
     for (const std::unique_ptr<Definition>& definition : replaceable.definitions)
-      if (!definition->seen && !definition->vanished) hold |= let_vanish(space, *draft.replaces, *definition, transition);
+      if (!definition->seen && !definition->vanished) hold |= let_vanish(engine, *draft.replaces, *definition, transition);
     // A later set must not take them for its members (Use::frozen).
     for (const Provided& p : replacement.provided) p.definition->seen = false;
   }
@@ -292,16 +326,6 @@ bool publish_provided(memory::Space& space, ModuleDraft& draft, const link::Modu
   return hold;
 }
 
-// The version's own body of the function, also where its calls went through a switch of an atomic commit.
-void freeze_local(memory::Space& space, const Version& version, Use& use) noexcept {
-  use.frozen = true;
-  const auto own = std::find_if(version.functions.begin(), version.functions.end(),
-                                [&](const OwnFunction& f) { return f.definition == use.definition; });
-  if (use.sites.empty() || own == version.functions.end() || use.bound == own->address) return;
-  memory::WriteGuard guard(space);
-  bind_sites(space, use, own->address);
-}
-
 void exchange(ChangeState& change, ModuleDraft& draft, bool hold) noexcept {
   ModuleState& module = *draft.replaces;
   ModuleState& version = *draft.state;
@@ -324,12 +348,13 @@ namespace {
 // A compiler may have agreed with itself on how a local function is called: who was compiled with the old one goes on
 // calling that. Through its stub, that is by its address, the new one is reached by everybody.
 void freeze_own_calls(const EngineState& engine, ModuleState& module) noexcept {
-  auto freeze = [&](ModuleState& of) {
-    for (Use& use : of.uses)
-      use.frozen |= use.definition != nullptr && use.definition->local && use.definition->module == &module;
-  };
   for_each_holder(module, [&](ModuleState& holder) {
     if (holder.opaque) return;
+    // What it was compiled with: another holder's function it knows by its declaration.
+    auto freeze = [&](ModuleState& of) {
+      for (Use& use : of.uses)
+        use.frozen |= use.definition != nullptr && use.definition->local && use.definition->holder == &holder;
+    };
     freeze(holder);
     // Frames that are still where its code was before it was moved belong to it.
     if (holder.moves == 0) return;
@@ -367,7 +392,8 @@ void supersede(ChangeState& change, const std::shared_ptr<ModuleState>& current,
   for (Use& use : version.uses) use.past = true;
   auto freeze = [&](ModuleState& of) {
     for (Use& use : of.uses)
-      if (!version.opaque && use.definition != nullptr && use.definition->local && use.definition->module == &module)
+      if (!version.opaque && use.frozen && use.definition != nullptr && use.definition->local &&
+          use.definition->module == &module)
         freeze_local(space, version, use);
   };
   freeze(version);
@@ -393,7 +419,7 @@ void publish_definitions(ChangeState& change) noexcept {
     if (draft.replaces == nullptr && draft.replacement.replaceable == nullptr) continue;
     if (draft.replaces == nullptr) draft.state->replaceable = std::move(draft.replacement.replaceable);
     if (draft.replaces != nullptr && !draft.partial) freeze_own_calls(*change.engine, *draft.replaces);
-    const bool hold = publish_provided(space, draft, *change.modules[m], change.transition.get());
+    const bool hold = publish_provided(*change.engine, draft, *change.modules[m], change.transition.get());
     if (draft.replaces == nullptr) continue;
     update_records(*change.libraries[draft.library], draft);
     draft.partial ? attach_fragment(draft) : exchange(change, draft, hold);
@@ -439,7 +465,9 @@ void forget_vanished(const EngineState& engine, Replaceable& replaceable, const 
   for (const std::shared_ptr<ModuleState>& other : engine.removed)
     if (other.get() != &dying && other->current == dying.current) return;
   std::erase_if(replaceable.definitions, [&](const std::unique_ptr<Definition>& definition) {
-    if (!definition->vanished || !definition->local || definition->uses != nullptr || definition->led) return false;
+    if (!definition->vanished || !definition->local || definition->uses != nullptr || definition->led ||
+        definition->choice != nullptr || definition->leader != nullptr || definition->followers != nullptr)
+      return false;
     if (auto found = replaceable.by_name.find(definition->name);
         found != replaceable.by_name.end() && found->second == definition.get())
       replaceable.by_name.erase(found);
@@ -463,6 +491,8 @@ bool bequeath(EngineState& engine, ModuleState& version, std::vector<OwnedBlock>
     return true;
   }
   if (module.doomed_by == engine.sweep_number) return true; // it ends, too
+  // Even if it has to stay: nobody runs it any more, and what it refers to may go.
+  for (Use& use : version.uses) unlink_use(use);
   try {
     const std::vector<Stretch> needed = still_needed(engine, module, version);
     std::vector<OwnedBlock>& kept = module.replaceable->kept;
@@ -473,7 +503,6 @@ bool bequeath(EngineState& engine, ModuleState& version, std::vector<OwnedBlock>
       if (part && part->area != memory::AreaKind::code) kept.push_back(std::move(part));
     for (std::size_t i = 0, count = kept.size(); i < count; ++i) OwnedBlock::keep_only(kept, i, needed, freed);
     std::erase_if(kept, [](const OwnedBlock& part) { return !part; });
-    for (Use& use : version.uses) unlink_use(use);
     forget_vanished(engine, *module.replaceable, version);
   } catch (const std::bad_alloc&) {
     return false;
