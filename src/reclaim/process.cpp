@@ -120,8 +120,11 @@ void ForkParticipant::leave_forks() { ForkList::remove(*this); }
 bool first_thread_has_first_stack() noexcept { return first_thread_at_home.load(std::memory_order_relaxed); }
 
 Barrier barrier() noexcept {
-  static const Barrier chosen = choose();
-  return chosen;
+  // Not initialized under a guard: the child of a fork would wait for a thread that it does not have.
+  static constinit std::atomic<int> known{-1};
+  int chosen = known.load(std::memory_order_relaxed);
+  if (chosen < 0) known.store(chosen = int(choose()), std::memory_order_relaxed);
+  return Barrier(chosen);
 }
 
 void sync_cores() noexcept {

@@ -10,6 +10,7 @@
 #include "reclaim/process.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <charconv>
 #include <cstdio>
@@ -239,7 +240,11 @@ bool TaskFolder::blocks(pid_t tid, int signal) const {
 
 Home home_of(pid_t tid) noexcept {
   if (tid == getpid() && process::first_thread_has_first_stack()) {
-    static const std::uint64_t end = read_first_stack_end();
+    // No static that is initialized under a guard: the child of a fork would wait for a thread that it does not have.
+    // Relaxed: it is the same number whoever reads it.
+    static constinit std::atomic<std::uint64_t> known{0};
+    std::uint64_t end = known.load(std::memory_order_relaxed);
+    if (end == 0) known.store(end = read_first_stack_end(), std::memory_order_relaxed);
     return {0, end};
   }
   std::uint64_t head = 0, size = 0;
