@@ -350,17 +350,17 @@ protected:
 
 TEST_F(SqliteVersions, OfTheWhole) { run({}); }
 
-TEST_F(SqliteVersions, DISABLED_SetsBetweenThem) {
+TEST_F(SqliteVersions, SetsBetweenThem) {
   constexpr Fate fates[] = {Fate::visible};
   run(fates);
 }
 
-TEST_F(SqliteVersions, DISABLED_AtomicSetsBetweenThem) {
+TEST_F(SqliteVersions, AtomicSetsBetweenThem) {
   constexpr Fate fates[] = {Fate::visible, Fate::atomic};
   run(fates);
 }
 
-TEST_F(SqliteVersions, DISABLED_DroppedSetsBetweenThem) {
+TEST_F(SqliteVersions, DroppedSetsBetweenThem) {
   constexpr Fate fates[] = {Fate::visible, Fate::dropped};
   run(fates);
 }
