@@ -327,8 +327,9 @@ Result<void> make_ready(ChangeState& change, std::deque<Pin>& pins) {
 
 // What is left to do for versions that nobody enters any more.
 void leave_superseded(ChangeState& change) noexcept {
-  // A program that swaps all the time gets ahead of the thread that frees: from so many on it has to help.
-  constexpr std::size_t many = 256;
+  // A program that swaps all the time gets ahead of the thread that frees: from so many on it has to help, with one commit
+  // in so many, since what waits for a thread that is running is not freed any sooner by asking again.
+  constexpr std::size_t many = 256, turn = 256;
   bool any = !change.unloads.empty();
   for (Unload& unload : change.unloads) {
     unload.version->relocations = KeptRelocations();
@@ -346,7 +347,9 @@ void leave_superseded(ChangeState& change) noexcept {
   bool behind = false;
   {
     std::lock_guard lock(change.engine->commit_mutex);
-    behind = change.engine->removed.size() > many;
+    EngineState& engine = *change.engine;
+    engine.commits_behind = engine.removed.size() > many ? engine.commits_behind + 1 : 0;
+    behind = engine.commits_behind % turn == 1;
   }
   behind ? reclaim_now(*change.engine) : reclaim_later(*change.engine);
 }

@@ -84,9 +84,10 @@ struct EngineState : std::enable_shared_from_this<EngineState> {
   std::vector<std::shared_ptr<LibraryState>> orphans; // without a handle, but others refer to their modules; has the
                                                       // capacity for all libraries
   ModuleList removed; // being finalized, or pinned, or COMDAT groups of theirs are shared, or needed by one of these
-  std::size_t stale_parts = 0; // of `removed`, those that stand for a part of a version (ModuleState::stale)
-  bool walked = false;         // somebody walks over `removed` in steps: nothing may be taken out by others,
-  bool sweep_again = false;    // who leave their sweep to that walk
+  std::size_t commits_behind = 0; // in a row, that found much in `removed`
+  std::size_t stale_parts = 0;    // of `removed`, those that stand for a part of a version (ModuleState::stale)
+  bool walked = false;            // somebody walks over `removed` in steps: nothing may be taken out by others,
+  bool sweep_again = false;       // who leave their sweep to that walk
   std::uint64_t sweep_number = 0;
   std::uint64_t next_sequence = 1;
   std::atomic<std::uint64_t> next_serial{1};      // of versions; any thread
