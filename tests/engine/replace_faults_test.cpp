@@ -324,9 +324,7 @@ TEST_P(ReplaceFaults, NothingHasHappened) {
   if (GetParam().system_calls) {
     EXPECT_GE(n, 5);
   } else {
-    long failures = 0; // the step that frees has nothing to do if the engine's own thread was faster
-    for (long of_step : per_step) failures += of_step;
-    EXPECT_GE(failures, 150);
+    for (int step : {0, 1, 2, 3, 4, 5, 6}) EXPECT_GE(per_step[std::size_t(step)], 1) << "no failure in step " << step;
     EXPECT_GE(per_step[1], 50);
     EXPECT_GE(per_step[4], 50);
   }
