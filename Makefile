@@ -42,7 +42,8 @@ test: setup ## build and run every test
 	@cmake/run_ctest.sh build/release
 
 # By name: sanitizers' mlock does nothing, and memory of their own faults beside ours. ASan's frames are so large that
-# return addresses of earlier calls stay in them, which keeps what MoveBy.Whatever... waits for (it says so: its own thread is found inside).
+# return addresses of earlier calls stay in them, which keeps what MoveBy.Whatever... waits for (it says so: its own thread
+# is found inside).
 SANITIZER_NOT_NAMES = ^engine/Mappings/LockLimits|^engine/Modes/RealTime.*(/lock|AForkedChild|FirstExecution)
 ASAN_NOT_NAMES = $(SANITIZER_NOT_NAMES)|^engine/Compilers/MoveBy\.Whatever
 asan: setup ## the tests under ASan and UBSan

@@ -66,12 +66,16 @@ std::uint32_t CodeGraph::at(std::uint64_t address) const noexcept {
 
 // Where the bytes lead: the linker has led every reference to a function to its stub, or made it a site.
 void CodeGraph::follow_code(const ModuleState& holder, std::uint32_t place, const Relocation& relocation) {
-  const std::uint64_t field = holder.places[place].address + relocation.offset;
-  const auto reference = link::arch::linked_reference(relocation, field, Addr{field}.as<const std::byte*>());
-  if (!reference || std::binary_search(sites_.begin(), sites_.end(), field)) return;
-  const std::uint32_t from = at(field);
-  std::uint32_t to = at(reference->to);
-  if (to == link::none && reference->relative) to = at(reference->to + 8); // the field ends before its instruction does
+  const std::uint64_t begin = holder.places[place].address;
+  const link::arch::LinkedField field =
+      link::arch::linked_field(Addr{begin}.as<const std::byte*>(), begin, 0, relocation, true);
+  if (field.width == 0 || std::binary_search(sites_.begin(), sites_.end(), begin + field.offset)) return;
+  // A displacement counts from where its field ends, or a few bytes behind that, where the instruction does.
+  const bool displacement = field.relative && field.width == 4;
+  const std::uint64_t target = field.symbol + std::uint64_t(relocation.addend) + (displacement ? 4 : 0);
+  const std::uint32_t from = at(begin + field.offset);
+  std::uint32_t to = at(target);
+  if (to == link::none && displacement) to = at(target + 8);
   if (from == link::none || to == link::none || from == to) return;
   out_.push_back({from, to});
 }
@@ -80,9 +84,8 @@ void CodeGraph::follow_data(const ModuleState& holder, std::uint32_t place, cons
   const link::SectionPlace& from = holder.places[place];
   const link::Target& target = holder.bindings[relocation.symbol];
   if (from.serves_all || target.kind != link::TargetKind::section) return;
-  const std::uint64_t field = from.address + relocation.offset;
-  const auto reference = link::arch::linked_reference(relocation, field, Addr{field}.as<const std::byte*>());
-  if (!reference || reference->relative) return;
+  const link::arch::LinkedField field = link::arch::field_shape(relocation);
+  if (field.width == 0 || field.relative) return;
   // Writable data may hold something else by now; it was linked to hold the address.
   const std::uint64_t address = target.address + std::uint64_t(relocation.addend);
   if (const std::uint32_t to = at(address); to != link::none && !begins_function(holder, address))

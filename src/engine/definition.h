@@ -11,6 +11,7 @@
 
 #include "engine/stub_pool.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <list>
@@ -118,6 +119,11 @@ struct Replaceable {
 };
 
 void link_use(Use& use) noexcept;
+// Sites for which gone(address) holds are the use's no more. The others stay where they are listed, in order.
+template <class Gone> void drop_sites(Use& use, Gone&& gone) noexcept {
+  auto* first = const_cast<std::uint64_t*>(use.sites.data()); // in its version's `sites`, which is not constant
+  use.sites = {first, std::remove_if(first, first + use.sites.size(), gone)};
+}
 void unlink_use(Use& use) noexcept;
 
 // The function's body is at `body` from now on: its slot is stored and all sites are changed, each by one atomic store.

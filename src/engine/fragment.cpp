@@ -28,6 +28,11 @@ bool is_lost(const Loss& loss, const Definition* definition) {
   return std::binary_search(loss.definitions.begin(), loss.definitions.end(), definition);
 }
 
+bool lies_in(const std::vector<Stretch>& stretches, std::uint64_t address) {
+  return std::any_of(stretches.begin(), stretches.end(),
+                     [&](const Stretch& s) { return s.begin.value <= address && address < s.end.value; });
+}
+
 bool lies_in_code(const ModuleState& holder, std::uint64_t address) {
   return std::any_of(holder.places.begin(), holder.places.end(), [&](const link::SectionPlace& place) {
     return place.kept && place.run == link::Run::code && address - place.address < place.size;
@@ -82,10 +87,7 @@ Error not_opaque(const Loss& loss, const std::string& function) {
 
 // The stale code's sites leave their version: while a thread is inside they follow what they lead to, and then they go.
 void take_sites(const Loss& loss, ModuleState& stale) {
-  auto is_stale = [&](std::uint64_t site) {
-    return std::any_of(stale.stale.begin(), stale.stale.end(),
-                       [&](const Stretch& s) { return s.begin.value <= site && site < s.end.value; });
-  };
+  auto is_stale = [&](std::uint64_t site) { return lies_in(stale.stale, site); };
   std::size_t uses = 0, sites = 0;
   for (const Use& use : loss.holder->uses) {
     const auto count = std::size_t(std::count_if(use.sites.begin(), use.sites.end(), is_stale));
@@ -245,15 +247,7 @@ void join_transition(ChangeState& change, const std::shared_ptr<ModuleState>& su
 }
 
 void strip_sites(Loss& loss) noexcept {
-  const std::vector<Stretch>& stale = loss.stale->stale;
-  for (Use& use : loss.holder->uses) {
-    auto* first = const_cast<std::uint64_t*>(use.sites.data()); // in holder.sites, which is not constant
-    auto* last = std::remove_if(first, first + use.sites.size(), [&](std::uint64_t site) {
-      return std::any_of(stale.begin(), stale.end(),
-                         [&](const Stretch& s) { return s.begin.value <= site && site < s.end.value; });
-    });
-    use.sites = {first, last};
-  }
+  for (Use& use : loss.holder->uses) drop_sites(use, [&](std::uint64_t site) { return lies_in(loss.stale->stale, site); });
 }
 
 void supersede_one(ChangeState& change, Loss& loss) noexcept {

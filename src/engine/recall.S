@@ -6,6 +6,7 @@
 // variadic functions are told in %al how many vector registers are used. Only flags are lost, which no convention keeps.
 // XSAVE, because fxsave lacks the upper halves of vector registers, in which arguments of 32 and 64 bytes are passed.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "engine/call_preserving_vectors.inc"
 
     .text
     .globl  tenon_recall
@@ -31,37 +32,7 @@ tenon_recall:
     pushq   %r11
     movq    8(%rbp), %rdi
     movq    2(%rdi), %rdi               // link::arch::recall_entry
-    movq    tenon_xsave_bytes(%rip), %rbx
-    testq   %rbx, %rbx
-    jz      .Lfxsave
-    subq    %rbx, %rsp
-    andq    $-64, %rsp
-    xorl    %eax, %eax                  // the header must start out as zero (Intel SDM 1, 13.4.2)
-    movq    %rax, 512(%rsp)
-    movq    %rax, 520(%rsp)
-    movq    %rax, 528(%rsp)
-    movq    %rax, 536(%rsp)
-    movq    %rax, 544(%rsp)
-    movq    %rax, 552(%rsp)
-    movq    %rax, 560(%rsp)
-    movq    %rax, 568(%rsp)
-    movl    $-1, %eax
-    movl    $-1, %edx
-    xsave   (%rsp)
-    call    tenon_recall_function@PLT
-    movq    %rax, 8(%rbp)               // what the last instruction leaves to
-    movl    $-1, %eax
-    movl    $-1, %edx
-    xrstor  (%rsp)
-    jmp     .Ldone
-.Lfxsave:
-    subq    $512, %rsp
-    andq    $-16, %rsp
-    fxsave  (%rsp)
-    call    tenon_recall_function@PLT
-    movq    %rax, 8(%rbp)
-    fxrstor (%rsp)
-.Ldone:
+    call_preserving_vectors tenon_recall_function, "8(%rbp)" // what the last instruction leaves to
     leaq    -80(%rbp), %rsp
     popq    %r11
     popq    %r10

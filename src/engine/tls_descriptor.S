@@ -3,6 +3,7 @@
 // Called with the descriptor's address in rax; returns in rax the variable's distance from the thread pointer; every other
 // register, vector state included, is as it was. The first word of a descriptor points here, the second to a TlsIndex.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "engine/call_preserving_vectors.inc"
 
     .text
     .globl  tenon_tls_descriptor
@@ -58,37 +59,7 @@ tenon_tls_descriptor:
     movq    %rsp, %rbp
     .cfi_def_cfa_register %rbp
     movq    %rax, %rdi
-    movq    tenon_xsave_bytes(%rip), %rbx
-    testq   %rbx, %rbx
-    jz      .Lfxsave
-    subq    %rbx, %rsp
-    andq    $-64, %rsp
-    xorl    %eax, %eax                  // the header must start out as zero (Intel SDM 1, 13.4.2)
-    movq    %rax, 512(%rsp)
-    movq    %rax, 520(%rsp)
-    movq    %rax, 528(%rsp)
-    movq    %rax, 536(%rsp)
-    movq    %rax, 544(%rsp)
-    movq    %rax, 552(%rsp)
-    movq    %rax, 560(%rsp)
-    movq    %rax, 568(%rsp)
-    movl    $-1, %eax
-    movl    $-1, %edx
-    xsave   (%rsp)
-    call    tenon_tls_get_addr@PLT
-    movq    %rax, %rdi
-    movl    $-1, %eax
-    movl    $-1, %edx
-    xrstor  (%rsp)
-    jmp     .Ldone
-.Lfxsave:
-    subq    $512, %rsp
-    andq    $-16, %rsp
-    fxsave  (%rsp)
-    call    tenon_tls_get_addr@PLT
-    movq    %rax, %rdi
-    fxrstor (%rsp)
-.Ldone:
+    call_preserving_vectors tenon_tls_get_addr, %rdi
     movq    %rdi, %rax
     subq    %fs:0, %rax
     movq    %rbp, %rsp

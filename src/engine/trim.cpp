@@ -159,11 +159,7 @@ void forget_sites(ModuleState& module) noexcept {
       return part && part->begin.value <= site && site < part->end().value;
     });
   };
-  for (Use& use : module.uses) {
-    auto* first = const_cast<std::uint64_t*>(use.sites.data()); // in module.sites, which is not constant
-    use.sites = {first,
-                 std::remove_if(first, first + use.sites.size(), [&](std::uint64_t site) { return !is_there(site); })};
-  }
+  for (Use& use : module.uses) drop_sites(use, [&](std::uint64_t site) { return !is_there(site); });
 }
 
 void take_rest(ModuleState& module, const Needed& needed, std::vector<OwnedBlock>& freed) {

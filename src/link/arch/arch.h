@@ -5,7 +5,6 @@
 
 #include "link/bound.h"
 
-#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -35,14 +34,6 @@ std::vector<BranchAt> list_branches(const Module& module, const SectionBytes& by
 // Where the direct branches of a function lead that the assembler has resolved itself: offsets in the function's section.
 std::vector<std::uint64_t> resolved_branches(const Module& module, std::uint32_t section, std::uint64_t begin,
                                              std::uint64_t end);
-
-// What the relocated field of linked bytes leads to: an address, or one that lies a few bytes before it, within the rest of
-// the instruction. Nothing: it is of another kind.
-struct LinkedReference {
-  std::uint64_t to = 0;
-  bool relative = false; // to where it stands: code or a table of distances, not an address that could be passed on
-};
-std::optional<LinkedReference> linked_reference(const Relocation& relocation, std::uint64_t at, const std::byte* field);
 
 // What linked bytes are taken back and linked again with, one relocation at a time. restore() makes of a relocated field
 // what the object had there, for all sections but those in Module::rewritten: some of their bytes must be had from

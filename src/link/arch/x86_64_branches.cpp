@@ -216,25 +216,6 @@ std::vector<BranchAt> list_branches(const Module& module, const SectionBytes& by
   return branches;
 }
 
-std::optional<LinkedReference> linked_reference(const Relocation& r, std::uint64_t P, const std::byte* field) {
-  auto word = [&]<class T>(T value) {
-    std::memcpy(&value, field, sizeof value);
-    return std::uint64_t(std::int64_t(value));
-  };
-  switch (r.type) {
-  case R_PC32:
-  case R_PLT32:
-  case R_GOTPCREL:
-  case R_GOTPCRELX:
-  case R_REX_GOTPCRELX: return LinkedReference{P + 4 + word(std::int32_t()), true};
-  case R_PC64: return LinkedReference{P + word(std::int64_t()), true};
-  case R_64: return LinkedReference{word(std::int64_t()), false};
-  case R_32: return LinkedReference{std::uint32_t(word(std::int32_t())), false};
-  case R_32S: return LinkedReference{word(std::int32_t()), false};
-  default: return std::nullopt;
-  }
-}
-
 std::vector<std::uint64_t> resolved_branches(const Module& module, std::uint32_t section, std::uint64_t begin,
                                              std::uint64_t end) {
   std::vector<std::uint64_t> targets;
