@@ -21,7 +21,7 @@ namespace tenon {
 struct Delay {
   std::string thread;  // its name
   int tid = 0;         // zero: a declared stack
-  bool inside = false; // it is inside; else it could not be looked at, and `why` says why
+  bool inside = false; // it is inside; else it may be, and `why` says why: it could not be looked at, for example
   std::string module;
   std::string function; // of the version that waits, if it is inside and the function has a name
   Addr address;         // where it will go on, if inside

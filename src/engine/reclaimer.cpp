@@ -199,6 +199,10 @@ Result<bool> Reclaimer::judge(std::size_t& left, std::vector<Delay>* delays) {
   Look look;
   look.number = ++checks_;
   look.later = finish_transitions(engine_);
+  if (look.later && delays != nullptr) {
+    std::lock_guard lock(engine_.commit_mutex);
+    describe_transitions(engine_, *delays);
+  }
   Waiting waiting = collect(engine_, look);
   const bool sweep_again = look.sweep_again;
   left = look.later ? 1 : 0;

@@ -217,4 +217,13 @@ bool finish_transitions(EngineState& engine) noexcept {
   return !engine.transitions.empty();
 }
 
+void describe_transitions(const EngineState& engine, std::vector<Delay>& delays) {
+  for (const std::unique_ptr<Transition>& transition : engine.transitions)
+    engine.reclaimer->borders().for_each_lingering(
+        transition->epoch.load(std::memory_order_relaxed), [&](const reclaim::Borders::Standing& thread) {
+          for (const std::shared_ptr<ModuleState>& version : transition->superseded)
+            delays.push_back({thread.name, thread.tid, false, version->name, "", {}, "its entry began before the exchange"});
+        });
+}
+
 } // namespace tenon::engine

@@ -17,6 +17,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
+#include <tenon/border.h>
+
 #include "engine/definition.h"
 #include "reclaim/borders.h"
 
@@ -61,6 +63,8 @@ void begin_transition(EngineState& engine, std::unique_ptr<Transition> transitio
 
 // Step 4 for those that can be finished. True: some are left. The caller holds no lock.
 bool finish_transitions(EngineState& engine) noexcept;
+// Who is still inside by an entry of before, for each version of the old sets. Under commit_mutex. May throw std::bad_alloc.
+void describe_transitions(const EngineState& engine, std::vector<Delay>& delays);
 
 // The page that the switches' choice is made in is there, for threads that may not wait for it.
 void touch_choose_version() noexcept;

@@ -3,6 +3,7 @@
 #include "engine_support.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cstdlib>
@@ -70,6 +71,22 @@ TEST_F(Atomic, AnEntryOfBeforeGoesOnSeeingTheOldSet) {
   EXPECT_EQ(f(), 3);
   swap(module, pair(4), Switch::each);
   EXPECT_EQ(outside(), 44);
+}
+
+TEST_F(Atomic, WhoIsStillInsideOfTheOldSetIsNamed) {
+  Module module = commit(engine, library, pair(1));
+  Border border = expect(engine.border());
+  std::vector<Delay> delays;
+  {
+    Border::Entry entry(border);
+    std::thread([&] { swap(module, pair(2)); }).join();
+    delays = expect(engine.collect());
+  }
+  ASSERT_EQ(delays.size(), 1U);
+  EXPECT_EQ(delays[0].tid, gettid());
+  EXPECT_EQ(delays[0].module, module.name());
+  EXPECT_STREQ(delays[0].why, "its entry began before the exchange");
+  settle();
 }
 
 TEST_F(Atomic, APlainReplacementDuringATransition) {
