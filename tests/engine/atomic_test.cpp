@@ -122,10 +122,10 @@ TEST_F(Atomic, ThreadsCheckAnInvariantWhileAnotherSwapsTheSet) {
   std::vector<Object> versions;
   for (int i = 0; i < 8; ++i) versions.push_back(pair(i + 1));
   std::atomic<int> running{2};
-  std::atomic<long> wrong{0};
+  std::atomic<long> wrong{0}, swaps{0};
   auto work = [&] {
     Border border = expect(engine.border());
-    for (long done = 0; done < calls; done += 10) {
+    for (long done = 0; done < calls || swaps <= 3; done += 10) {
       Border::Entry entry(border);
       wrong += check(9);
       wrong += f() != g();
@@ -133,13 +133,12 @@ TEST_F(Atomic, ThreadsCheckAnInvariantWhileAnotherSwapsTheSet) {
     --running;
   };
   std::thread first(work), second(work);
-  long swaps = 0;
   for (; running != 0; ++swaps) swap(module, versions[std::size_t(swaps % 8)]);
   first.join();
   second.join();
   EXPECT_EQ(wrong, 0) << "after " << swaps << " swaps";
   EXPECT_GT(swaps, 3);
-  RecordProperty("swaps", std::to_string(swaps));
+  RecordProperty("swaps", std::to_string(swaps.load()));
   settle();
 }
 

@@ -481,7 +481,8 @@ TEST_F(Collector, HandlesAndCommitsRaceWithTheCollector) {
     while (!stop) expect(engine.collect());
   });
   int rings = 0;
-  for (auto end = std::chrono::steady_clock::now() + milliseconds(3000); std::chrono::steady_clock::now() < end;) {
+  const auto end = std::chrono::steady_clock::now() + milliseconds(3000);
+  while (std::chrono::steady_clock::now() < end || calls == 0 || absent == 0 || linked == 0 || rings <= 1) {
     Result<Committed> made = make();
     // The names of the dead are free at once; those of the living are taken.
     if (made)

@@ -525,7 +525,8 @@ TEST_F(Move, ThreadsCallWhileItMoves) {
       }
     });
   int moves = 0;
-  for (auto end = std::chrono::steady_clock::now() + std::chrono::seconds(2); std::chrono::steady_clock::now() < end;) {
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(2);
+  while (std::chrono::steady_clock::now() < end || moves <= 30 || calls <= 1000) {
     expect(engine.move(m));
     expect(engine.move(m, "pick"));
     expect(engine.move(user));
@@ -730,8 +731,8 @@ TEST_F(Stress, AnyOrderWhileThreadsCall) {
     });
   std::mt19937 random(seed);
   int steps = 0;
-  for (auto end = std::chrono::steady_clock::now() + std::chrono::seconds(3); std::chrono::steady_clock::now() < end;
-       ++steps)
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(3);
+  for (; std::chrono::steady_clock::now() < end || steps <= 50 || answers <= 1000; ++steps)
     step(random, int(random() % modules));
   stop = true;
   for (std::thread& thread : threads) thread.join();

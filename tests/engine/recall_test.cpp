@@ -286,7 +286,7 @@ TEST_F(Unloaded, UnloadedWhileThreadsAreInside) {
       }
     });
   const Object object = c(text);
-  for (int i = 0; i < 300; ++i) {
+  for (int i = 0; i < 300 || recalls <= 10; ++i) {
     unload(m, giving(object));
     std::this_thread::sleep_for(std::chrono::microseconds(100));
   }

@@ -347,6 +347,7 @@ TEST_F(ReplaceFunctions, AtomicallyAsASet) {
       calls.fetch_add(1, std::memory_order_relaxed);
     }
   });
+  while (calls.load() == 0) std::this_thread::yield();
   for (int i = 1; i < 60; ++i) {
     const std::string v = std::to_string(i);
     functions(m, c("int f(void) { return " + v + "; } int g(void) { return " + v + "; }"), {}, Switch::atomic);
