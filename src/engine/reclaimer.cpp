@@ -194,7 +194,7 @@ std::uint64_t Reclaimer::begin_epoch(std::span<const std::shared_ptr<ModuleState
 }
 
 // Finds out which of what waits is free. True: something is, and is to be swept.
-Result<bool> Reclaimer::judge(std::size_t& left, std::vector<Delay>* delays) {
+Result<bool> Reclaimer::judge(std::size_t& left, std::vector<Delay>* delays, std::uint64_t own_frames) {
   std::lock_guard one_at_a_time(mutex_);
   Look look;
   look.number = ++checks_;
@@ -209,6 +209,7 @@ Result<bool> Reclaimer::judge(std::size_t& left, std::vector<Delay>* delays) {
   if (waiting.empty()) return sweep_again;
   reclaim::GraceOptions options;
   options.signals = signals_.get();
+  options.own_frames = own_frames;
   reclaim::Grace grace(borders_, stacks_, options);
   std::vector<reclaim::Retired> retired;
   const std::uint64_t epoch = begin_epoch(waiting);
@@ -237,7 +238,8 @@ Result<bool> Reclaimer::judge(std::size_t& left, std::vector<Delay>* delays) {
 
 Result<std::size_t> Reclaimer::check(std::vector<Delay>* delays, reclaim::Borders::Thread* border) {
   std::size_t left = 0;
-  Result<bool> any = judge(left, delays);
+  // From here on down nothing calls linked code until the verdict is there.
+  Result<bool> any = judge(left, delays, reinterpret_cast<std::uint64_t>(__builtin_frame_address(0)));
   if (!any) return std::move(any).error();
   if (!*any) return left;
   // Without the lock: libraries that nobody needs any more may close, and their finalizers call anything.

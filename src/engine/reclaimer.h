@@ -52,7 +52,7 @@ private:
   explicit Reclaimer(EngineState& engine) : engine_(engine) {}
   void run() noexcept;
   void collect_garbage(reclaim::Borders::Thread& self) noexcept;
-  Result<bool> judge(std::size_t& left, std::vector<Delay>* delays);
+  Result<bool> judge(std::size_t& left, std::vector<Delay>* delays, std::uint64_t own_frames);
   std::uint64_t begin_epoch(std::span<const std::shared_ptr<ModuleState>> waiting) noexcept;
 
   EngineState& engine_;

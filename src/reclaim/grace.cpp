@@ -158,7 +158,7 @@ Result<std::vector<Verdict>> Check::run(Stacks& stacks) {
   for (const pid_t tid : *threads) {
     std::optional<Asked> asked = who_asks_for(*round, tid);
     if (!asked) continue;
-    Look look = tid == own ? round->look_at_own() : round->look_at(tid);
+    Look look = tid == own ? round->look_at_own(options_.own_frames) : round->look_at(tid);
     // One that moved was blocked a moment ago: more likely than not it is again.
     if (look.why == Why::moved) look = round->look_at(tid);
     const bool ask = look.why == Why::running || look.why == Why::moved;

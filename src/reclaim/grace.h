@@ -40,6 +40,9 @@ struct Verdict {
 struct GraceOptions {
   Signals* signals = nullptr; // null: nobody is signalled
   std::chrono::microseconds patience{20'000};
+  // The calling thread's stack from here on is looked at: what lies below are the frames of those who ask, which hold stale
+  // words, but no frame of linked code. 0: all of it.
+  std::uint64_t own_frames = 0;
 };
 
 class Grace {

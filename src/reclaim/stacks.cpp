@@ -117,10 +117,10 @@ Look Round::look_at(pid_t tid) {
   return result(tid);
 }
 
-Look Round::look_at_own() {
+Look Round::look_at_own(std::uint64_t from) {
   workspace_.clear();
   Scan scan(ranges_, workspace_);
-  const auto sp = reinterpret_cast<std::uint64_t>(__builtin_frame_address(0));
+  const std::uint64_t sp = from != 0 ? from : reinterpret_cast<std::uint64_t>(__builtin_frame_address(0));
   const pid_t tid = own_tid();
   if (!this->scan(scan, sp & ~std::uint64_t(7), home_of(tid))) return {tid, State::unknown, Why::unreadable, {}};
   return result(tid);

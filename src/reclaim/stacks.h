@@ -91,8 +91,8 @@ public:
   // Another thread than the caller. One that has ended is clear.
   Look look_at(pid_t tid);
 
-  // The caller: what called this function, up to the begin of its stack.
-  Look look_at_own();
+  // The caller: what called this function, or from there on, up to the begin of its stack.
+  Look look_at_own(std::uint64_t from = 0);
 
   // All declared stacks.
   Look look_at_declared();

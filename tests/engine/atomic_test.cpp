@@ -1,6 +1,6 @@
 // Sets of functions are exchanged as a whole: no entry sees an old one together with a new one.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include "engine_support.h"
+#include "replace_support.h"
 
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -14,31 +14,13 @@ namespace {
 
 const char* const flags = "-O1 -fPIC -ffunction-sections -fdata-sections -fno-inline";
 
-struct Atomic : testing::Test {
-  Engine engine = make_engine();
-  Library library = expect(engine.library("main", {.replaceable = true}));
-
+struct Atomic : ReplaceFixture {
   static Object pair(int version) {
     const std::string v = std::to_string(version);
     return compile_c(
         "int f(void) { return " + v + "; } int g(void) { return " + v + "; } int both(void) { return f() == g(); }", flags);
   }
-  void swap(const Module& module, Object object, Switch how = Switch::atomic) {
-    Change change = engine.change();
-    change.replace(module, std::move(object));
-    Draft draft = expect(std::move(change).draft());
-    Placed placed = expect(std::move(draft).place());
-    Linked linked = expect(std::move(placed).link());
-    expect(std::move(linked).commit(Initialize::run, how));
-  }
-  void settle() {
-    for (int i = 0; i < 5000 && !expect(engine.collect()).empty(); ++i) std::this_thread::yield();
-    for (int i = 0; i < 5000 && engine.usage().superseded != 0; ++i) {
-      expect(engine.collect());
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    }
-    EXPECT_EQ(engine.usage().superseded, 0U);
-  }
+  void swap(const Module& module, Object object, Switch how = Switch::atomic) { replace(module, std::move(object), how); }
 };
 
 TEST_F(Atomic, AnEntryOfBeforeGoesOnSeeingTheOldSet) {

@@ -115,14 +115,14 @@ std::string describe(const Error& error) { return std::string(to_string(error.co
 
 Engine make_engine(const Options& options) { return expect(Engine::create(options)); }
 
-Result<Committed> try_commit(Change change, Initialize initialize) {
+Result<Committed> try_commit(Change change, Initialize initialize, Switch how) {
   Result<Draft> draft = std::move(change).draft();
   if (!draft) return std::move(draft).error();
   Result<Placed> placed = std::move(*draft).place();
   if (!placed) return std::move(placed).error();
   Result<Linked> linked = std::move(*placed).link();
   if (!linked) return std::move(linked).error();
-  return std::move(*linked).commit(initialize);
+  return std::move(*linked).commit(initialize, how);
 }
 
 Result<Committed> try_commit(Engine& engine, const Library& library, std::vector<Object> objects) {

@@ -45,7 +45,7 @@ inline void expect(Result<void> result) {
 Engine make_engine(const Options& options = {});
 
 // All four stages. The error of the first that fails.
-Result<Committed> try_commit(Change change, Initialize initialize = Initialize::run);
+Result<Committed> try_commit(Change change, Initialize initialize = Initialize::run, Switch how = Switch::each);
 Result<Committed> try_commit(Engine& engine, const Library& library, std::vector<Object> objects);
 // The module of the only object, which is expected to link.
 Module commit(Engine& engine, const Library& library, Object object, ModuleOptions options = {});

@@ -1,6 +1,6 @@
 // Functions that vanish, led elsewhere by the change.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include "engine_support.h"
+#include "replace_support.h"
 
 #include <gmock/gmock.h>
 
@@ -15,31 +15,12 @@ using testing::HasSubstr;
 
 int of_the_host(int x) { return x + 1000; }
 
-struct Leading : testing::Test {
-  Engine engine = make_engine();
-  Library library = expect(engine.library("main", {.replaceable = true}));
-
-  static Object c(const std::string& text) {
-    return compile_c(text, "-O1 -fPIC -ffunction-sections -fdata-sections -fno-inline");
-  }
-  template <class Signature> Signature* get(const char* name) { return function<Signature>(library, name); }
+struct Leading : ReplaceFixture {
   template <class To> Result<Committed> try_lead(const Module& module, Object object, const char* name, To to) {
     Change change = engine.change();
     change.replace(module, std::move(object));
     change.lead(module, name, to);
     return try_commit(std::move(change));
-  }
-  void replace(const Module& module, Object object) {
-    Change change = engine.change();
-    change.replace(module, std::move(object));
-    expect(try_commit(std::move(change)));
-  }
-  void settle() {
-    for (int i = 0; i < 5000; ++i) {
-      if (expect(engine.collect()).empty() && engine.usage().superseded == 0) return;
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    }
-    FAIL() << "something delays the freeing of old versions";
   }
   Module m = commit(engine, library, c("int f(int x) { return x + 1; } int g(int x) { return x + 2; } int v = 1;"));
   Module user = commit(engine, library,
@@ -136,12 +117,7 @@ TEST_F(Leading, AnAtomicCommitBringsItBack) {
   Border border = expect(engine.border("test"));
   {
     Border::Entry entry(border);
-    Change change = engine.change();
-    change.replace(m, c("int f(int x) { return x + 70; } int g(int x) { return x + 3; } int v = 1;"));
-    Draft draft = expect(std::move(change).draft());
-    Placed placed = expect(std::move(draft).place());
-    Linked linked = expect(std::move(placed).link());
-    expect(std::move(linked).commit(Initialize::run, Switch::atomic));
+    replace(m, c("int f(int x) { return x + 70; } int g(int x) { return x + 3; } int v = 1;"), Switch::atomic);
     EXPECT_EQ(get<int(int)>("call")(1), 1001) << "what this entry sees is from before";
   }
   EXPECT_EQ(get<int(int)>("call")(1), 71);

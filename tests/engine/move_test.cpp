@@ -1,5 +1,6 @@
 // Moving code while it is in use: what follows, what stays, what is freed; packing after many removals.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "replace_support.h"
 #include "transaction_support.h"
 
 #include <gmock/gmock.h>
@@ -54,29 +55,8 @@ template <class Signature> std::uint64_t body_of(Signature* function) {
   return body_of(reinterpret_cast<const void*>(function));
 }
 
-struct Move : testing::Test {
-  Engine engine = make_engine();
-  Library library = expect(engine.library("main", {.replaceable = true}));
-
+struct Move : ReplaceFixture {
   Move() { move_gate = 0; }
-
-  void settle() {
-    for (int i = 0; i < 5000; ++i) {
-      if (expect(engine.collect()).empty() && engine.usage().superseded == 0) return;
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    }
-    std::string who;
-    for (const Delay& delay : expect(engine.collect()))
-      who += "\n  thread " + delay.thread + " (" + std::to_string(delay.tid) + ") " +
-             (delay.inside ? "inside " + delay.function : std::string(delay.why)) + " of " + delay.module;
-    FAIL() << "something delays the freeing of old places:" << who;
-  }
-  void replace(const Module& module, Object object) {
-    Change change = engine.change();
-    change.replace(module, std::move(object));
-    expect(try_commit(std::move(change)));
-  }
-  template <class Signature> Signature* get(std::string_view name) { return function<Signature>(library, name); }
 };
 
 // A switch of many cases: a jump table, in both compilers.
@@ -481,12 +461,7 @@ TEST_F(Move, NotWhileItIsExchangedAsASet) {
   Border border = expect(engine.border("inside"));
   {
     Border::Entry entry(border);
-    Change change = engine.change();
-    change.replace(m, text(2));
-    Draft draft = expect(std::move(change).draft());
-    Placed placed = expect(std::move(draft).place());
-    Linked linked = expect(std::move(placed).link());
-    expect(std::move(linked).commit(Initialize::run, Switch::atomic));
+    replace(m, text(2), Switch::atomic);
     EXPECT_EQ(f(), 1) << "as this entry began";
     Result<Moved> refused = engine.move(m);
     ASSERT_FALSE(refused);

@@ -1,6 +1,6 @@
 // Modules whose code is unloaded, and made again by the first call.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include "engine_support.h"
+#include "replace_support.h"
 
 #include <gmock/gmock.h>
 
@@ -20,16 +20,13 @@ using testing::HasSubstr;
 
 const char* const flags = "-O1 -fPIC -ffunction-sections -fdata-sections -fno-inline";
 
-struct Unloaded : testing::Test {
-  Engine engine = make_engine();
-  Library library = expect(engine.library("main", {.replaceable = true}));
+struct Unloaded : ReplaceFixture {
   std::atomic<int> recalls{0};
   std::string last_function;
 
   static Object c(const std::string& text, const char* more = "") {
     return compile_c(text, std::string(flags) + " " + more);
   }
-  template <class Signature> Signature* get(const char* name) { return function<Signature>(library, name); }
 
   Recall giving(Object object) {
     return {[this, object](const Module&, std::string_view function) -> Result<std::optional<Object>> {
@@ -44,13 +41,6 @@ struct Unloaded : testing::Test {
     return try_commit(std::move(change));
   }
   void unload(const Module& module, Recall recall) { expect(try_unload(module, std::move(recall))); }
-  void settle() {
-    for (int i = 0; i < 5000; ++i) {
-      if (expect(engine.collect()).empty() && engine.usage().superseded == 0) return;
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    }
-    FAIL() << "something delays the freeing of old versions";
-  }
 };
 
 TEST_F(Unloaded, TheFirstCallMakesTheModuleAgain) {
@@ -539,10 +529,7 @@ TEST_F(Unloaded, AnAtomicReplacementSupersedesTheTrampolines) {
   unload(m, giving(c("int f(void) { return 2; }")));
   Border border = expect(engine.border("test"));
   Border::Entry entry(border);
-  Change change = engine.change();
-  change.replace(m, c("int f(void) { return 3; }"));
-  Linked linked = expect(expect(expect(std::move(change).draft()).place()).link());
-  expect(std::move(linked).commit(Initialize::run, Switch::atomic));
+  replace(m, c("int f(void) { return 3; }"), Switch::atomic);
   EXPECT_EQ(get<int()>("call")(), 3) << "there is no other version that this entry could see";
   EXPECT_EQ(recalls, 0);
 }

@@ -1,6 +1,6 @@
 // Functions redirected to others by handles.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include "engine_support.h"
+#include "replace_support.h"
 
 #include <gmock/gmock.h>
 
@@ -14,33 +14,7 @@ namespace {
 using testing::AllOf;
 using testing::HasSubstr;
 
-struct Redirecting : testing::Test {
-  Engine engine = make_engine();
-  Library library = expect(engine.library("main", {.replaceable = true}));
-
-  static Object c(const std::string& text) {
-    return compile_c(text, "-O1 -fPIC -ffunction-sections -fdata-sections -fno-inline");
-  }
-  template <class Signature> Signature* get(const char* name) { return function<Signature>(library, name); }
-  Result<Committed> try_replace(const Module& module, Object object, Switch how = Switch::each) {
-    Change change = engine.change();
-    change.replace(module, std::move(object));
-    Result<Draft> draft = std::move(change).draft();
-    if (!draft) return std::move(draft).error();
-    Result<Placed> placed = std::move(*draft).place();
-    if (!placed) return std::move(placed).error();
-    Result<Linked> linked = std::move(*placed).link();
-    if (!linked) return std::move(linked).error();
-    return std::move(*linked).commit(Initialize::run, how);
-  }
-  void settle() {
-    for (int i = 0; i < 5000; ++i) {
-      if (expect(engine.collect()).empty() && engine.usage().superseded == 0) return;
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    }
-    FAIL() << "something delays the freeing of old versions";
-  }
-
+struct Redirecting : ReplaceFixture {
   Module first = commit(engine, library, c("int f(int x) { return x + 1; } int inside(int x) { return f(x); }"));
   Module second = commit(engine, library, c("int g(int x) { return x + 10; }"));
   Module user = commit(engine, library, c("int f(int); int call(int x) { return f(x); }"));
@@ -106,7 +80,7 @@ TEST_F(Redirecting, AnAtomicCommitOfTheTargetIsSeenThroughIt) {
   Border border = expect(engine.border("test"));
   {
     Border::Entry entry(border);
-    expect(try_replace(second, c("int g(int x) { return x + 20; }"), Switch::atomic));
+    expect(try_replace(second, c("int g(int x) { return x + 20; }"), {}, Switch::atomic));
     EXPECT_EQ(call(0), 10) << "this entry is of before";
     EXPECT_EQ(g(0), 10);
     of_f.back();

@@ -153,10 +153,7 @@ struct Life {
     Change change = engine.change();
     change.replace(*second, prepared.second[2]);
     change.replace(*first, prepared.first[2]);
-    STEP(draft, std::move(change).draft());
-    STEP(placed, std::move(*draft).place());
-    STEP(linked, std::move(*placed).link());
-    STEP(committed, std::move(*linked).commit(Initialize::run, Switch::atomic));
+    STEP(committed, try_commit(std::move(change), Initialize::run, Switch::atomic));
     first_version = second_version = 3;
     return {};
   }

@@ -33,13 +33,7 @@ struct ReplaceFunctions : ReplaceFixture {
                                   Switch how = Switch::each) {
     Change change = engine.change();
     change.replace_functions(module, std::move(object), std::move(names), {}, opaque);
-    Result<Draft> draft = std::move(change).draft();
-    if (!draft) return std::move(draft).error();
-    Result<Placed> placed = std::move(*draft).place();
-    if (!placed) return std::move(placed).error();
-    Result<Linked> linked = std::move(*placed).link();
-    if (!linked) return std::move(linked).error();
-    return std::move(*linked).commit(Initialize::run, how);
+    return try_commit(std::move(change), Initialize::run, how);
   }
   void functions(const Module& module, Object object, std::vector<std::string> names = {}, Switch how = Switch::each) {
     expect(try_functions(module, std::move(object), std::move(names), how));

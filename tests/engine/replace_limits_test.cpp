@@ -1,6 +1,6 @@
 // What replacing refuses, and what it must survive: found by reviewers who tried to break it.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include "engine_support.h"
+#include "replace_support.h"
 
 #include <gmock/gmock.h>
 
@@ -14,28 +14,9 @@ using testing::HasSubstr;
 
 const char* const flags = "-O1 -fPIC -ffunction-sections -fdata-sections -fno-inline";
 
-struct ReplaceLimits : testing::Test {
-  Engine engine = make_engine();
-  Library library = expect(engine.library("main", {.replaceable = true}));
-
-  static Object c(const std::string& text) { return compile_c(text, flags); }
-  void replace(const Module& module, Object object, Switch how = Switch::each) {
-    Change change = engine.change();
-    change.replace(module, std::move(object));
-    Draft draft = expect(std::move(change).draft());
-    Placed placed = expect(std::move(draft).place());
-    Linked linked = expect(std::move(placed).link());
-    expect(std::move(linked).commit(Initialize::run, how));
-  }
+struct ReplaceLimits : ReplaceFixture {
   int call(const char* name) { return function<int()>(library, name)(); }
   static int call_of(const Library& of) { return function<int()>(of, "f")(); }
-  void settle() {
-    for (int i = 0; i < 5000 && engine.usage().superseded != 0; ++i) {
-      expect(engine.collect());
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    }
-    EXPECT_EQ(engine.usage().superseded, 0U);
-  }
 };
 
 TEST_F(ReplaceLimits, CodeOfAReplaceableLibraryIsNotReleased) {
@@ -124,14 +105,10 @@ TEST_F(ReplaceLimits, InitializersOfAnAtomicCommitAreTheNewOnes) {
   Border border = expect(engine.border());
   {
     Border::Entry entry(border);
-    Change change = engine.change();
-    change.replace(module,
-                   c(text("void start(void) { } volatile int fresh; __attribute__((constructor)) void second(void) { fresh "
-                          "= 10; } int g(void) { return fresh; }")));
-    Draft draft = expect(std::move(change).draft());
-    Placed placed = expect(std::move(draft).place());
-    Linked linked = expect(std::move(placed).link());
-    expect(std::move(linked).commit(Initialize::run, Switch::atomic));
+    replace(module,
+            c(text("void start(void) { } volatile int fresh; __attribute__((constructor)) void second(void) { fresh "
+                   "= 10; } int g(void) { return fresh; }")),
+            Switch::atomic);
   }
   EXPECT_EQ(call("g"), 10);
   settle();

@@ -1,21 +1,24 @@
 // Modules that are replaced together, and changes of replaced modules that must be refused: what the torture program and
 // reviewers have found.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include "engine_support.h"
+#include "replace_support.h"
 
 #include <gmock/gmock.h>
 
 #include <atomic>
 #include <chrono>
+#include <optional>
 #include <thread>
 
 #include <unistd.h>
 
 namespace {
-std::atomic<int> doors{0}; // how many of those who wait may go on
-}
+std::atomic<int> doors{0};   // how many of those who wait may go on
+std::atomic<int> waiting{0}; // how many have come
+} // namespace
 
 extern "C" __attribute__((visibility("default"))) void replace_sets_wait(int until) {
+  ++waiting;
   while (doors.load() < until) usleep(200);
 }
 
@@ -26,39 +29,56 @@ using testing::HasSubstr;
 
 const char* const flags = "-O1 -fPIC -ffunction-sections -fdata-sections -fno-inline";
 
-struct ReplaceSets : testing::Test {
-  Engine engine = make_engine();
-  Library library = expect(engine.library("main", {.replaceable = true}));
+struct ReplaceSets : ReplaceFixture {
+  ReplaceSets() { doors = waiting = 0; }
 
-  ReplaceSets() { doors = 0; }
-
-  static Object c(const std::string& text) { return compile_c(text, flags); }
-  static Object cpp(const std::string& text) { return compile_cpp(text, flags); }
-  static Result<Committed> try_commit(Change change, Switch how) {
-    Result<Draft> draft = std::move(change).draft();
-    if (!draft) return std::move(draft).error();
-    Result<Placed> placed = std::move(*draft).place();
-    if (!placed) return std::move(placed).error();
-    Result<Linked> linked = std::move(*placed).link();
-    if (!linked) return std::move(linked).error();
-    return std::move(*linked).commit(Initialize::run, how);
-  }
+  using ReplaceFixture::replace;
   void replace(std::vector<std::pair<Module, Object>> modules, Switch how = Switch::each) {
     Change change = engine.change();
     for (auto& [module, object] : modules) change.replace(module, std::move(object));
-    expect(try_commit(std::move(change), how));
+    expect(try_commit(std::move(change), Initialize::run, how));
   }
-  template <class Signature> Signature* get(const char* name) { return function<Signature>(library, name); }
   void collect_for(int milliseconds) {
     for (int i = 0; i < milliseconds; ++i) {
       expect(engine.collect());
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
   }
-  void settle() {
-    for (int i = 0; i < 5000 && engine.usage().superseded != 0; ++i) collect_for(1);
-    EXPECT_EQ(engine.usage().superseded, 0U);
+};
+
+// Two modules: outer waits where it is told to, and calls inner in the other module.
+struct TwoModules : ReplaceSets {
+  static Object outer(int n) {
+    return compile_c("void replace_sets_wait(int); int inner(int); int outer(int until) { replace_sets_wait(until); "
+                     "return inner(0) * 10 + " +
+                         std::to_string(n) + "; }",
+                     replaceable_clang);
   }
+  static Object inner(int n) {
+    return compile_c("int inner(int x) { return x + " + std::to_string(n) + "; }", replaceable_clang);
+  }
+  Committed committed = commit(engine, library, {outer(1), inner(1)});
+  Module a = committed.modules()[0], b = committed.modules()[1];
+  int (*call)(int) = get<int(int)>("outer");
+};
+
+// A thread that is inside of a function and waits there.
+class Waiting {
+public:
+  explicit Waiting(int (*function)(int)) : thread_([this, function] { result_ = function(1); }) {
+    while (waiting == 0) std::this_thread::yield();
+  }
+  ~Waiting() { go_on(); }
+  // What the function returns, once it may go on.
+  int go_on() {
+    doors = 1;
+    if (thread_.joinable()) thread_.join();
+    return result_;
+  }
+
+private:
+  int result_ = 0;
+  std::thread thread_;
 };
 
 TEST_F(ReplaceSets, TheProviderOfSharedGroupsMayComeLater) {
@@ -76,30 +96,11 @@ TEST_F(ReplaceSets, TheProviderOfSharedGroupsMayComeLater) {
 }
 
 // Members of an old set go on calling each other: none may be freed while a thread is inside any of them.
-TEST_F(ReplaceSets, AThreadInsideOneMemberKeepsTheOthers) {
-  auto outer = [](int n) {
-    return "void replace_sets_wait(int); int inner(int); int outer(int until) { replace_sets_wait(until); return inner(0) * "
-           "10 + " +
-           std::to_string(n) + "; }";
-  };
-  auto inner = [](int n) { return "int inner(int x) { return x + " + std::to_string(n) + "; }"; };
-  Change change = engine.change();
-  const ModuleId a = change.add(library, c(outer(1))), b = change.add(library, c(inner(1)));
-  const Committed committed = expect(test::try_commit(std::move(change)));
-  auto* call = get<int(int)>("outer");
-  std::atomic<int> result{0};
-  std::atomic<bool> inside{false};
-  std::thread thread([&] {
-    inside = true;
-    result = call(1);
-  });
-  while (!inside) std::this_thread::yield();
-  std::this_thread::sleep_for(std::chrono::milliseconds(20));
-  replace({{committed.module(a), c(outer(2))}, {committed.module(b), c(inner(2))}}, Switch::atomic);
+TEST_F(TwoModules, AThreadInsideOneMemberKeepsTheOthers) {
+  Waiting inside(call);
+  replace({{a, outer(2)}, {b, inner(2)}}, Switch::atomic);
   collect_for(50);
-  doors = 1;
-  thread.join();
-  EXPECT_EQ(result, 11) << "an old frame calls its own set";
+  EXPECT_EQ(inside.go_on(), 11) << "an old frame calls its own set";
   EXPECT_EQ(call(0), 22);
   settle();
 }
@@ -123,38 +124,19 @@ TEST_F(ReplaceSets, WhatVanishesInASetDoesNotKeepItsVersion) {
 }
 
 // A set is exchanged while the exchange of an earlier one is not over: the old members' calls went through its switches.
-TEST_F(ReplaceSets, ASetThatIsExchangedDuringAnotherTransition) {
-  auto outer = [](int n) {
-    return "void replace_sets_wait(int); int inner(int); int outer(int until) { replace_sets_wait(until); return inner(0) * "
-           "10 + " +
-           std::to_string(n) + "; }";
-  };
-  auto inner = [](int n) { return "int inner(int x) { return x + " + std::to_string(n) + "; }"; };
-  Change change = engine.change();
-  const ModuleId a = change.add(library, c(outer(1))), b = change.add(library, c(inner(1)));
-  const Committed committed = expect(test::try_commit(std::move(change)));
-  auto* call = get<int(int)>("outer");
-  std::atomic<int> result{0};
-  std::atomic<bool> inside{false};
-  std::thread thread([&] {
-    inside = true;
-    result = call(1);
-  });
-  while (!inside) std::this_thread::yield();
-  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+TEST_F(TwoModules, ASetThatIsExchangedDuringAnotherTransition) {
+  Waiting inside(call);
   {
     Border border = expect(engine.border());
     Border::Entry entry(border);
     std::thread([&] {
-      replace({{committed.module(b), c(inner(2))}}, Switch::atomic);
-      replace({{committed.module(a), c(outer(3))}, {committed.module(b), c(inner(3))}}, Switch::atomic);
+      replace({{b, inner(2)}}, Switch::atomic);
+      replace({{a, outer(3)}, {b, inner(3)}}, Switch::atomic);
     }).join();
     EXPECT_EQ(call(0), 11) << "the entry began before both";
   }
   collect_for(50);
-  doors = 1;
-  thread.join();
-  EXPECT_EQ(result, 21) << "the set before the last one";
+  EXPECT_EQ(inside.go_on(), 21) << "the set before the last one";
   EXPECT_EQ(call(0), 33);
   settle();
 }
@@ -168,26 +150,17 @@ TEST_F(ReplaceSets, LocalFunctionsOfAVersionThatCameDuringATransition) {
   };
   Module module = commit(engine, library, c(text(1)));
   auto* f = get<int(int)>("f");
-  std::atomic<int> result{0};
-  std::atomic<bool> inside{false};
-  std::thread thread;
+  std::optional<Waiting> inside;
   {
     Border border = expect(engine.border());
     Border::Entry entry(border);
     std::thread([&] { replace({{module, c(text(2))}}, Switch::atomic); }).join();
     std::thread([&] { replace({{module, c(text(3))}}); }).join();
-    thread = std::thread([&] {
-      inside = true;
-      result = f(1);
-    });
-    while (!inside) std::this_thread::yield();
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    inside.emplace(f);
     std::thread([&] { replace({{module, c(text(4))}}); }).join();
   }
   collect_for(50);
-  doors = 1;
-  thread.join();
-  EXPECT_EQ(result, 33) << "local and f of one version";
+  EXPECT_EQ(inside->go_on(), 33) << "local and f of one version";
   EXPECT_EQ(f(0), 44);
   settle();
 }
@@ -253,7 +226,7 @@ struct BadReplacement : ReplaceSets {
 TEST_F(BadReplacement, ThatDoesNotLink) {
   Change change = engine.change();
   change.replace(module, c("int missing(void); int v = 1; int f(void) { return missing(); } long t[2];"));
-  Result<Committed> refused = test::try_commit(std::move(change));
+  Result<Committed> refused = try_commit(std::move(change));
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code, ErrorCode::undefined);
   EXPECT_THAT(refused.error().message, HasSubstr("missing"));
@@ -266,7 +239,7 @@ TEST_F(BadReplacement, ThatRefersToWhatTheSameChangeRemoves) {
   Change change = engine.change();
   change.replace(module, c("int other(void); int v = 1; int f(void) { return other(); } long t[2];"));
   change.remove(other);
-  Result<Committed> refused = test::try_commit(std::move(change));
+  Result<Committed> refused = try_commit(std::move(change));
   ASSERT_FALSE(refused);
   EXPECT_TRUE(refused.error().code == ErrorCode::undefined || refused.error().code == ErrorCode::still_used)
       << describe(refused.error());
@@ -288,7 +261,7 @@ TEST_F(BadReplacement, WhoseMigrationFails) {
   for (Switch how : {Switch::each, Switch::atomic}) {
     Change change = engine.change();
     change.replace(module, c(larger), policy);
-    Result<Committed> refused = try_commit(std::move(change), how);
+    Result<Committed> refused = try_commit(std::move(change), Initialize::run, how);
     ASSERT_FALSE(refused);
     EXPECT_EQ(refused.error().code, ErrorCode::vetoed);
     EXPECT_THAT(refused.error().message, testing::AllOf(HasSubstr("'t'"), HasSubstr("no way to migrate")));
@@ -299,7 +272,7 @@ TEST_F(BadReplacement, WhoseMigrationFails) {
   policy.migration = [](const DataPolicy::Migration&) -> Result<void> { return {}; };
   Change change = engine.change();
   change.replace(module, c(larger), policy);
-  expect(test::try_commit(std::move(change)));
+  expect(try_commit(std::move(change)));
   EXPECT_EQ(get<int()>("f")(), 104);
 }
 

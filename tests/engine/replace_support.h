@@ -17,29 +17,53 @@ namespace tenon::test {
 inline constexpr const char* replaceable_gcc = "-O1 -fPIC -ffunction-sections -fdata-sections -fno-inline -fno-ipa-ra";
 inline constexpr const char* replaceable_clang = "-O1 -fPIC -ffunction-sections -fdata-sections -fno-inline";
 
+// Overwrites what calls that are over have left below the caller's frame. A stack is looked at word by word, and in a frame
+// that comes to lie there a return address of before may stay between the variables.
+#if defined(__clang__)
+__attribute__((no_sanitize("address", "thread", "undefined")))
+#endif
+__attribute__((noinline)) inline void scrub_stack() {
+  volatile unsigned char below[16384];
+  for (volatile unsigned char& byte : below) byte = 0;
+}
+
 struct ReplaceFixture : testing::Test {
   Engine engine = make_engine();
   Library library = expect(engine.library("main", {.replaceable = true}));
 
-  Result<Committed> try_replace(const Module& module, Object object, DataPolicy policy = {}) {
+  Result<Committed> try_replace(const Module& module, Object object, DataPolicy policy = {}, Switch how = Switch::each) {
     Change change = engine.change();
     change.replace(module, std::move(object), std::move(policy));
-    return try_commit(std::move(change));
+    return try_commit(std::move(change), Initialize::run, how);
   }
   void replace(const Module& module, Object object, DataPolicy policy = {}) {
     expect(try_replace(module, std::move(object), std::move(policy)));
   }
+  Result<Committed> try_replace(const Module& module, Object object, Switch how) {
+    return try_replace(module, std::move(object), {}, how);
+  }
+  void replace(const Module& module, Object object, Switch how) { expect(try_replace(module, std::move(object), how)); }
   // Everything that nobody is inside of is freed. Other threads of the process may be running just now.
   void settle() {
+    scrub_stack();
+    wait_until_settled();
+  }
+  template <class Signature> Signature* get(std::string_view name) { return function<Signature>(library, name); }
+  static Object c(const std::string& text) { return compile_c(text, replaceable_clang); }
+  static Object cpp(const std::string& text) { return compile_cpp(text, replaceable_clang); }
+
+private:
+  __attribute__((noinline)) void wait_until_settled() {
     for (int i = 0; i < 5000; ++i) {
       if (expect(engine.collect()).empty() && engine.usage().superseded == 0) return;
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
-    FAIL() << "something delays the freeing of old versions";
+    std::string who;
+    for (const Delay& delay : expect(engine.collect()))
+      who += "\n  thread " + delay.thread + " (" + std::to_string(delay.tid) + ") " +
+             (delay.inside ? "inside " + delay.function : std::string(delay.why)) + " of " + delay.module;
+    FAIL() << "something delays the freeing of old code:" << who;
   }
-  template <class Signature> Signature* get(const char* name) { return function<Signature>(library, name); }
-  Object c(const std::string& text) { return compile_c(text, replaceable_clang); }
-  Object cpp(const std::string& text) { return compile_cpp(text, replaceable_clang); }
 };
 
 // C++: begin(step) makes a coroutine, next() resumes it and is the sum of steps so far, times `factor`; end() destroys it.
