@@ -41,15 +41,12 @@ test: setup ## build and run every test
 	$(call compile,release)
 	@cmake/run_ctest.sh build/release
 
-# By name: sanitizers' mlock does nothing, and memory of their own faults beside ours. ASan's frames are so large that
-# return addresses of earlier calls stay in them, which keeps what MoveBy.Whatever... waits for (it says so: its own thread
-# is found inside).
+# By name: sanitizers' mlock does nothing, and memory of their own faults beside ours.
 SANITIZER_NOT_NAMES = ^engine/Mappings/LockLimits|^engine/Modes/RealTime.*(/lock|AForkedChild|FirstExecution)
-ASAN_NOT_NAMES = $(SANITIZER_NOT_NAMES)|^engine/Compilers/MoveBy\.Whatever
 asan: setup ## the tests under ASan and UBSan
 	$(call configure,asan)
 	$(call compile,asan)
-	@cmake/run_ctest.sh build/asan -LE '^(slow|peers)$$' -E '$(ASAN_NOT_NAMES)'
+	@cmake/run_ctest.sh build/asan -LE '^(slow|peers)$$' -E '$(SANITIZER_NOT_NAMES)'
 
 # By label: what runs in one thread and takes long, and the repository itself. By name: sqlite_amalgamation, likewise; signals
 # and Reclaim.ASignalAsks... wait for signals in a loop, while TSan delivers them at calls of the C library only. TSan also

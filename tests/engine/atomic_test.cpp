@@ -12,20 +12,20 @@
 namespace tenon::test {
 namespace {
 
-const char* const flags = "-O1 -fPIC -ffunction-sections -fdata-sections -fno-inline";
-
 struct Atomic : ReplaceFixture {
   static Object pair(int version) {
     const std::string v = std::to_string(version);
-    return compile_c(
-        "int f(void) { return " + v + "; } int g(void) { return " + v + "; } int both(void) { return f() == g(); }", flags);
+    return compile_c("int f(void) { return " + v + "; } int g(void) { return " + v +
+                         "; } int both(void) { return f() == g(); }",
+                     replaceable_clang);
   }
   void swap(const Module& module, Object object, Switch how = Switch::atomic) { replace(module, std::move(object), how); }
 };
 
 TEST_F(Atomic, AnEntryOfBeforeGoesOnSeeingTheOldSet) {
   Module module = commit(engine, library, pair(1));
-  commit(engine, library, compile_c("int f(void); int g(void); int outside(void) { return f() * 10 + g(); }", flags));
+  commit(engine, library,
+         compile_c("int f(void); int g(void); int outside(void) { return f() * 10 + g(); }", replaceable_clang));
   auto* f = function<int()>(library, "f");
   auto* outside = function<int()>(library, "outside");
   Border border = expect(engine.border());
@@ -97,7 +97,7 @@ TEST_F(Atomic, ThreadsCheckAnInvariantWhileAnotherSwapsTheSet) {
       compile_c(
           "int f(void); int g(void); int check(long n) { int wrong = 0; for (long i = 0; i < n; ++i) wrong += f() != g(); "
           "return wrong; }",
-          flags));
+          replaceable_clang));
   auto* check = function<int(long)>(library, "check");
   auto* f = function<int()>(library, "f");
   auto* g = function<int()>(library, "g");

@@ -18,14 +18,12 @@ namespace {
 
 using testing::HasSubstr;
 
-const char* const flags = "-O1 -fPIC -ffunction-sections -fdata-sections -fno-inline";
-
 struct Unloaded : ReplaceFixture {
   std::atomic<int> recalls{0};
   std::string last_function;
 
   static Object c(const std::string& text, const char* more = "") {
-    return compile_c(text, std::string(flags) + " " + more);
+    return compile_c(text, std::string(replaceable_clang) + " " + more);
   }
 
   Recall giving(Object object) {
@@ -540,9 +538,9 @@ TEST_F(Unloaded, WhatCantBeUnloadedSaysWhy) {
   Result<Committed> refused = try_unload(m, giving(c("int f(void) { return 1; }")));
   ASSERT_FALSE(refused);
   EXPECT_THAT(refused.error().message, HasSubstr("replaceable"));
-  Module with_destructor =
-      commit(engine, library,
-             compile_cpp("struct S { int x = 1; ~S() { x = 0; } }; S s; extern \"C\" int sf() { return s.x; }", flags));
+  Module with_destructor = commit(
+      engine, library,
+      compile_cpp("struct S { int x = 1; ~S() { x = 0; } }; S s; extern \"C\" int sf() { return s.x; }", replaceable_clang));
   refused = try_unload(with_destructor, giving(c("int sf(void) { return 1; }")));
   ASSERT_FALSE(refused);
   EXPECT_THAT(refused.error().message, HasSubstr("to run at its end"));

@@ -12,8 +12,6 @@ namespace {
 
 using testing::HasSubstr;
 
-const char* const flags = "-O1 -fPIC -ffunction-sections -fdata-sections -fno-inline";
-
 struct ReplaceLimits : ReplaceFixture {
   int call(const char* name) { return function<int()>(library, name)(); }
   static int call_of(const Library& of) { return function<int()>(of, "f")(); }

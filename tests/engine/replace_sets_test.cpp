@@ -27,8 +27,6 @@ namespace {
 
 using testing::HasSubstr;
 
-const char* const flags = "-O1 -fPIC -ffunction-sections -fdata-sections -fno-inline";
-
 struct ReplaceSets : ReplaceFixture {
   ReplaceSets() { doors = waiting = 0; }
 
