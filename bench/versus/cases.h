@@ -40,10 +40,15 @@ struct Case {
   std::string name;
   std::string about;
   std::function<Row(const Settings&)> run;
+  bool only_named = false; // takes minutes, or gigabytes: left out unless --case has its whole name
 };
 
 // link/lua, link/sqlite, link/zstd, link/llvm (case_link.cpp).
 std::vector<Case> link_cases();
+// link/llvm-cold, link/llvm-2t (case_link_first.cpp).
+std::vector<Case> link_first_cases();
+// link/llvm-all and its memory (case_link_all.cpp).
+std::vector<Case> link_all_cases();
 // call/1, call/1k, call/10k (case_call.cpp).
 std::vector<Case> call_cases();
 // redirect/one, redirect/batch (case_redirect.cpp).

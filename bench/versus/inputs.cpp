@@ -277,14 +277,14 @@ void make_plan(const std::vector<View>& views, InputSet& set) {
 std::uint64_t dso_handle_address() { return stub_address(); }
 
 Result<InputSet> load_set(std::string name, const std::vector<std::string>& archives, const std::vector<std::string>& wanted,
-                          std::size_t name_limit) {
+                          std::size_t name_limit, ThreadLocal thread_local_members) {
   InputSet set;
   set.name = std::move(name);
   for (const std::string& path : archives) {
     auto members = archive_members(path);
     if (!members) return std::move(members).error();
     for (InputObject& object : *members) {
-      if (has_thread_local(View(object)))
+      if (thread_local_members == ThreadLocal::left_out && has_thread_local(View(object)))
         ++set.counts.left_out;
       else
         set.objects.push_back(std::move(object));

@@ -81,9 +81,12 @@ struct InputSet {
 // An address that `__dso_handle` can stand for; participants that define one themselves don't need it.
 std::uint64_t dso_handle_address();
 
+// What becomes of members with thread-local data.
+enum class ThreadLocal : std::uint8_t { left_out, kept };
+
 // Reads the archives in order. `wanted` are names that must be among `names`; at most `name_limit` names in all.
 Result<InputSet> load_set(std::string name, const std::vector<std::string>& archives, const std::vector<std::string>& wanted,
-                          std::size_t name_limit = 1000);
+                          std::size_t name_limit = 1000, ThreadLocal thread_local_members = ThreadLocal::left_out);
 
 // The members of an archive in order, debug sections stripped (archive_members.cpp, the one part that uses LLVM).
 Result<std::vector<InputObject>> archive_members(const std::string& path);

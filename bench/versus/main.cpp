@@ -1,6 +1,7 @@
 // tenon-versus: Tenon beside LLVM's linkers and beside the physical floor, on the same inputs in one process.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "cases.h"
+#include "child.h"
 #include "table.h"
 
 #include <CLI/CLI.hpp>
@@ -8,6 +9,8 @@
 #include <dlfcn.h>
 #include <fnmatch.h>
 #include <unistd.h>
+
+#include <algorithm>
 
 namespace {
 
@@ -41,8 +44,9 @@ Exit status: 0, or 1 if a participant failed (named on standard error), or 2 for
 
 std::vector<versus::Case> all_cases() {
   std::vector<versus::Case> cases;
-  for (auto list : {versus::link_cases, versus::call_cases, versus::redirect_cases, versus::swap_cases,
-                    versus::swap_caller_cases, versus::swap_memory_cases, versus::reclaim_cases, versus::collect_cases})
+  for (auto list : {versus::link_cases, versus::link_first_cases, versus::link_all_cases, versus::call_cases,
+                    versus::redirect_cases, versus::swap_cases, versus::swap_caller_cases, versus::swap_memory_cases,
+                    versus::reclaim_cases, versus::collect_cases})
     for (versus::Case& one : list()) cases.push_back(std::move(one));
   return cases;
 }
@@ -53,7 +57,9 @@ void show_progress(const std::string& text) {
   if (terminal) std::fprintf(stderr, "\r\033[K%s", text.c_str());
 }
 
-bool chosen(const std::vector<std::string>& patterns, const std::string& name) {
+bool chosen(const std::vector<std::string>& patterns, const versus::Case& one) {
+  const std::string& name = one.name;
+  if (one.only_named) return std::find(patterns.begin(), patterns.end(), name) != patterns.end();
   if (patterns.empty()) return true;
   for (const std::string& pattern : patterns)
     if (fnmatch(pattern.c_str(), name.c_str(), 0) == 0) return true;
@@ -92,6 +98,7 @@ int run(const std::vector<versus::Case>& cases, const versus::Settings& settings
 } // namespace
 
 int main(int argc, char** argv) {
+  if (std::optional<int> status = versus::run_as_child(argc, argv)) return *status;
   CLI::App app{about, "tenon-versus"};
   versus::Settings settings;
   settings.progress = show_progress;
@@ -118,7 +125,7 @@ int main(int argc, char** argv) {
   }
   std::vector<versus::Case> cases;
   for (versus::Case& one : all_cases())
-    if (chosen(patterns, one.name)) cases.push_back(std::move(one));
+    if (chosen(patterns, one) || (list && patterns.empty())) cases.push_back(std::move(one));
   if (cases.empty()) {
     std::fprintf(stderr, "tenon-versus: no case matches; --list names them\n");
     return 2;

@@ -11,6 +11,10 @@
 #include <memory>
 #include <vector>
 
+namespace tenon {
+class Engine;
+}
+
 namespace versus {
 
 class Participant {
@@ -29,6 +33,8 @@ public:
 };
 
 std::unique_ptr<Participant> make_tenon();
+// In an engine that others link into as well.
+std::unique_ptr<Participant> make_tenon_in(const tenon::Engine& engine);
 std::unique_ptr<Participant> make_floor();
 std::unique_ptr<Participant> make_floor_warm();
 std::unique_ptr<Participant> make_jitlink();

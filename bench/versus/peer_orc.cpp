@@ -63,7 +63,8 @@ private:
     dylib_ = &*dylib;
     orc::SymbolMap absolutes;
     for (const Absolute& absolute : set.absolutes)
-      absolutes[session.intern(absolute.name)] = {orc::ExecutorAddr(absolute.address), llvm::JITSymbolFlags::Exported};
+      if (absolute.name != "atexit") // every JITDylib of an LLJIT has one
+        absolutes[session.intern(absolute.name)] = {orc::ExecutorAddr(absolute.address), llvm::JITSymbolFlags::Exported};
     if (!absolutes.empty())
       if (llvm::Error error = dylib_->define(orc::absoluteSymbols(std::move(absolutes)))) return error;
     for (const InputObject& object : set.objects)

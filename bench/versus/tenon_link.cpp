@@ -40,6 +40,7 @@ Error undefined_symbols(std::span<const tenon::Missing> missing) {
 
 class Tenon final : public Participant {
 public:
+  explicit Tenon(std::optional<tenon::Engine> engine = {}) : engine_(std::move(engine)) {}
   const char* name() const override { return "tenon"; }
 
   Result<void> link(const InputSet& set, std::vector<std::uint64_t>& found) override {
@@ -103,5 +104,6 @@ private:
 } // namespace
 
 std::unique_ptr<Participant> make_tenon() { return std::make_unique<Tenon>(); }
+std::unique_ptr<Participant> make_tenon_in(const tenon::Engine& engine) { return std::make_unique<Tenon>(engine); }
 
 } // namespace versus
