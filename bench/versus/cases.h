@@ -40,7 +40,7 @@ struct Case {
   std::string name;
   std::string about;
   std::function<Row(const Settings&)> run;
-  bool only_named = false; // takes minutes, or gigabytes: left out unless --case has its whole name
+  bool on_request = false; // takes long: only when a pattern names it, or in the full form
 };
 
 // link/lua, link/sqlite, link/zstd, link/llvm (case_link.cpp).

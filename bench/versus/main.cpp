@@ -10,7 +10,7 @@
 #include <fnmatch.h>
 #include <unistd.h>
 
-#include <algorithm>
+#include <optional>
 
 namespace {
 
@@ -57,9 +57,7 @@ void show_progress(const std::string& text) {
   if (terminal) std::fprintf(stderr, "\r\033[K%s", text.c_str());
 }
 
-bool chosen(const std::vector<std::string>& patterns, const versus::Case& one) {
-  const std::string& name = one.name;
-  if (one.only_named) return std::find(patterns.begin(), patterns.end(), name) != patterns.end();
+bool chosen(const std::vector<std::string>& patterns, const std::string& name) {
   if (patterns.empty()) return true;
   for (const std::string& pattern : patterns)
     if (fnmatch(pattern.c_str(), name.c_str(), 0) == 0) return true;
@@ -125,13 +123,15 @@ int main(int argc, char** argv) {
   }
   std::vector<versus::Case> cases;
   for (versus::Case& one : all_cases())
-    if (chosen(patterns, one) || (list && patterns.empty())) cases.push_back(std::move(one));
+    if (chosen(patterns, one.name) && (!one.on_request || list || settings.full || !patterns.empty()))
+      cases.push_back(std::move(one));
   if (cases.empty()) {
     std::fprintf(stderr, "tenon-versus: no case matches; --list names them\n");
     return 2;
   }
   if (list) {
-    for (const versus::Case& one : cases) std::printf("%-14s %s\n", one.name.c_str(), one.about.c_str());
+    for (const versus::Case& one : cases)
+      std::printf("%-14s %s%s\n", one.name.c_str(), one.on_request ? "* " : "", one.about.c_str());
     return 0;
   }
   if (has_copy_relocations()) {

@@ -63,9 +63,12 @@ constexpr const char* area_name(AreaKind area) noexcept {
   return "?";
 }
 
-Error exhausted(AreaKind area, std::uint64_t size) {
+Error exhausted(AreaKind area, std::uint64_t size, std::uint64_t whole) {
   return {ErrorCode::exhausted,
-          "the engine's memory for " + std::string(area_name(area)) + " has no " + std::to_string(size) + " bytes left"};
+          "the engine's memory for " + std::string(area_name(area)) + " has no " + std::to_string(size) +
+              " bytes left: it is " + std::to_string(whole) +
+              " bytes of the reservation (Options::reservation_bytes, at most 2 GiB); another engine has "
+              "one of its own"};
 }
 
 } // namespace
@@ -413,7 +416,7 @@ Result<Piece> Space::State::take(AreaKind kind, std::uint32_t size, std::uint32_
   const std::optional<FreeSpace::Fresh> place = of.space.plan_fresh(size, alignment, slots);
   if (!place) {
     if (const std::optional<Piece> run = of.space.take(size, alignment, slots, true)) return backed(kind, *run);
-    return exhausted(kind, size * granule);
+    return exhausted(kind, size * granule, of.size);
   }
   if (Result<void> done = table.grow(static_cast<std::size_t>(of.index), place->end); !done) return std::move(done).error();
   if (Result<void> done = commit(kind, place->end * granule); !done) return std::move(done).error();
@@ -428,7 +431,7 @@ Result<Block> Space::allocate(AreaKind kind, std::uint64_t size, std::uint64_t a
   TENON_CHECK(kind != AreaKind::frames, "the unwinder's table is not allocated in blocks");
   TENON_CHECK(slots == 0 || kind == AreaKind::code, "only code has entries in the unwinder's table");
   State::Area& of = state_->area(kind);
-  if (size > of.size) return exhausted(kind, size);
+  if (size > of.size) return exhausted(kind, size, of.size);
   const bool paged = state_->paged(kind);
   const std::uint64_t unit = paged ? system::page_size : granule;
   size = base::align_up(std::max<std::uint64_t>(size, 1), unit);
@@ -464,14 +467,14 @@ Result<Block> Space::allocate_low(AreaKind kind, std::uint64_t size, std::uint64
   State::Area& of = state_->area(kind);
   TENON_CHECK(state_->dual(kind), "memory is chosen by address in dual mode only");
   TENON_CHECK(base::is_power_of_two(alignment) && alignment <= largest_alignment, "a block's alignment");
-  if (size > of.size || below.value <= of.begin) return exhausted(kind, size);
+  if (size > of.size || below.value <= of.begin) return exhausted(kind, size, of.size);
   const std::uint64_t end = std::min(below.value - of.begin, of.size) / granule;
   const auto granules = static_cast<std::uint32_t>(base::align_up(std::max<std::uint64_t>(size, 1), granule) / granule);
   const auto step = static_cast<std::uint32_t>(std::max<std::uint64_t>(alignment, granule) / granule);
   const fork::Inside inside;
   const std::lock_guard lock(of.mutex);
   const std::optional<Piece> found = of.space.take_lowest(granules, step, slots, static_cast<std::uint32_t>(end));
-  if (!found) return exhausted(kind, size);
+  if (!found) return exhausted(kind, size, of.size);
   Result<Piece> run = state_->backed(kind, *found);
   if (!run) return std::move(run).error();
   const Block block{{of.begin + run->begin * granule}, run->size * granule, kind, run->first_slot, run->slots};
@@ -618,7 +621,7 @@ std::uint32_t Space::slot_count() const noexcept {
 Result<void> Space::commit_frames(std::uint64_t bytes) {
   State::Area& of = state_->area(AreaKind::frames);
   if (bytes <= of.committed.load(std::memory_order_acquire)) return {};
-  if (bytes > of.size) return exhausted(AreaKind::frames, bytes);
+  if (bytes > of.size) return exhausted(AreaKind::frames, bytes, of.size);
   const fork::Inside inside;
   const std::lock_guard lock(of.mutex);
   return state_->commit(AreaKind::frames, bytes);

@@ -34,6 +34,7 @@ TEST(TransactionLimits, AFullReservationIsAnErrorAndTheEngineGoesOn) {
     }
     EXPECT_EQ(error.code, ErrorCode::exhausted) << section << ": " << describe(error);
     EXPECT_THAT(error.message, testing::HasSubstr("big.o"));
+    EXPECT_THAT(error.message, testing::HasSubstr("Options::reservation_bytes"));
     ASSERT_GT(made.size(), 2U) << section;
     EXPECT_EQ(engine.usage().live, live) << "the change that failed has left something";
     // What is small still fits, and after a removal what is big does.
