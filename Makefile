@@ -7,11 +7,11 @@ TORTURE_PATCHES ?= 1000000
 TORTURE_CALLS ?= 1000000000
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help setup build dev run test asan tsan torture fuzz bench format check-compilers install clean
+.PHONY: help setup build dev run test asan tsan torture fuzz bench bench-instructions format check-compilers install clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## install the Debian packages that are missing and fetch SQLite's sources
 	@cmake/setup.sh
@@ -71,11 +71,18 @@ fuzz: setup ## run each fuzz target for FUZZ_SECONDS seconds (60)
 	$(call compile,fuzz)
 	@cmake/run_fuzzers.sh build/fuzz $(FUZZ_SECONDS)
 
-bench: setup ## compare with the peers and run the micro-benchmarks
+# BENCH_FLAGS are tenon-versus's: --full, --case GLOB, --repeat N.
+bench: setup ## compare with the peers; figures, goals and plots go to build/bench.html
 	$(call configure,release)
 	$(call compile,release)
-	@build/release/bin/tenon-versus
+	@python3 bench/report/report.py --out build/bench.html --json build/bench.json build/release/bin/tenon-versus $(BENCH_FLAGS)
 	@for program in build/release/bin/bench_*; do [ ! -x "$$program" ] || "$$program" || exit 1; done
+
+ARCHIVES ?= $(addprefix /usr/lib/x86_64-linux-gnu/lib,lua5.4.a sqlite3.a zstd.a)
+bench-instructions: setup ## count instructions per module, symbol, relocation, ... with Callgrind
+	$(call configure,release)
+	$(call compile,release,--target tenon-scale)
+	@python3 tests/scale/count.py --driver build/release/bin/tenon-scale print $(ARCHIVES)
 
 format: ## format all C++ sources
 	@cmake/setup.sh clang-format-22
