@@ -82,7 +82,8 @@ ARCHIVES ?= $(addprefix /usr/lib/x86_64-linux-gnu/lib,lua5.4.a sqlite3.a zstd.a)
 bench-instructions: setup ## count instructions per module, symbol, relocation, ... with Callgrind
 	$(call configure,release)
 	$(call compile,release,--target tenon-scale)
-	@python3 tests/scale/count.py --driver build/release/bin/tenon-scale print $(ARCHIVES)
+	@python3 tests/scale/count.py --driver build/release/bin/tenon-scale print $(ARCHIVES) \
+	  --together $(addprefix /usr/lib/llvm-22/lib/libLLVM,Core.a Support.a Analysis.a)
 
 format: ## format all C++ sources
 	@cmake/setup.sh clang-format-22

@@ -23,10 +23,12 @@ import svg
 from goals import all_goals
 
 STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; max-width: 1120px; margin: 2em auto; padding: 0 1em; color: #222; background: #fff; }
+body { font: 15px/1.45 system-ui, sans-serif; max-width: 1120px; margin: 2em auto; padding: 0 1em;
+       color: #222; background: #fff; }
 table { border-collapse: collapse; margin: 1em 0; } th, td { padding: 2px 10px; border-bottom: 1px solid #ddd; }
 td { text-align: right; } th, td.name { text-align: left; } .met { color: #06703a; } .missed { color: #b00020; }
-.none { color: #888; } svg { margin: 6px; } svg text { font: 12px system-ui, sans-serif; } pre { background: #f5f5f5; padding: 1em; }
+.none { color: #888; } svg { margin: 6px; } svg text { font: 12px system-ui, sans-serif; }
+pre { background: #f5f5f5; padding: 1em; }
 """
 
 # Figures beside the row's own: they have other units, and stay out of plots of it.
@@ -157,7 +159,8 @@ def page(rows, complaints):
 def run(command, json_path, log_path):
     """Passes each line on as it comes, which is all the progress that a pipe gets."""
     with open(json_path, "w", encoding="utf-8") as lines, open(log_path, "w", encoding="utf-8") as log:
-        with subprocess.Popen([command[0], "--json", *command[1:]], stdout=subprocess.PIPE, stderr=log, text=True) as process:
+        arguments = [command[0], "--json", *command[1:]]
+        with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=log, text=True) as process:
             for line in process.stdout:
                 lines.write(line)
                 row = json.loads(line)

@@ -17,7 +17,9 @@ def short(value):
     size = abs(value)
     if size >= 1e6 or size < 1e-3:
         return f"{value:.2e}"
-    return f"{value:,.0f}" if size >= 100 else f"{value:.1f}" if size >= 10 else f"{value:.2f}" if size >= 1 else f"{value:.3f}"
+    if size >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if size >= 10 else f"{value:.2f}" if size >= 1 else f"{value:.3f}"
 
 
 class Axis:

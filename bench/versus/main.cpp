@@ -33,6 +33,12 @@ The rules are alike for all: debug sections are stripped; members with thread-lo
 them); STV_INTERNAL symbols are made STV_HIDDEN (JITLink rejects them); definitions in the set win over the host's; what
 neither gives is an absolute symbol; initializers are not run. Each participant's result is called and checked before timing.
 
+Of link/*, these differ:
+  link/llvm-cold  the first link of a process, made anew for each
+  link/llvm-2t    two threads link copies into one engine; ms of time and of processor time for one copy
+  link/llvm-all   all libLLVM*.a at once, each participant in a process of its own, ld.lld -shared beside them; -peak and
+                  -left are its memory in MB; takes a minute, so only on request
+
 The other cases change code while it runs; their tables say what each column is:
   call/*      ns for a call of a replaceable function; `direct` is the static linker's, `orc_stub` goes through ORC's stub
   redirect/*  ns to lead a function to another body that is linked already

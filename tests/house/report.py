@@ -1,5 +1,5 @@
-"""The page that `make bench` makes, from figures that were recorded: all of them are on it, goals are judged rightly, plots are
-there and well-formed, and nothing is fetched from elsewhere.
+"""The page that `make bench` makes, from figures that were recorded: all of them are on it, goals are judged rightly, plots
+are there and well-formed, and nothing is fetched from elsewhere.
 
 SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """
@@ -35,7 +35,12 @@ with tempfile.TemporaryDirectory() as folder:
     report = [sys.executable, str(options.source / "bench/report/report.py")]
     # A program that prints what was recorded, and complains.
     program = folder / "program.sh"
-    program.write_text(f'#!/bin/sh\n[ "$*" = "--json --case x" ] || exit 9\ncat "{sample}"\necho "orc: <fell over>" >&2\nexit 1\n')
+    program.write_text(f'''#!/bin/sh
+[ "$*" = "--json --case x" ] || exit 9
+cat "{sample}"
+echo "orc: <fell over>" >&2
+exit 1
+''')
     program.chmod(0o755)
     out = folder / "ran.html"
     done = subprocess.run([*report, "--out", out, "--json", folder / "ran.json", program, "--case", "x"],
@@ -46,7 +51,8 @@ with tempfile.TemporaryDirectory() as folder:
     expect((folder / "ran.json").read_text() == sample.read_text(), "the figures are kept")
 
     (folder / "empty.json").write_text("")
-    empty = subprocess.run([*report, "--out", folder / "empty.html", "--json", folder / "empty.json"], stderr=subprocess.PIPE)
+    empty = subprocess.run([*report, "--out", folder / "empty.html", "--json", folder / "empty.json"],
+                           stderr=subprocess.PIPE)
     expect(empty.returncode == 1 and not (folder / "empty.html").exists(), "no figures are an error")
 
 rows = [json.loads(line) for line in sample.read_text().splitlines()]
@@ -58,7 +64,8 @@ for text in ("0.318", "411.5", "465", "2.31", "8,610", "0.457", "123", "a/new&lt
 expect(goal_line(page, "link/lua", "tenon / floor") == ("≤ 2", "2.64", "missed", "missed"), "link/lua misses its floor")
 expect(goal_line(page, "link/llvm", "tenon / floor") == ("≤ 2", "1.90", "met", "met"), "link/llvm meets its floor")
 expect(goal_line(page, "link/llvm", "orc / tenon") == ("≥ 40", "54.9", "met", "met"), "link/llvm meets 40 times LLJIT")
-expect(goal_line(page, "many/10k", "the last modules against the first") == ("≤ 1.2", "1.31", "missed", "missed"), "the last module")
+expect(goal_line(page, "many/10k", "the last modules against the first") == ("≤ 1.2", "1.31", "missed", "missed"),
+       "the last modules cost more")
 expect(goal_line(page, "teardown", "ms") == ("≤ 5", "–", "none", "not measured"), "what was not run is not met")
 
 plots = re.findall(r"<svg.*?</svg>", page, re.S)

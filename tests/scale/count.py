@@ -104,10 +104,19 @@ def print_counts(options):
     ]
     for text, value in lines:
         print(f"{text:46} {value:14,.0f}")
-    for archive in options.archives:
-        total = measure(options, "archive", archive)["archive"].instructions
-        count = relocations(archive)
-        print(f"{os.path.basename(archive):46} {total:14,}  {total / count:8.1f} a relocation, of {count:,} in the file")
+    sets = [[archive] for archive in options.archives]
+    if options.together:
+        sets.append(options.together)
+    if sets:
+        print(f"\n{'archives in one change, per relocation':46} {'parse':>8} {'draft':>8} {'place':>8} {'link':>8} "
+              f"{'commit':>8} {'sum':>8} {'relocations':>12} {'instructions':>14}")
+    for archives in sets:
+        stages = measure(options, "archive", *archives)
+        count = sum(map(relocations, archives))
+        total = sum(stage.instructions for stage in stages.values())
+        name = " ".join(os.path.basename(archive) for archive in archives)
+        columns = " ".join(f"{stage.instructions / count:8.1f}" for stage in stages.values())
+        print(f"{name:46} {columns} {total / count:8.1f} {count:12,} {total:14,}")
     return 0
 
 
@@ -117,6 +126,7 @@ def main():
     parser.add_argument("--valgrind", default="valgrind")
     parser.add_argument("what", choices=["print", "growth"])
     parser.add_argument("archives", nargs="*")
+    parser.add_argument("--together", nargs="+", default=[], help="archives that need each other")
     options = parser.parse_args()
     return check_growth(options) if options.what == "growth" else print_counts(options)
 
