@@ -4,6 +4,7 @@
 #include "measure.h"
 #include "participant.h"
 
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <spawn.h>
 #include <sys/mman.h>
@@ -156,8 +157,11 @@ Result<FirstLink> link_here(const InputSet& set, const std::string& name) {
   result.ms = now_ms() - begin;
   result.peak_mb = proc_mb("status", "VmHWM:") - resident;
   result.left_mb = proc_mb("smaps_rollup", "Pss:") - shares;
-  for (std::size_t i = 0; i < found.size(); ++i)
+  for (std::size_t i = 0; i < found.size(); ++i) {
     if (found[i] == 0) return Error{ErrorCode::undefined, set.names[i] + " was not found"};
+    if (reinterpret_cast<std::uintptr_t>(dlsym(RTLD_DEFAULT, set.names[i].c_str())) == found[i])
+      return Error{ErrorCode::conflict, set.names[i] + " is the host's, not the linked one"};
+  }
   // Not removed: the process ends here, and what its end costs is nobody's business.
   [[maybe_unused]] Participant* alive = participant.release();
   return result;
