@@ -25,7 +25,8 @@ struct Settings {
 struct Figure {
   std::string name; // the key: a participant, or a participant and a variation
   Samples samples;
-  Samples removal; // taking it out again, not part of the above; empty if that isn't measured
+  Samples removal;       // taking it out again, not part of the above; empty if that isn't measured
+  std::string unit = {}; // another than the row's: beside the row's figures, not compared with them
 };
 
 struct Row {
@@ -63,5 +64,21 @@ std::vector<Case> swap_memory_cases();
 std::vector<Case> reclaim_cases();
 // collect/step (case_collect.cpp).
 std::vector<Case> collect_cases();
+// many/1k, many/10k, many/100k, many/1m (case_many.cpp).
+std::vector<Case> many_cases();
+// many/chain (case_many_chain.cpp).
+std::vector<Case> many_chain_cases();
+// remove/fifo, remove/lifo, remove/random, teardown (case_remove.cpp).
+std::vector<Case> remove_cases();
+// engine/create, library/churn (case_engine.cpp).
+std::vector<Case> engine_cases();
+// lookup/1t, lookup/2t (case_lookup.cpp).
+std::vector<Case> lookup_cases();
+// throw (case_throw.cpp).
+std::vector<Case> throw_cases();
+// abort (case_abort.cpp).
+std::vector<Case> abort_cases();
+// memory/llvm (case_memory.cpp).
+std::vector<Case> memory_cases();
 
 } // namespace versus

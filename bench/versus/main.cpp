@@ -46,13 +46,27 @@ The other cases change code while it runs; their tables say what each column is:
   reclaim/*   ms from the last frame's leaving to the memory being free
   collect/*   ms, the longest step of collecting a dead cycle
 
+And there are cases of many modules, of an engine's life and of look-ups; the notes under their tables have what is timed:
+  many/*      us a tiny module with .eh_frame: parsed, linked, its frames registered, its function looked up
+  remove/*    us for removing one of many such modules; `tenon` and the peers rely on the client's word that no thread is
+              inside, for `tenon_prove` the engine sees to that, and the time until all memory is free counts
+  teardown    ms for destroying an engine with all its modules
+  engine/create, library/churn   us for an engine, or for a library with a module that is called, and its end
+  lookup/*    ns for finding a symbol by its name, in random order
+  throw       us for an exception through five linked frames; `static` is the same code in this program
+  abort       ms for getting to Linked, and for dropping the change there
+  memory/*    bytes on the heap for a byte of linked content
+Those marked with * by --list take long: they run when a --case names them, or with --full.
+
 Exit status: 0, or 1 if a participant failed (named on standard error), or 2 for misuse.)";
 
 std::vector<versus::Case> all_cases() {
   std::vector<versus::Case> cases;
   for (auto list : {versus::link_cases, versus::link_first_cases, versus::link_all_cases, versus::call_cases,
                     versus::redirect_cases, versus::swap_cases, versus::swap_caller_cases, versus::swap_memory_cases,
-                    versus::reclaim_cases, versus::collect_cases})
+                    versus::reclaim_cases, versus::collect_cases, versus::many_cases, versus::many_chain_cases,
+                    versus::remove_cases, versus::engine_cases, versus::lookup_cases, versus::throw_cases,
+                    versus::abort_cases, versus::memory_cases})
     for (versus::Case& one : list()) cases.push_back(std::move(one));
   return cases;
 }
@@ -114,7 +128,8 @@ int main(int argc, char** argv) {
   app.add_option("--repeat", settings.repeat, "timed rounds per case instead of the case's own number")
       ->type_name("N")
       ->check(CLI::Range(std::size_t{1}, std::size_t{1000000}));
-  app.add_flag("--full", settings.full, "the long form of cases that have one (swap/memory: a million swaps)");
+  app.add_flag("--full", settings.full,
+               "the long form of cases that have one (swap/memory: a million swaps), and those that take long");
   app.add_flag("--list", list, "name the cases and stop");
   app.add_option("--system-libraries", settings.system_libraries, "where liblua5.4.a, libsqlite3.a and libzstd.a are")
       ->type_name("DIR")

@@ -58,7 +58,8 @@ void print_medians(std::FILE* out, const std::vector<const Row*>& rows) {
   std::vector<std::string> names;
   for (const Row* row : rows)
     for (const Figure& figure : row->figures)
-      if (std::find(names.begin(), names.end(), figure.name) == names.end()) names.push_back(figure.name);
+      if (figure.unit.empty() && std::find(names.begin(), names.end(), figure.name) == names.end())
+        names.push_back(figure.name);
   Lines lines{{"median " + rows.front()->unit}};
   lines[0].insert(lines[0].end(), names.begin(), names.end());
   for (const Row* row : rows) {
@@ -99,7 +100,8 @@ void print_spread(std::FILE* out, const Row& row) {
   Lines lines{{"  " + row.unit, "rounds", "min", "p25", "median", "p75", "max", "removal"}};
   for (const Figure& figure : row.figures) {
     const Samples& samples = figure.samples;
-    lines.push_back({"  " + figure.name, std::to_string(samples.size())});
+    const std::string unit = figure.unit.empty() ? "" : " (" + figure.unit + ")";
+    lines.push_back({"  " + figure.name + unit, std::to_string(samples.size())});
     for (double q : {0.0, 0.25, 0.5, 0.75, 1.0}) lines.back().push_back(rounded(samples.quantile(q)));
     lines.back().push_back(figure.removal.empty() ? "-" : rounded(figure.removal.median()));
   }
