@@ -66,6 +66,11 @@ struct CompileOptions {
   // them). Without, these can become part of the functions that call them, and are replaced together with those only: all
   // that uses the changed header is compiled again. C++ that lives on small inline functions is much faster that way.
   bool replaceable_inline = true;
+  // With `replaceable`, of IR with debug information (clang -g): functions of lambdas, and their variables, are named by
+  // what the lambda is (where it stands, what it captures, takes and gives) and no longer by its number, so that a new
+  // version's take the place of those that they can stand for, and of no others. Whoever holds a closure that no lambda of
+  // the new version is like goes on calling the old one. compile_functions() does not know these names and refuses.
+  bool name_closures = false;
   // Compile the client's llvm::Module itself and not a clone: faster, and what is left of the module afterwards (also after
   // an error) can only be destroyed.
   bool consume_ir = false;
@@ -93,7 +98,8 @@ public:
 
   // Textual IR or bitcode, told apart by content. Errors as above, and compile for what can't be parsed:
   // "NAME:LINE:COLUMN: what: source line".
-  Result<Object> compile_ir(Bytes ir, std::string name);
+  // `strip_debug_info`: the object is to have none.
+  Result<Object> compile_ir(Bytes ir, std::string name, bool strip_debug_info = false);
 
   // Single functions of a module, to take the place of those that the same module, compiled `replaceable` as a whole, has
   // (Change::replace_functions): at any level, of the same IR or of a newer one. The object defines the named functions, by
@@ -126,6 +132,7 @@ public:
     std::string name;
     std::shared_ptr<const void> owner = {};  // keeps `ir` alive; null if the client does until the result is there
     std::vector<std::string> functions = {}; // only these, as Compiler::compile_functions_ir does
+    bool strip_debug_info = false;           // as Compiler::compile_ir does; not with `functions`
   };
 
   // 0 threads: as many as the machine runs at once. Errors: as Compiler::create, and system (no thread to be had).

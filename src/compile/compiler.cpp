@@ -6,6 +6,7 @@
 // module's global that happens to lie at the same address.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "base/guarded.h"
+#include "compile/closures.h"
 #include "compile/codegen.h"
 #include "compile/diagnostics.h"
 #include "compile/extract.h"
@@ -83,10 +84,11 @@ struct Compiler::State {
   Machinery machinery; // empty where the next module has to have it new
 
   Result<void> prepare();
-  Result<Object> compile(llvm::Module& module, bool consume, bool verify);
+  Result<Object> compile(llvm::Module& module, bool consume, bool verify, bool strip_debug_info = false);
   Result<Object> compile_functions(llvm::Module& module, std::span<const std::string_view> functions);
-  Result<Object> compile_text(Bytes ir, std::string name, std::optional<std::span<const std::string_view>> functions);
-  Result<Object> compile_owned(llvm::Module& module, bool strip_debug_info);
+  Result<Object> compile_text(Bytes ir, std::string name, std::optional<std::span<const std::string_view>> functions,
+                              bool strip_debug_info = false);
+  Result<Object> compile_owned(llvm::Module& module, bool broken_debug_info, bool strip_debug_info);
 };
 
 Result<void> Compiler::State::prepare() {
@@ -97,20 +99,21 @@ Result<void> Compiler::State::prepare() {
   return {};
 }
 
-Result<Object> Compiler::State::compile(llvm::Module& module, bool consume, bool verify) {
+Result<Object> Compiler::State::compile(llvm::Module& module, bool consume, bool verify, bool strip_debug_info) {
   if (auto ready = prepare(); !ready) return std::move(ready).error();
   bool broken_debug_info = false;
   if (auto sound = check_module(module, *machinery.machine, verify, broken_debug_info); !sound)
     return std::move(sound).error();
-  if (consume) return compile_owned(module, broken_debug_info);
+  if (consume) return compile_owned(module, broken_debug_info, strip_debug_info);
   const std::unique_ptr<llvm::Module> clone = llvm::CloneModule(module);
-  return compile_owned(*clone, broken_debug_info);
+  return compile_owned(*clone, broken_debug_info, strip_debug_info);
 }
 
 // `module` is ours to change.
-Result<Object> Compiler::State::compile_owned(llvm::Module& module, bool strip_debug_info) {
+Result<Object> Compiler::State::compile_owned(llvm::Module& module, bool broken_debug_info, bool strip_debug_info) {
   const bool single_use = module.getNamedGlobal("llvm.used") != nullptr;
-  if (strip_debug_info) llvm::StripDebugInfo(module);
+  if (options.replaceable && options.name_closures && !broken_debug_info) name_closures(module);
+  if (strip_debug_info || broken_debug_info) llvm::StripDebugInfo(module);
   adopt_target(module, *machinery.machine);
   if (options.pic) mark_as_library(module);
   DiagnosticScope diagnostics(module.getContext());
@@ -131,6 +134,10 @@ Result<Object> Compiler::State::compile_functions(llvm::Module& module, std::spa
   if (!options.replaceable)
     return Error{ErrorCode::invalid_argument,
                  module.getModuleIdentifier() + ": functions are compiled alone with CompileOptions::replaceable only"};
+  if (options.name_closures)
+    return Error{ErrorCode::invalid_argument, module.getModuleIdentifier() +
+                                                  ": functions can't be compiled alone with CompileOptions::name_closures: "
+                                                  "the names that it makes are found in whole modules only"};
   auto extracted = extract_functions(module, functions, options);
   if (!extracted) return std::move(extracted).error();
   return compile(**extracted, /*consume=*/true, /*verify=*/false); // its functions were verified where they come from
@@ -138,7 +145,8 @@ Result<Object> Compiler::State::compile_functions(llvm::Module& module, std::spa
 
 // All of the IR, or some functions of it.
 Result<Object> Compiler::State::compile_text(Bytes ir, std::string name,
-                                             std::optional<std::span<const std::string_view>> functions) {
+                                             std::optional<std::span<const std::string_view>> functions,
+                                             bool strip_debug_info) {
   if (auto ready = prepare(); !ready) return std::move(ready).error();
   // A context of its own for each: types and constants of one module neither pile up nor show in the next.
   llvm::LLVMContext context;
@@ -147,7 +155,8 @@ Result<Object> Compiler::State::compile_text(Bytes ir, std::string name,
   if (!module) return std::move(module).error();
   if (diagnostics.failed()) return compile_error(name, diagnostics);
   (*module)->setModuleIdentifier(name);
-  return functions ? compile_functions(**module, *functions) : compile(**module, /*consume=*/true, options.verify);
+  return functions ? compile_functions(**module, *functions)
+                   : compile(**module, /*consume=*/true, options.verify, strip_debug_info);
 }
 
 Compiler::Compiler(std::unique_ptr<State> state) noexcept : state_(std::move(state)) {}
@@ -169,8 +178,8 @@ Result<Object> Compiler::compile(llvm::Module& module) {
   return base::guarded([&] { return state_->compile(module, state_->options.consume_ir, state_->options.verify); });
 }
 
-Result<Object> Compiler::compile_ir(Bytes ir, std::string name) {
-  return base::guarded([&] { return state_->compile_text(ir, std::move(name), std::nullopt); });
+Result<Object> Compiler::compile_ir(Bytes ir, std::string name, bool strip_debug_info) {
+  return base::guarded([&] { return state_->compile_text(ir, std::move(name), std::nullopt, strip_debug_info); });
 }
 
 Result<Object> Compiler::compile_functions(llvm::Module& module, std::span<const std::string_view> functions) {

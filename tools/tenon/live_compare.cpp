@@ -96,12 +96,21 @@ private:
   const Object& object_;
 };
 
+// What tells lambdas apart is nothing that people could read.
+std::string with_plain_lambdas(std::string text) {
+  constexpr std::string_view mark = "$_h";
+  constexpr std::size_t digits = 16;
+  for (std::size_t at = 0; (at = text.find(mark, at)) != text.npos;) text.replace(at, mark.size() + digits, "{lambda}");
+  return text;
+}
+
 // Empty if it is none of C++.
 std::string demangled(const std::string& name) {
   if (!name.starts_with("_Z")) return {}; // what else can be read as a type would be
   int status = 0;
-  std::unique_ptr<char, void (*)(void*)> text(abi::__cxa_demangle(name.c_str(), nullptr, nullptr, &status), std::free);
-  return status == 0 && text ? text.get() : std::string();
+  const std::string plain = name.substr(0, name.find(".closure_")); // see CompileOptions::name_closures
+  std::unique_ptr<char, void (*)(void*)> text(abi::__cxa_demangle(plain.c_str(), nullptr, nullptr, &status), std::free);
+  return status == 0 && text ? with_plain_lambdas(text.get()) : std::string();
 }
 
 std::string readable(const std::string& name, bool function) {

@@ -5,6 +5,7 @@
 
 #include "compile.h"
 
+#include <algorithm>
 #include <csignal>
 #include <filesystem>
 #include <future>
@@ -15,6 +16,11 @@ namespace {
 
 bool is_source(const InputFile& input) {
   return input.kind == FileKind::c || input.kind == FileKind::cxx || input.kind == FileKind::assembly;
+}
+
+// Ours (-g) is for the compiler only, which tells lambdas apart by it.
+bool wants_debug_info(const std::vector<std::string>& flags) {
+  return std::any_of(flags.begin(), flags.end(), [](const std::string& f) { return f.starts_with("-g") && f != "-g0"; });
 }
 
 Result<Object> object_of(std::vector<std::byte> bytes, const std::string& name) {
@@ -46,6 +52,7 @@ Result<LiveCompiler> LiveCompiler::create(const InputOptions& options, std::stri
   CompileOptions compile_options;
   compile_options.level = OptLevel(options.level);
   compile_options.replaceable = true;
+  compile_options.name_closures = true;
   WithoutSignals guard;
   Result<CompilerPool> pool = CompilerPool::create(compile_options);
   if (!pool) return std::move(pool).error();
@@ -64,7 +71,9 @@ LiveCompiled LiveCompiler::compile(const InputFile& input) {
   const std::string path = absolute(input.path);
   Result<std::vector<std::byte>> bytes = read_file(path);
   if (!bytes) return {std::move(bytes).error(), {}, {path}};
-  return {is_ir(input) ? compile_ir(std::move(*bytes), input.name) : object_of(std::move(*bytes), input.name), {}, {path}};
+  return {is_ir(input) ? compile_ir(std::move(*bytes), input.name, false) : object_of(std::move(*bytes), input.name),
+          {},
+          {path}};
 }
 
 std::vector<std::string> LiveCompiler::arguments(const InputFile& input, std::vector<std::string> what) const {
@@ -82,13 +91,14 @@ std::vector<std::string> LiveCompiler::arguments(const InputFile& input, std::ve
 LiveCompiled LiveCompiler::compile_source(const InputFile& input) {
   std::vector<std::string> what = {"-c", "-o", "-", "-MMD", "-MF", clang_dependencies};
   const bool through_ir = input.kind != FileKind::assembly;
-  if (through_ir) what.insert(what.end(), {"-emit-llvm", "-Xclang", "-disable-llvm-passes"});
+  if (through_ir) what.insert(what.end(), {"-g", "-emit-llvm", "-Xclang", "-disable-llvm-passes"});
   Result<ClangRun> run = clang_->run(arguments(input, std::move(what)));
   if (!run) return {std::move(run).error().within(input.name), {}, {}};
   if (run->status != 0)
     return {Error{ErrorCode::compile, input.name + ": clang failed with status " + std::to_string(run->status)},
             std::move(run->diagnostics), dependencies_of_broken(input)};
-  return {through_ir ? compile_ir(std::move(run->output), input.name) : object_of(std::move(run->output), input.name),
+  return {through_ir ? compile_ir(std::move(run->output), input.name, !wants_debug_info(options_.compiler_flags))
+                     : object_of(std::move(run->output), input.name),
           std::move(run->diagnostics), all_absolute(run->dependencies)};
 }
 
@@ -106,9 +116,9 @@ std::vector<std::string> LiveCompiler::dependencies_of_broken(const InputFile& i
   return files;
 }
 
-Result<Object> LiveCompiler::compile_ir(std::vector<std::byte> ir, const std::string& name) {
+Result<Object> LiveCompiler::compile_ir(std::vector<std::byte> ir, const std::string& name, bool strip_debug_info) {
   auto owner = std::make_shared<const std::vector<std::byte>>(std::move(ir));
-  Result<std::future<Result<Object>>> object = pool_.submit({*owner, name, owner});
+  Result<std::future<Result<Object>>> object = pool_.submit({*owner, name, owner, {}, strip_debug_info});
   return object ? object->get() : Result<Object>(object.error());
 }
 

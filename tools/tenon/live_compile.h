@@ -39,7 +39,7 @@ private:
 
   std::vector<std::string> arguments(const InputFile& input, std::vector<std::string> what) const;
   LiveCompiled compile_source(const InputFile& input);
-  Result<Object> compile_ir(std::vector<std::byte> ir, const std::string& name);
+  Result<Object> compile_ir(std::vector<std::byte> ir, const std::string& name, bool strip_debug_info);
   std::vector<std::string> dependencies_of_broken(const InputFile& input);
   std::string absolute(const std::string& path) const;
   std::vector<std::string> all_absolute(const std::vector<std::string>& paths) const;
