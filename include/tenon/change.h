@@ -97,7 +97,10 @@ struct Recall {
   // Makes the module's new version. Called by the first call of any function of the module, in the calling thread, with no
   // lock held; `function` is the one that was called. Once, however many threads call at the same time: the others wait. The
   // object is committed as Change::replace would, with the options of the version before. Nothing: the callback has
-  // committed a replacement itself. It may call what it likes, functions of other unloaded modules included; that two
+  // committed a replacement itself. Empty `function`: nobody has called one, but the module ends and has functions to run
+  // then (finalizers, destructors of static objects, atexit), or others that end with it have; the thread is the one that
+  // removes the module, closes its library, or drops the engine's last handle. It may call what it likes, functions of
+  // other unloaded modules included; that two
   // threads wait for each other so is an error. It may not throw. A handle of the engine, or of one of its libraries, that
   // it holds keeps the engine for ever.
   std::function<Result<std::optional<Object>>(const Module& module, std::string_view function)> make;
@@ -153,8 +156,12 @@ public:
   // call of one of its functions makes it again, see Recall, and goes on into the new version with the arguments it has. An
   // unloaded module can be replaced, removed, and unloaded again, which changes the callback.
   //
-  // Errors of commit: unsupported (functions to run at its end have been registered: finalizers, destructors of static
-  // objects, atexit; it defines code that is no function, as labels or IFUNCs; with Switch::atomic), needs_flag (a pointer
+  // What is to run at the module's end (finalizers, destructors of static objects, atexit) stays to be run, once: it is made
+  // again before it ends. Where that fails it is not removed, and its library not closed; at the engine's end the process
+  // ends with a message.
+  //
+  // Errors of commit: unsupported (functions to run at its end, in a library that is collected; it defines code that is no
+  // function, as labels or IFUNCs; with Switch::atomic), needs_flag (a pointer
   // to a local function may be held whose name is not the only one of its kind), invalid_argument (the library is not
   // replaceable, or the memory is the client's). While others share its COMDAT groups it can't be removed unloaded
   // (still_used).

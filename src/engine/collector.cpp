@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "engine/engine_state.h"
+#include "engine/recall.h"
 #include "engine/steps.h"
 
 #include <algorithm>
@@ -200,11 +201,6 @@ private:
   Collection& collection_;
   ModuleState* looked_at_ = nullptr;
 };
-
-bool has_an_end(const ModuleState& module) noexcept {
-  return module.has_exit_handlers.load(std::memory_order_relaxed) ||
-         (module.initialized.load(std::memory_order_relaxed) && !module.finalizers.empty());
-}
 
 // As for any removal: all finalizers before any memory goes.
 void finalize(ModuleState* dead) noexcept {

@@ -6,6 +6,7 @@
 // ones.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "engine/forwards.h"
+#include "engine/recall.h"
 #include "engine/transition.h"
 
 #include "base/stable_sort.h"
@@ -379,6 +380,7 @@ Result<std::vector<Module>> commit(ChangeState& change, bool initialize, std::sh
   std::deque<Pin> pins;
   if (Result<void> ready = make_ready(change, pins); !ready) return std::move(ready).error();
   EngineState& engine = *change.engine;
+  if (Result<void> recalled = recall_to_end(engine, change.removals); !recalled) return std::move(recalled).error();
   std::vector<NewForward> forwards = make_forwards(change);
   note_forwards(change, forwards);
   note_forward_pointers(change, forwards);
@@ -395,6 +397,8 @@ Result<std::vector<Module>> commit(ChangeState& change, bool initialize, std::sh
   {
     std::lock_guard lock(engine.commit_mutex);
     if (Result<void> removable = check_removable(engine, change.removals); !removable) return std::move(removable).error();
+    if (needs_recall_to_end(change.removals))
+      return Error{ErrorCode::conflict, "a module that is to be removed was unloaded meanwhile; draft the change again"};
     if (Result<void> pinned = check_pins(change); !pinned) return std::move(pinned).error();
     if (Result<void> open = check_libraries(change); !open) return std::move(open).error();
     std::unique_lock tables(engine.tables);

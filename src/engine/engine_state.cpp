@@ -3,6 +3,7 @@
 #include "engine/engine_state.h"
 
 #include "engine/forwards.h"
+#include "engine/recall.h"
 #include "engine/reclaimer.h"
 #include "engine/tls.h"
 #include "engine/transition.h"
@@ -78,6 +79,7 @@ Result<std::shared_ptr<EngineState>> EngineState::create(const Options& options)
 EngineState::EngineState() = default;
 
 EngineState::~EngineState() {
+  recall_at_engine_end(*this);
   if (reclaimer) reclaimer->stop();
   unregister_for_fork(*this);
   for (const std::weak_ptr<LibraryState>& weak : libraries)
@@ -136,6 +138,12 @@ Result<void> close_library(EngineState& engine, const std::shared_ptr<LibrarySta
   for (bool again = true; !removal; again = false) {
     std::unique_lock lock(engine.commit_mutex);
     if (library->closed) return {};
+    if (needs_recall_to_end(library->modules) && check_removable(engine, library->modules)) {
+      const std::vector<std::shared_ptr<ModuleState>> modules = library->modules;
+      lock.unlock();
+      if (Result<void> recalled = recall_to_end(engine, modules); !recalled) return recalled;
+      continue;
+    }
     if (Result<void> removable = check_removable(engine, library->modules); !removable) {
       lock.unlock();
       if (again && collect_users(engine, removable.error())) continue;

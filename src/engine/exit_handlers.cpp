@@ -96,6 +96,7 @@ int cxa_thread_atexit(void (*function)(void*), void* object, void* dso_handle) n
   std::shared_ptr<EngineState> engine = library ? library->engine.lock() : nullptr;
   std::shared_ptr<ModuleState> state = module->weak_from_this().lock();
   if (state == nullptr) return -1; // nobody could keep the module for it
+  state->has_thread_exits.store(true, std::memory_order_relaxed);
   auto* entry = new (std::nothrow) ThreadExit{function, object, Pin(std::move(engine), std::move(state))};
   if (entry == nullptr) return -1;
   int status = __cxa_thread_atexit_impl(run_thread_exit, entry, &__dso_handle);

@@ -179,6 +179,7 @@ struct ModuleState : Version, std::enable_shared_from_this<ModuleState> {
   std::uint32_t codes = 0;            // released code that needs it, under endings(): its finalizers run after the last
   std::atomic<bool> live{false};      // published and not removed
   std::atomic<bool> has_exit_handlers{false};
+  std::atomic<bool> has_thread_exits{false}; // there were destructors of thread-local variables: see pins
   std::atomic<bool> initialized{false};
   bool ending = false; // scratch of finalize_all
 

@@ -7,6 +7,7 @@
 
 #include <cxxabi.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <condition_variable>
 #include <cstdio>
@@ -106,11 +107,11 @@ Result<void> commit_again(const std::shared_ptr<EngineState>& engine, const std:
 
 // The caller has the turn, and holds no lock.
 Result<void> make_again(const std::shared_ptr<EngineState>& engine, const std::shared_ptr<ModuleState>& module,
-                        const Recalls& recalls, const Definition& definition) {
+                        const Recalls& recalls, std::string_view function) {
   if (!is_unloaded(*engine, *module, recalls)) return {};
   if (!module->live.load(std::memory_order_acquire)) return Error{ErrorCode::conflict, "the module has been removed"};
   if (!recalls.recall.make) return Error{ErrorCode::invalid_argument, "there is no callback"};
-  Result<std::optional<Object>> made = recalls.recall.make(Module(module), definition.name);
+  Result<std::optional<Object>> made = recalls.recall.make(Module(module), function);
   if (!made) return std::move(made).error();
   if (*made)
     if (Result<void> done = commit_again(engine, module, recalls, std::move(**made)); !done) return done;
@@ -127,7 +128,7 @@ Result<std::uint64_t> recall(Turn& turn, Recalls& recalls, Definition& definitio
   if (!turn.take(recalls))
     return Error{ErrorCode::conflict, "the callback that makes it waits for itself: it calls, or waits for a thread that "
                                       "calls, a function of the module"};
-  if (Result<void> made = make_again(engine, module, recalls, definition); !made) return std::move(made).error();
+  if (Result<void> made = make_again(engine, module, recalls, definition.name); !made) return std::move(made).error();
   turn.give_up();
   std::lock_guard lock(engine->commit_mutex);
   if (definition.vanished && !definition.led) return Error{ErrorCode::undefined, "the module's new version lacks it"};
@@ -135,9 +136,9 @@ Result<std::uint64_t> recall(Turn& turn, Recalls& recalls, Definition& definitio
   return definition.choice != nullptr ? definition.choice->after.load(std::memory_order_acquire) : definition.stub.address();
 }
 
-Result<std::uint64_t> recall_guarded(Turn& turn, Recalls& recalls, Definition& definition) {
+template <class Work> auto without_exceptions(Work&& work) -> decltype(work()) {
   try {
-    return recall(turn, recalls, definition);
+    return work();
   } catch (const abi::__forced_unwind&) {
     throw; // the thread ends
   } catch (const std::bad_alloc&) {
@@ -158,7 +159,74 @@ Result<std::uint64_t> recall_guarded(Turn& turn, Recalls& recalls, Definition& d
   std::abort();
 }
 
+// Also of an engine that nobody holds any more.
+std::shared_ptr<EngineState> borrow(EngineState& engine) {
+  std::shared_ptr<EngineState> held = engine.weak_from_this().lock();
+  return held != nullptr ? held : std::shared_ptr<EngineState>(std::shared_ptr<void>(), &engine);
+}
+
+std::shared_ptr<Recalls> recalls_of(EngineState& engine, const ModuleState& module) {
+  std::lock_guard lock(engine.commit_mutex);
+  return module.live.load(std::memory_order_relaxed) ? module.recalls : nullptr;
+}
+
+Result<void> recall_module(EngineState& engine, const std::shared_ptr<ModuleState>& module) {
+  const std::shared_ptr<Recalls> recalls = recalls_of(engine, *module);
+  if (recalls == nullptr) return {};
+  Result<void> made = without_exceptions([&]() -> Result<void> {
+    Turn turn;
+    if (!turn.take(*recalls))
+      return Error{ErrorCode::conflict, "the callback that makes it waits for itself: it is ending the module"};
+    return make_again(borrow(engine), module, *recalls, {});
+  });
+  if (made) return {};
+  return Error{made.error().code, "module " + module->name +
+                                      " is unloaded and could not be made again, which its end needs (finalizers, "
+                                      "destructors of static objects, atexit): " +
+                                      made.error().message};
+}
+
 } // namespace
+
+bool has_an_end(const ModuleState& module) noexcept {
+  return module.has_exit_handlers.load(std::memory_order_relaxed) ||
+         (module.initialized.load(std::memory_order_relaxed) && !module.finalizers.empty()) ||
+         (module.has_thread_exits.load(std::memory_order_relaxed) && module.pins.load(std::memory_order_relaxed) != 0);
+}
+
+bool needs_recall_to_end(std::span<const std::shared_ptr<ModuleState>> modules) noexcept {
+  const auto unloaded = [](const std::shared_ptr<ModuleState>& m) { return m->recalls != nullptr; };
+  const auto ends = [](const std::shared_ptr<ModuleState>& m) { return has_an_end(*m); };
+  return std::any_of(modules.begin(), modules.end(), unloaded) && std::any_of(modules.begin(), modules.end(), ends);
+}
+
+Result<void> recall_to_end(EngineState& engine, std::span<const std::shared_ptr<ModuleState>> modules) {
+  {
+    std::lock_guard lock(engine.commit_mutex);
+    if (!needs_recall_to_end(modules)) return {};
+  }
+  for (const std::shared_ptr<ModuleState>& module : modules)
+    if (Result<void> made = recall_module(engine, module); !made) return made;
+  return {};
+}
+
+void recall_at_engine_end(EngineState& engine) noexcept {
+  std::vector<std::shared_ptr<ModuleState>> modules;
+  const auto gather = [&]() -> Result<void> {
+    for (const std::weak_ptr<LibraryState>& weak : engine.libraries)
+      if (const std::shared_ptr<LibraryState> library = weak.lock())
+        modules.insert(modules.end(), library->modules.begin(), library->modules.end());
+    return {};
+  };
+  // Without memory for a list nothing is made again: a trampoline that is called then says so.
+  if (!without_exceptions(gather) || !needs_recall_to_end(modules)) return;
+  for (const std::shared_ptr<ModuleState>& module : modules) {
+    const Result<void> made = recall_module(engine, module);
+    if (made || !has_an_end(*module)) continue;
+    std::fprintf(stderr, "tenon: %s\n", made.error().message.c_str());
+    std::abort();
+  }
+}
 
 void lock_recalls() noexcept { turns().mutex.lock(); }
 void unlock_recalls() noexcept { turns().mutex.unlock(); }
@@ -188,7 +256,7 @@ tenon_recall_function(const tenon::engine::RecallEntry* entry) {
   const std::shared_ptr<Recalls> recalls = entry->recalls->shared_from_this();
   tenon::Result<std::uint64_t> target = [&] {
     Turn turn;
-    return recall_guarded(turn, *recalls, *entry->definition);
+    return without_exceptions([&] { return recall(turn, *recalls, *entry->definition); });
   }();
   if (!target) fail(*recalls, *entry->definition, target.error());
   errno = saved;

@@ -8,6 +8,9 @@
 // A thread that is being held up by a trampoline has its address on the stack as a return address, so that trampolines, and
 // what hangs on them, are not freed under it.
 //
+// What a module has registered to run at its end is called by the addresses of stubs. Its code is made again before the
+// module is unpublished, while a commit is possible, so that finalizers find all they need.
+//
 // Owner: the version (Version::recalls). Lock: one for the process, of waiting and running callbacks; leaf. No lock is held
 // while a callback runs.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -63,6 +66,16 @@ void undo_unloads(ChangeState& change) noexcept;
 
 // Whether others would call functions of it, through groups that they share, when it is gone.
 bool is_recalled_by_others(const ModuleState& module, std::span<const std::shared_ptr<ModuleState>> leaving) noexcept;
+
+// What is to run at a module's end needs its code: destructors that were registered, finalizers, thread-local destructors.
+bool has_an_end(const ModuleState& module) noexcept;
+// Under EngineState::commit_mutex: whether one of these modules is unloaded, and its code will be needed when they end
+// together: by its own functions, or by those of the others, which may call it.
+bool needs_recall_to_end(std::span<const std::shared_ptr<ModuleState>> modules) noexcept;
+// Makes them again where that is so. Without a lock, before they are unpublished. Errors: the callback's.
+Result<void> recall_to_end(EngineState& engine, std::span<const std::shared_ptr<ModuleState>> modules);
+// The same at the engine's end. A module that has functions to run and can't be made again ends the process.
+void recall_at_engine_end(EngineState& engine) noexcept;
 
 // Around fork: in the child, callbacks of threads that it does not have are under way no more.
 void lock_recalls() noexcept;

@@ -28,6 +28,15 @@ bool address_was_taken(const Definition& definition) noexcept {
   return false;
 }
 
+// By which a function of the module can be called whether its code is there or not; 0: there is none.
+std::uint64_t stub_for(const ModuleState& module, std::uint64_t function) noexcept {
+  for (const std::unique_ptr<Definition>& definition : module.replaceable->definitions)
+    if (definition->kind == DefinitionKind::function && !definition->vanished &&
+        (definition->address == function || definition->stub.address() == function))
+      return definition->stub.address();
+  return 0;
+}
+
 // What a trampoline can't stand for.
 Result<void> check_unloadable(const ModuleState& module) {
   if (!module.live.load(std::memory_order_relaxed))
@@ -35,10 +44,17 @@ Result<void> check_unloadable(const ModuleState& module) {
   if (module.replaceable == nullptr)
     return Error{ErrorCode::invalid_argument,
                  "module " + module.name + " can't be unloaded: it lies in the client's memory, and has no stubs"};
-  if (module.has_exit_handlers.load(std::memory_order_relaxed) || !module.finalizers.empty())
-    return Error{ErrorCode::unsupported, "module " + module.name +
-                                             " can't be unloaded: functions of it are to run at its end (finalizers, "
-                                             "destructors of static objects, atexit)"};
+  if (module.collectable != nullptr && has_an_end(module))
+    return Error{ErrorCode::unsupported,
+                 "module " + module.name +
+                     " can't be unloaded: functions of it are to run at its end (finalizers, destructors of static objects, "
+                     "atexit), and nobody could make it again when it is collected; put it into a library that is not "
+                     "collected"};
+  for (const InitCall& finalizer : module.finalizers)
+    if (stub_for(module, finalizer.function) == 0)
+      return Error{ErrorCode::unsupported, "module " + module.name +
+                                               " can't be unloaded: one of its finalizers is no function that can be "
+                                               "replaced; give it a symbol of type function"};
   bool escaped = false;
   for_each_holder(module, [&](const ModuleState& holder) { escaped = escaped || !holder.escaped_parts.empty(); });
   if (escaped)
@@ -98,6 +114,8 @@ void fill(const std::shared_ptr<ModuleState>& module, ModuleState& version) {
   version.tls_alignment = module->tls_alignment;
   version.tls_image = module->tls_image;
   version.opaque = module->opaque;
+  for (const InitCall& finalizer : module->finalizers)
+    version.finalizers.push_back({stub_for(*module, finalizer.function), finalizer.priority});
   version.options = module->options;
   for_each_holder(*module, [&](const ModuleState& holder) {
     auto append = [](auto& to, const auto& from) { to.insert(to.end(), from.begin(), from.end()); };
@@ -226,7 +244,7 @@ Result<void> check_unloads(ChangeState& change) {
   if (change.unloads.empty()) return {};
   for (const Unload& unload : change.unloads)
     if (!unload.module->live.load(std::memory_order_relaxed) || unload.module->replaceable->version != unload.number ||
-        unload.module->has_exit_handlers.load(std::memory_order_relaxed))
+        (unload.module->collectable != nullptr && has_an_end(*unload.module)))
       return Error{ErrorCode::conflict, "module " + unload.module->name +
                                             " was replaced or removed meanwhile, or functions to run at its end were "
                                             "registered; draft the change again"};

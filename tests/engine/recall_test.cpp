@@ -538,13 +538,15 @@ TEST_F(Unloaded, WhatCantBeUnloadedSaysWhy) {
   Result<Committed> refused = try_unload(m, giving(c("int f(void) { return 1; }")));
   ASSERT_FALSE(refused);
   EXPECT_THAT(refused.error().message, HasSubstr("replaceable"));
+  Library collected = expect(engine.library("collected", {.replaceable = true, .collected = true}));
   Module with_destructor = commit(
-      engine, library,
+      engine, collected,
       compile_cpp("struct S { int x = 1; ~S() { x = 0; } }; S s; extern \"C\" int sf() { return s.x; }", replaceable_clang));
+  auto kept = expect(collected.function<int()>("sf"));
   refused = try_unload(with_destructor, giving(c("int sf(void) { return 1; }")));
   ASSERT_FALSE(refused);
   EXPECT_THAT(refused.error().message, HasSubstr("to run at its end"));
-  EXPECT_EQ(get<int()>("sf")(), 1) << "nothing has happened";
+  EXPECT_EQ(kept(), 1) << "nothing has happened";
   Module labelled =
       commit(engine, library, assemble(".text\n.globl l\nl: ret\n.globl lf\n.type lf,@function\nlf: ret\n.size lf,.-lf\n"));
   refused = try_unload(labelled, giving(c("int lf(void) { return 1; }")));
