@@ -28,7 +28,8 @@ bool is_code(const link::SectionPlace& place) {
 CodeGraph::CodeGraph(const ModuleState& holder, const ModuleState& module) {
   for (std::uint32_t i = 0; i < holder.places.size(); ++i)
     if (const link::SectionPlace& place = holder.places[i]; is_code(place))
-      sections_.push_back({place.address, place.address + place.size, i, 0, false, false});
+      // What __start_ and __stop_ symbols bound is reached by walking from one to the other.
+      sections_.push_back({place.address, place.address + place.size, i, 0, place.leads || place.follows, false});
   std::sort(sections_.begin(), sections_.end(), [](const Section& a, const Section& b) { return a.begin < b.begin; });
   for (const OwnFunction& function : holder.functions)
     if (const std::uint32_t i = at(function.address); i != link::none && function.definition->address == function.address)

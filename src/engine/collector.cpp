@@ -87,6 +87,18 @@ void release_references(Collection& collection, const ModuleState& module) noexc
   });
 }
 
+void keep_references(Collection& collection, ModuleState& version) noexcept {
+  if (version.collectable != nullptr) {
+    if (version.held) return;
+    hold_references(collection, version);
+  }
+  version.holds_references = true; // one that is not collected has counted all along
+}
+
+void let_go_references(Collection& collection, ModuleState& version) noexcept {
+  if (std::exchange(version.holds_references, false)) release_references(collection, version);
+}
+
 void enlist(Collection& collection, ModuleState& module) noexcept {
   Collectable& collectable = *module.collectable;
   collectable.older = collection.newest;

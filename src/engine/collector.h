@@ -82,6 +82,11 @@ void reach_references(Collection& collection, const ModuleState& module) noexcep
 void hold_references(Collection& collection, const ModuleState& module) noexcept;
 // Under commit_mutex.
 void release_references(Collection& collection, const ModuleState& module) noexcept;
+// A version has been superseded, and `held` is settled: whoever is inside, or may yet come in, calls what it refers to. So
+// that counts from outside until the version is freed; versions that a collected module holds count as its own code instead,
+// since the module may be part of a cycle. Under commit_mutex and tables, and under commit_mutex.
+void keep_references(Collection& collection, ModuleState& version) noexcept;
+void let_go_references(Collection& collection, ModuleState& version) noexcept;
 
 // A module, marked, is published, or leaves. Under commit_mutex and, to publish it, tables.
 void enlist(Collection& collection, ModuleState& module) noexcept;

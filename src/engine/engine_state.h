@@ -89,6 +89,7 @@ struct EngineState : std::enable_shared_from_this<EngineState> {
   bool walked = false;            // somebody walks over `removed` in steps: nothing may be taken out by others,
   bool sweep_again = false;       // who leave their sweep to that walk
   std::uint64_t sweep_number = 0;
+  std::uint64_t onward_number = 0; // of the last Onward
   std::uint64_t next_sequence = 1;
   std::atomic<std::uint64_t> next_serial{1};      // of versions; any thread
   std::size_t module_count = 0;                   // published and removed ones

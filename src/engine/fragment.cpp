@@ -5,6 +5,8 @@
 #include "engine/change_state.h"
 #include "engine/code_graph.h"
 #include "engine/move.h"
+#include "engine/onward.h"
+#include "engine/reclaimer.h"
 
 #include "base/check.h"
 
@@ -222,7 +224,6 @@ namespace {
 void supersede(EngineState& engine, const std::shared_ptr<ModuleState>& module, ModuleState& fragment) noexcept {
   for (Use& use : fragment.uses) use.past = true;
   uncount_references(engine, fragment);
-  if (fragment.collectable == nullptr) release_references(engine.collection, fragment);
   fragment.superseded = fragment.removed = fragment.auxiliary = fragment.waiting = true;
   fragment.current = module;
   fragment.relocations = KeptRelocations();
@@ -239,15 +240,16 @@ std::list<std::shared_ptr<ModuleState>>::iterator find(ModuleState& module, cons
 
 void join_transition(ChangeState& change, const std::shared_ptr<ModuleState>& superseded) noexcept {
   if (change.transition == nullptr) return;
-  // Members of the old set go on calling each other, also where a thread has declared no entry.
-  for (Use& use : superseded->uses) use.frozen |= use.definition->seen || change.replaces(use.definition->module);
+  freeze_members(*superseded, [&](const Definition& d) { return d.seen || change.replaces(d.module); });
   superseded->in_transition = true;
-  superseded->retirement = change.transition->retirement;
+  join(*superseded, change.transition->retirement);
   change.transition->superseded.push_back(superseded); // has the room
 }
 
-void strip_sites(Loss& loss) noexcept {
+void strip(Loss& loss) noexcept {
   for (Use& use : loss.holder->uses) drop_sites(use, [&](std::uint64_t site) { return lies_in(loss.stale->stale, site); });
+  // Nor may calls that are left to old frames lead there (freeze_local).
+  std::erase_if(loss.holder->functions, [&](const OwnFunction& f) { return lies_in(loss.stale->stale, f.address); });
 }
 
 void supersede_one(ChangeState& change, Loss& loss) noexcept {
@@ -260,6 +262,7 @@ void supersede_one(ChangeState& change, Loss& loss) noexcept {
     for (const OwnFunction& function : loss.holder->functions)
       if (function.definition->ambiguous) loss.holder->held = true;       // pointers to it may be anywhere
     if (loss.holder->held) loss.module->replaceable->held.push_back(*at); // has the room
+    keep_references(change.engine->collection, *loss.holder);
     join_transition(change, *at);
     change.engine->removed.splice(change.engine->removed.end(), loss.module->replaceable->fragments, at);
     return;
@@ -267,7 +270,7 @@ void supersede_one(ChangeState& change, Loss& loss) noexcept {
   loss.holder->graph->supersede(loss.bodies, loss.sections);
   if (loss.stale == nullptr) return;
   for (std::uint32_t i : loss.sections) loss.holder->places[loss.holder->graph->section(i).place].kept = false;
-  strip_sites(loss);
+  strip(loss);
   for (Use& use : loss.stale->uses) {
     // They lead where their version's did, until somebody retargets them.
     for (const Use& whole : loss.holder->uses)
@@ -312,9 +315,10 @@ void supersede_fragments(ChangeState& change, const std::shared_ptr<ModuleState>
   for (const std::shared_ptr<ModuleState>& fragment : replaceable.fragments) {
     keep_literals(*module, *fragment, now);
     supersede(*change.engine, module, *fragment);
-    join_transition(change, fragment);
     fragment->held = hold || !fragment->escaped_parts.empty();
     if (fragment->held) replaceable.held.push_back(fragment); // has the room
+    keep_references(change.engine->collection, *fragment);
+    join_transition(change, fragment);
   }
   change.engine->removed.splice(change.engine->removed.end(), replaceable.fragments);
 }

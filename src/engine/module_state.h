@@ -127,6 +127,7 @@ struct Version {
   std::unique_ptr<CodeGraph> graph;         // made when single functions of it are first replaced
   std::vector<MovedCopy> copies;
   std::uint64_t moves = 0;           // how often code of it was moved
+  bool strays = false;               // frozen uses of it may lead into other old code (onward.h)
   std::unique_ptr<DebugNames> debug; // what debug information says of it; null: nothing
 };
 
@@ -157,6 +158,7 @@ struct ModuleState : Version, std::enable_shared_from_this<ModuleState> {
   bool remnant = false;                     // removed, but others share its COMDAT groups
   bool superseded = false;                  // not a module but an earlier version of one, in EngineState::removed
   bool held = false;                        // superseded, and stays: pointers to functions of it may be anywhere
+  bool holds_references = false;            // superseded, and counts in Collectable::outside until it is freed
   bool auxiliary = false;                   // in EngineState::removed, but not a module: a version, or switches
   std::uint64_t moved_of = 0;               // the serial of the Version whose code was here before it was moved; 0: none
   bool in_transition = false;               // an atomic commit is not over: it can still be entered
@@ -173,6 +175,8 @@ struct ModuleState : Version, std::enable_shared_from_this<ModuleState> {
   std::uint64_t needed_whole_by = 0;        // for more than its COMDAT groups
   std::uint64_t doomed_by = 0;              // number of the sweep that frees it
   ModuleState* next_reached = nullptr;      // scratch of a sweep
+  std::uint64_t onward_by = 0;              // number of the last Onward that has reached it
+  ModuleState* next_onward = nullptr;       // its scratch
   std::unique_ptr<Collectable> collectable; // constant; null: it lives until it is removed
 
   std::atomic<std::uint32_t> pins{0}; // handles, pending thread exits and released code that need its memory

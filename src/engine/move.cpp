@@ -125,6 +125,7 @@ public:
         return Error{ErrorCode::conflict,
                      "module " + module_->name + " can't be moved now: it is part of an atomic commit that is not over yet"};
       functions_.back().address += std::uint64_t(copy_.bytes.distance[section]);
+      bodies_.emplace_back(function, functions_.back().address);
       old().functions.push_back(function);
       if (function.definition->address == function.address) retargets_.push_back(functions_.back());
     }
@@ -154,6 +155,7 @@ public:
     old().sequence = module_->sequence;
     memory::Space& space = *engine_.machinery->space;
     for (const OwnFunction& moved : retargets_) retarget(space, *moved.definition, moved.address);
+    take_frozen_along(space);
     ++engine_.module_count;
     engine_.removed.splice(engine_.removed.end(), before_);
   }
@@ -276,6 +278,15 @@ private:
     for (Use& use : old().uses) link_use(use);
   }
 
+  // Members of sets that were exchanged atomically call each other for as long as there are frames in them. One whose body
+  // is part of a live version, because other functions share its section, may be among what is moved.
+  void take_frozen_along(memory::Space& space) noexcept {
+    memory::WriteGuard guard(space);
+    for (const auto& [function, address] : bodies_)
+      for (Use* use = function.definition->uses; use != nullptr; use = use->next)
+        if (use->frozen && use->bound == function.address) bind_sites(space, *use, address);
+  }
+
   EngineState& engine_;
   const std::shared_ptr<ModuleState>& module_;
   ModuleState& holder_;
@@ -285,6 +296,7 @@ private:
   ModuleList before_; // the old place, for EngineState::removed
   std::vector<std::uint8_t> moved_;
   std::vector<OwnFunction> functions_, retargets_;
+  std::vector<std::pair<OwnFunction, std::uint64_t>> bodies_; // of all that moves, with their new addresses
   std::vector<Use> uses_;
   std::vector<std::uint64_t> sites_;
   std::vector<MovedCopy> copies_;

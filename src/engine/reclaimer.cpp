@@ -3,6 +3,7 @@
 #include "engine/reclaimer.h"
 
 #include "engine/engine_state.h"
+#include "engine/onward.h"
 #include "engine/transition.h"
 #include "engine/walk.h"
 
@@ -17,8 +18,6 @@
 namespace tenon::engine {
 
 namespace {
-
-using Waiting = std::vector<std::shared_ptr<ModuleState>>;
 
 // Takes [begin, end) out of the ranges.
 void exclude(std::vector<reclaim::Range>& ranges, Addr begin, Addr end) {
@@ -63,9 +62,10 @@ bool is_initialized(const Version& version) noexcept {
 }
 
 struct Look {
-  std::uint64_t number = 0; // of the check
-  bool later = false;       // something waits that can't be looked at yet
-  bool sweep_again = false; // a sweep was left to the caller
+  std::uint64_t number = 0;       // of the check
+  bool later = false;             // something waits that can't be looked at yet
+  bool sweep_again = false;       // a sweep was left to the caller
+  std::vector<ModuleState*> held; // versions that stay, and can be entered at any time
 };
 
 // Code of the version that was replaced singly may go on into the rest of it: that waits for it.
@@ -80,90 +80,125 @@ bool has_stale_parts(const EngineState& engine, const ModuleState& module) {
   return has;
 }
 
-void add(const EngineState& engine, Waiting& waiting, const std::shared_ptr<ModuleState>& module, Look& look) {
-  if (!module->waiting || module->finalizing || module->in_transition) return;
-  if (module->retirement == nullptr) module->retirement = std::make_shared<Retirement>();
-  if (!is_initialized(*module) || has_stale_parts(engine, *module)) {
-    look.later = true;
-    module->retirement->put_off = look.number;
-    return;
-  }
-  if (module->retirement->epoch == 0) module->retirement->ranges.clear();
-  module->retirement->verdict = Retirement::none;
-  waiting.push_back(module);
+// The caller has made room. False: it is not ready to be looked at.
+bool is_ready(const EngineState& engine, const ModuleState& module, Look& look) {
+  if (module.finalizing || module.in_transition) return false;
+  if (is_initialized(module) && !has_stale_parts(engine, module)) return true;
+  look.later = true;
+  return false;
+}
+
+void add(const EngineState& engine, std::vector<Waiting>& waiting, const std::shared_ptr<ModuleState>& module, Look& look) {
+  if (module->held && module->current->live.load(std::memory_order_relaxed)) look.held.push_back(module.get());
+  if (!module->waiting) return;
+  if (module->retirement == nullptr) join(*module, std::make_shared<Retirement>());
+  Retirement& retirement = *module->retirement;
+  retirement.verdict = Retirement::none;
+  if (std::exchange(retirement.ready_in, look.number) != look.number) retirement.ready = 0;
+  waiting.push_back({module, nullptr, {}});
+  if (!is_ready(engine, *module, look)) return;
+  waiting.back().retirement = module->retirement;
+  ++retirement.ready;
+}
+
+void find_code(const EngineState& engine, Waiting& entry) {
+  if (entry.retirement != nullptr && entry.retirement->epoch != 0) return;
+  entry.ranges.clear();
+  add_code_of(engine, *entry.module, entry.ranges);
 }
 
 // Versions that go on calling each other share a Retirement: a thread that is in one of them may enter the others.
-void drop_put_off(Waiting& waiting, const Look& look) {
-  std::erase_if(waiting, [&](const auto& module) { return module->retirement->put_off == look.number; });
+void put_off_incomplete(std::vector<Waiting>& waiting) {
+  for (Waiting& entry : waiting)
+    if (entry.retirement != nullptr && entry.retirement->ready != entry.retirement->members) entry.retirement = nullptr;
 }
 
-Waiting collect(EngineState& engine, Look& look) {
-  Waiting waiting;
+// Whoever enters a version that stays may go on into what that leads to: no thread is seen clear of it for good.
+void put_off_held(EngineState& engine, std::vector<Waiting>& waiting, Look& look) {
+  if (look.held.empty() || waiting.empty()) return;
+  Onward onward(engine);
+  look.sweep_again |= onward.find(look.held);
+  for (Waiting& entry : waiting)
+    if (onward.finds(*entry.module) && entry.retirement != nullptr) entry.retirement->ready = 0;
+  put_off_incomplete(waiting);
+}
+
+std::vector<Waiting> collect(EngineState& engine, Look& look) {
+  std::vector<Waiting> waiting;
   std::size_t size;
   {
     std::lock_guard lock(engine.commit_mutex);
     size = engine.removed.size();
     if (size <= Walk::few) {
       for (const std::shared_ptr<ModuleState>& module : engine.removed) add(engine, waiting, module, look);
-      drop_put_off(waiting, look);
-      for (const std::shared_ptr<ModuleState>& module : waiting)
-        if (module->retirement->epoch == 0) add_code_of(engine, *module, module->retirement->ranges);
-      return waiting;
+      put_off_incomplete(waiting);
+      for (Waiting& entry : waiting) find_code(engine, entry);
     }
   }
-  waiting.reserve(size + Walk::few);
+  if (size <= Walk::few) {
+    put_off_held(engine, waiting, look);
+    return waiting;
+  }
   Walk walk(engine);
-  // What is appended meanwhile is the next check's, but for what comes while the last step has not begun.
   std::optional<ModuleList::iterator> seen;
-  walk.in_steps([&] {
-    StepBudget budget = StepBudget::step();
-    for (;;) {
-      const auto next = seen ? std::next(*seen) : engine.removed.begin();
-      if (next == engine.removed.end() || waiting.size() == waiting.capacity()) return true;
-      seen = next;
-      add(engine, waiting, *next, look);
-      if (budget.spent()) return false;
-    }
-  });
-  drop_put_off(waiting, look);
+  for (bool all = false; !all;) {
+    // What is appended meanwhile is seen, too: of what one commit has appended, a part would not do.
+    waiting.reserve(std::max(2 * waiting.size(), size + Walk::few));
+    look.held.reserve(waiting.capacity());
+    walk.in_steps([&] {
+      StepBudget budget = StepBudget::step();
+      for (;;) {
+        const auto next = seen ? std::next(*seen) : engine.removed.begin();
+        all = next == engine.removed.end();
+        if (all || waiting.size() == waiting.capacity() || look.held.size() == look.held.capacity()) return true;
+        seen = next;
+        add(engine, waiting, *next, look);
+        if (budget.spent()) return false;
+      }
+    });
+  }
+  put_off_incomplete(waiting);
   // While the walk lasts nobody takes anything out of the list.
   for (std::size_t i = 0; i < waiting.size();) {
     if (i != 0) let_others_in();
     std::lock_guard lock(engine.commit_mutex);
     StepBudget budget = StepBudget::step();
     do {
-      if (waiting[i]->retirement->epoch == 0) add_code_of(engine, *waiting[i], waiting[i]->retirement->ranges);
+      find_code(engine, waiting[i]);
     } while (++i < waiting.size() && !budget.spent());
   }
   look.sweep_again = walk.end();
+  put_off_held(engine, waiting, look);
   return waiting;
 }
 
-// They wait no longer.
-void set_free(EngineState& engine, const Waiting& waiting, const std::vector<reclaim::Verdict>& verdicts) {
+// They wait no longer, unless they have begun to wait anew meanwhile.
+void set_free(EngineState& engine, const std::vector<Waiting>& waiting, const std::vector<reclaim::Verdict>& verdicts) {
   for (std::size_t i = 0; i < waiting.size();) {
     if (i != 0) let_others_in();
     std::lock_guard lock(engine.commit_mutex);
     StepBudget budget = StepBudget::step();
     do {
-      if (verdicts[waiting[i]->retirement->verdict].is_free) waiting[i]->waiting = false;
+      const auto& [module, retirement, ranges] = waiting[i];
+      if (retirement != nullptr && verdicts[retirement->verdict].is_free && module->retirement == retirement)
+        module->waiting = false;
     } while (++i < waiting.size() && !budget.spent());
   }
 }
 
 // Under commit_mutex.
-void describe(const EngineState& engine, const Waiting& waiting, const std::vector<reclaim::Verdict>& verdicts,
+void describe(const EngineState& engine, const std::vector<Waiting>& waiting, const std::vector<reclaim::Verdict>& verdicts,
               std::vector<Delay>& delays) {
   std::vector<reclaim::Range> code;
-  for (const std::shared_ptr<ModuleState>& module : waiting) {
+  for (const auto& [module, retirement, ranges] : waiting) {
+    if (retirement == nullptr) continue;
     code.clear();
     add_code_of(engine, *module, code);
-    for (const reclaim::Delay& delay : verdicts[module->retirement->verdict].delays) {
+    for (const reclaim::Delay& delay : verdicts[retirement->verdict].delays) {
       const bool here = std::any_of(code.begin(), code.end(), [&](const reclaim::Range& range) {
         return delay.address >= range.begin && delay.address < range.end;
       });
-      if (delay.inside && !here) continue; // in another version of the set
+      if (delay.inside && !here) continue; // in one that leads to it
       delays.push_back({delay.name, delay.tid, delay.inside, module->name,
                         delay.inside ? module->function_at(delay.address) : std::string(), delay.address,
                         to_string(delay.why)});
@@ -186,12 +221,52 @@ Result<std::unique_ptr<Reclaimer>> Reclaimer::create(EngineState& engine, int si
 Reclaimer::~Reclaimer() { stop(); }
 
 // All that waits was made unreachable before: one epoch serves what has come since the last check.
-std::uint64_t Reclaimer::begin_epoch(std::span<const std::shared_ptr<ModuleState>> waiting) noexcept {
-  if (std::all_of(waiting.begin(), waiting.end(), [](const auto& m) { return m->retirement->epoch != 0; })) return 0;
+std::uint64_t Reclaimer::begin_epoch(std::span<const Waiting> waiting) noexcept {
+  if (std::all_of(waiting.begin(), waiting.end(),
+                  [](const Waiting& entry) { return entry.retirement == nullptr || entry.retirement->epoch != 0; }))
+    return 0;
   reclaim::process::sync_cores();
   std::lock_guard lock(engine_.commit_mutex); // atomic commits begin epochs, too
   return borders_.next_epoch();
 }
+
+namespace {
+
+// For the verdicts: one for each Retirement, then what can't be freed yet.
+struct Question {
+  std::vector<reclaim::Retired> retired;
+  std::vector<std::vector<ModuleState*>> modules; // beside `retired`
+};
+
+Question make_question(std::vector<Waiting>& waiting, std::uint64_t epoch) {
+  Question question;
+  for (Waiting& entry : waiting) {
+    if (entry.retirement == nullptr) continue;
+    Retirement& retirement = *entry.retirement;
+    const bool begins = retirement.verdict == Retirement::none && retirement.epoch == 0;
+    if (retirement.verdict == Retirement::none) {
+      retirement.verdict = question.modules.size();
+      question.modules.emplace_back();
+    }
+    if (begins) retirement.ranges.clear();
+    retirement.ranges.insert(retirement.ranges.end(), entry.ranges.begin(), entry.ranges.end()); // none if it has begun
+    question.modules[retirement.verdict].push_back(entry.module.get());
+  }
+  question.retired.resize(question.modules.size());
+  for (const Waiting& entry : waiting) {
+    if (entry.retirement == nullptr) {
+      question.modules.push_back({entry.module.get()});
+      question.retired.push_back({entry.ranges, 0, nullptr});
+      continue;
+    }
+    Retirement& retirement = *entry.retirement;
+    if (retirement.epoch == 0) retirement.epoch = epoch;
+    question.retired[retirement.verdict] = {retirement.ranges, retirement.epoch, &retirement.clear};
+  }
+  return question;
+}
+
+} // namespace
 
 // Finds out which of what waits is free. True: something is, and is to be swept.
 Result<bool> Reclaimer::judge(std::size_t& left, std::vector<Delay>* delays, std::uint64_t own_frames) {
@@ -203,37 +278,50 @@ Result<bool> Reclaimer::judge(std::size_t& left, std::vector<Delay>* delays, std
     std::lock_guard lock(engine_.commit_mutex);
     describe_transitions(engine_, *delays);
   }
-  Waiting waiting = collect(engine_, look);
-  const bool sweep_again = look.sweep_again;
+  std::vector<Waiting> waiting = collect(engine_, look);
+  bool sweep_again = look.sweep_again;
   left = look.later ? 1 : 0;
-  if (waiting.empty()) return sweep_again;
+  if (std::none_of(waiting.begin(), waiting.end(), [](const Waiting& entry) { return entry.retirement != nullptr; }))
+    return sweep_again;
+  const Question question = make_question(waiting, begin_epoch(waiting));
   reclaim::GraceOptions options;
   options.signals = signals_.get();
   options.own_frames = own_frames;
+  options.leads_to = [&](std::size_t version, std::span<std::uint8_t> reached) {
+    Onward onward(engine_);
+    sweep_again |= onward.find(question.modules[version]);
+    for (std::size_t v = 0; v < reached.size(); ++v)
+      reached[v] = std::any_of(question.modules[v].begin(), question.modules[v].end(),
+                               [&](const ModuleState* module) { return onward.finds(*module); });
+  };
   reclaim::Grace grace(borders_, stacks_, options);
-  std::vector<reclaim::Retired> retired;
-  const std::uint64_t epoch = begin_epoch(waiting);
-  for (const std::shared_ptr<ModuleState>& module : waiting) {
-    Retirement& retirement = *module->retirement;
-    if (retirement.verdict != Retirement::none) continue; // of a set
-    if (retirement.epoch == 0) retirement.epoch = epoch;
-    retirement.verdict = retired.size();
-    retired.push_back({retirement.ranges, retirement.epoch, &retirement.clear});
-  }
-  Result<std::vector<reclaim::Verdict>> verdicts = grace.check(retired);
+  Result<std::vector<reclaim::Verdict>> verdicts = grace.check(question.retired);
   if (!verdicts) return std::move(verdicts).error();
-  std::size_t waits = 0;
-  const auto is_free = [&](const auto& module) { return (*verdicts)[module->retirement->verdict].is_free; };
-  for (const std::shared_ptr<ModuleState>& module : waiting) waits += is_free(module) ? 0 : 1;
+  std::size_t waits = 0, asked = 0;
+  for (const Waiting& entry : waiting) {
+    if (entry.retirement == nullptr) continue;
+    ++asked;
+    waits += (*verdicts)[entry.retirement->verdict].is_free ? 0 : 1;
+  }
   left += waits;
   if (delays != nullptr) {
     std::lock_guard lock(engine_.commit_mutex);
     describe(engine_, waiting, *verdicts, *delays);
   }
-  if (waits == waiting.size()) return sweep_again;
+  if (waits == asked) return sweep_again;
   reclaim::process::sync_cores();
   set_free(engine_, waiting, *verdicts);
   return true;
+}
+
+void join(ModuleState& module, const std::shared_ptr<Retirement>& retirement) noexcept {
+  ++retirement->members;
+  module.retirement = retirement;
+}
+
+void leave_retirement(ModuleState& module) noexcept {
+  if (module.retirement != nullptr) --module.retirement->members;
+  module.retirement = nullptr;
 }
 
 Result<std::size_t> Reclaimer::check(std::vector<Delay>* delays, reclaim::Borders::Thread* border) {

@@ -19,6 +19,14 @@ namespace tenon::engine {
 
 struct EngineState;
 struct ModuleState;
+struct Retirement;
+
+// What waits, as a check has found it.
+struct Waiting {
+  std::shared_ptr<ModuleState> module;
+  std::shared_ptr<Retirement> retirement; // null: it can't be freed yet, but threads inside of it are seen
+  std::vector<reclaim::Range> ranges;     // of its code then
+};
 
 // What is known of the threads that may be inside of code that waits. Under Reclaimer::mutex_.
 struct Retirement {
@@ -27,8 +35,15 @@ struct Retirement {
   std::uint64_t epoch = 0;
   std::vector<reclaim::ThreadId> clear;
   std::size_t verdict = none; // scratch of a check: which one is about it
-  std::uint64_t put_off = 0;  // the number of the last check for which one of those that share it was not ready
+  // Those that share it are looked at together or not at all: `ranges` are all of theirs.
+  std::size_t members = 0;    // under EngineState::commit_mutex
+  std::size_t ready = 0;      // scratch of a check: how many of them can be looked at
+  std::uint64_t ready_in = 0; // the number of that check
 };
+
+// Under EngineState::commit_mutex.
+void join(ModuleState& module, const std::shared_ptr<Retirement>& retirement) noexcept;
+void leave_retirement(ModuleState& module) noexcept;
 
 class Reclaimer {
 public:
@@ -53,7 +68,7 @@ private:
   void run() noexcept;
   void collect_garbage(reclaim::Borders::Thread& self) noexcept;
   Result<bool> judge(std::size_t& left, std::vector<Delay>* delays, std::uint64_t own_frames);
-  std::uint64_t begin_epoch(std::span<const std::shared_ptr<ModuleState>> waiting) noexcept;
+  std::uint64_t begin_epoch(std::span<const Waiting> waiting) noexcept;
 
   EngineState& engine_;
   reclaim::Borders borders_;

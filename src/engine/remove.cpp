@@ -6,6 +6,7 @@
 #include "engine/engine_state.h"
 #include "engine/forwards.h"
 #include "engine/recall.h"
+#include "engine/reclaimer.h"
 
 #include <algorithm>
 #include <unordered_map>
@@ -80,6 +81,16 @@ void take_out(LibraryState& library, ModuleState& module) noexcept {
   last->index = module.index;
   std::swap(library.modules[module.index], last);
   library.modules.pop_back();
+}
+
+// Versions that stayed because pointers into them may be held could be entered all the time: whoever is inside now is looked
+// for once the module is gone.
+void await_held(ModuleState& module) noexcept {
+  if (module.replaceable == nullptr) return;
+  for (const std::shared_ptr<ModuleState>& version : module.replaceable->held) {
+    version->waiting = true;
+    leave_retirement(*version);
+  }
 }
 
 // Out of its library: nobody finds it any more.
@@ -157,6 +168,7 @@ void unpublish(EngineState& engine, Removal& removal) noexcept {
       for_each_holder(*module, [&](const ModuleState& holder) { hold_references(engine.collection, holder); });
     leave(engine, *module);
     module->waiting = !removal.is_quiet(module.get());
+    if (module->waiting) await_held(*module);
   }
   engine.removed.splice(engine.removed.end(), removal.entries);
   for (const std::shared_ptr<ModuleState>& module : removal.modules) check_remnant(*module);
@@ -172,6 +184,7 @@ void unpublish_dead(EngineState& engine, ModuleState& module) noexcept {
   module.collectable->entry.front() = module.shared_from_this();
   leave(engine, module);
   module.waiting = true;
+  await_held(module);
   engine.removed.splice(engine.removed.end(), module.collectable->entry);
 }
 

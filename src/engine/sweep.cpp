@@ -136,9 +136,12 @@ private:
       ModuleState& module = **here;
       if (is_needed(module)) {
         if (module.remnant && module.needed_whole_by != number_) trim(module, freed_);
-      } else if (bequeath(engine_, module, freed_)) {
-        detach(module);
-        dead_.splice(dead_.end(), engine_.removed, here);
+      } else {
+        let_go_references(engine_.collection, module); // even if it has to stay: see bequeath()
+        if (bequeath(engine_, module, freed_)) {
+          detach(module);
+          dead_.splice(dead_.end(), engine_.removed, here);
+        }
       }
       if (budget.spent()) return false;
     }

@@ -5,6 +5,8 @@
 
 #include "base/check.h"
 #include "engine/move.h"
+#include "engine/onward.h"
+#include "engine/reclaimer.h"
 #include "engine/transition.h"
 
 #include <algorithm>
@@ -211,20 +213,25 @@ void retain(Replaceable& replaceable, std::uint64_t address, std::uint64_t size)
 // The version's own body of the function, also where its calls went through a switch of an atomic commit.
 void freeze_local(memory::Space& space, const Version& version, Use& use) noexcept {
   use.frozen = true;
-  const auto own = std::find_if(version.functions.begin(), version.functions.end(),
-                                [&](const OwnFunction& f) { return f.definition == use.definition; });
-  if (use.sites.empty() || own == version.functions.end() || use.bound == own->address) return;
+  const OwnFunction* own = own_function(version, use.definition);
+  if (use.sites.empty() || own == nullptr || use.bound == own->address) return;
   memory::WriteGuard guard(space);
   bind_sites(space, use, own->address);
 }
 
 // Frames of earlier versions, and of the one that goes, whose branches lead to a function that vanishes: each to the one
-// that its own version has, which stays as long as they do. False: there is one that has none, another module's.
+// that its own version has, which stays as long as they do, or else to where they lead now, which waits for them. False:
+// there is one that can do neither, another module's, or code that stays for good.
 bool let_own_frames_call(EngineState& engine, ModuleState& module, Definition& definition) noexcept {
   memory::Space& space = *engine.machinery->space;
   auto freeze = [&](ModuleState& version) {
-    for (Use& use : version.uses)
-      if (use.definition == &definition && !use.frozen && !use.sites.empty()) freeze_local(space, version, use);
+    const bool own = own_function(version, &definition) != nullptr;
+    if (!own && (version.held || !version.escaped_parts.empty())) return;
+    for (Use& use : version.uses) {
+      if (use.definition != &definition || use.frozen || use.sites.empty()) continue;
+      freeze_local(space, version, use);
+      version.strays |= !own;
+    }
   };
   for_each_holder(module, freeze);
   for (const std::shared_ptr<ModuleState>& other : engine.removed)
@@ -334,10 +341,9 @@ void exchange(ChangeState& change, ModuleDraft& draft, bool hold) noexcept {
   if (module.dso_handle == 0) module.dso_handle = version.dso_handle;
   if (hold) module.replaceable->held.push_back(draft.state);
   if (change.transition == nullptr) return;
-  // Members of the old set go on calling each other, also where a thread has declared no entry.
-  for (Use& use : version.uses) use.frozen |= change.replaces(use.definition->module);
+  freeze_members(version, [&](const Definition& d) { return change.replaces(d.module); });
   version.in_transition = true;
-  version.retirement = change.transition->retirement;
+  join(version, change.transition->retirement);
   change.transition->superseded.push_back(draft.state); // has the room
 }
 
@@ -379,11 +385,11 @@ void supersede(ChangeState& change, const std::shared_ptr<ModuleState>& current,
   std::swap(static_cast<Version&>(module), static_cast<Version&>(version));
   ++module.replaceable->version;
   uncount_references(*change.engine, version);
-  if (version.collectable == nullptr) release_references(change.engine->collection, version);
   version.superseded = version.removed = true;
   version.current = current;
   version.waiting = true;
   version.held = hold;
+  keep_references(change.engine->collection, version);
   version.sequence = module.sequence;
   version.auxiliary = true;
   version.debug.reset(); // only the current version's is asked for

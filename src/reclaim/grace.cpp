@@ -36,6 +36,7 @@ private:
   std::optional<Asked> who_asks_for(Round& round, pid_t tid) const;
   void judge(const Asked& asked, const Look& look);
   void judge_declared(const Look& look);
+  const std::vector<std::uint8_t>& led_to(std::size_t version);
   void delay(std::size_t version, const TaskFolder::Description& thread, const Look& look, const Hit* hit);
   void ask_running(Round& round, std::vector<std::pair<Asked, Look>>& running);
   void forget_ended(std::span<const pid_t> threads);
@@ -48,6 +49,7 @@ private:
   std::vector<std::size_t> version_of_; // by range
   std::vector<Borders::Standing> registered_;
   std::vector<Verdict> verdicts_;
+  std::vector<std::vector<std::uint8_t>> led_to_; // by version, once asked for
 };
 
 const Borders::Standing* Check::registered(pid_t tid) const {
@@ -66,6 +68,7 @@ std::optional<Check::Asked> Check::who_asks_for(Round& round, pid_t tid) const {
   std::vector<std::size_t> asking;
   bool by_number = false; // a version leaves it out because of its number: make sure that it is the same thread
   for (std::size_t v = 0; v < versions_.size(); ++v) {
+    if (versions_[v].clear == nullptr) continue;
     if (standing != nullptr && standing->has_left(versions_[v].epoch)) continue;
     asking.push_back(v);
     by_number = by_number || seen(versions_[v], tid);
@@ -93,14 +96,31 @@ void Check::delay(std::size_t version, const TaskFolder::Description& thread, co
   verdicts_[version].delays.push_back(std::move(delay));
 }
 
+const std::vector<std::uint8_t>& Check::led_to(std::size_t version) {
+  led_to_.resize(versions_.size());
+  std::vector<std::uint8_t>& reached = led_to_[version];
+  if (reached.empty()) {
+    reached.resize(versions_.size());
+    if (options_.leads_to) options_.leads_to(version, reached);
+  }
+  return reached;
+}
+
 void Check::judge(const Asked& asked, const Look& look) {
+  // Words that point into a version that the thread was seen clear of are left over.
+  auto is_meant = [&](const Hit& hit) {
+    const std::size_t v = version_of_[hit.range];
+    return versions_[v].clear == nullptr || std::binary_search(asked.versions.begin(), asked.versions.end(), v);
+  };
+  auto leads = [&](const Hit& hit, std::size_t v) { return is_meant(hit) && led_to(version_of_[hit.range])[v] != 0; };
   for (const std::size_t v : asked.versions) {
     if (look.state == State::unknown) {
       delay(v, asked.thread, look, nullptr);
       continue;
     }
-    const auto hit =
-        std::find_if(look.hits.begin(), look.hits.end(), [&](const Hit& h) { return version_of_[h.range] == v; });
+    auto hit = std::find_if(look.hits.begin(), look.hits.end(), [&](const Hit& h) { return version_of_[h.range] == v; });
+    if (hit == look.hits.end())
+      hit = std::find_if(look.hits.begin(), look.hits.end(), [&](const Hit& h) { return leads(h, v); });
     if (hit != look.hits.end()) {
       delay(v, asked.thread, look, &*hit);
     } else {
@@ -113,9 +133,13 @@ void Check::judge(const Asked& asked, const Look& look) {
 void Check::judge_declared(const Look& look) {
   const TaskFolder::Description nobody{{}, "a declared stack"};
   for (const Hit& hit : look.hits) {
-    const std::size_t v = version_of_[hit.range];
-    const std::vector<Delay>& delays = verdicts_[v].delays;
-    if (std::none_of(delays.begin(), delays.end(), [](const Delay& d) { return d.tid == 0; })) delay(v, nobody, look, &hit);
+    const std::vector<std::uint8_t>& onward = led_to(version_of_[hit.range]);
+    for (std::size_t v = 0; v < versions_.size(); ++v) {
+      if (v != version_of_[hit.range] && onward[v] == 0) continue;
+      const std::vector<Delay>& delays = verdicts_[v].delays;
+      if (std::none_of(delays.begin(), delays.end(), [](const Delay& d) { return d.tid == 0; }))
+        delay(v, nobody, look, &hit);
+    }
   }
 }
 
@@ -138,8 +162,9 @@ void Check::ask_running(Round& round, std::vector<std::pair<Asked, Look>>& runni
 // So that what the caller keeps does not grow with each thread that ever was.
 void Check::forget_ended(std::span<const pid_t> threads) {
   for (const Retired& version : versions_)
-    std::erase_if(*version.clear,
-                  [&](const ThreadId& id) { return !std::binary_search(threads.begin(), threads.end(), id.tid); });
+    if (version.clear != nullptr)
+      std::erase_if(*version.clear,
+                    [&](const ThreadId& id) { return !std::binary_search(threads.begin(), threads.end(), id.tid); });
 }
 
 Result<std::vector<Verdict>> Check::run(Stacks& stacks) {

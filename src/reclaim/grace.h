@@ -10,13 +10,16 @@
 #include "reclaim/signals.h"
 #include "reclaim/stacks.h"
 
+#include <functional>
+
 namespace tenon::reclaim {
 
 // A version that was superseded.
 struct Retired {
   std::span<const Range> ranges; // of its code
   std::uint64_t epoch = 0;       // from retire_epoch(), after it became unreachable
-  // The threads seen clear of it since; sorted; the caller keeps it for the next check and never changes it.
+  // The threads seen clear of it since; sorted; the caller keeps it for the next check and never changes it. Null: there is
+  // no question of freeing it yet, but who is inside may go on into others.
   std::vector<ThreadId>* clear = nullptr;
 };
 
@@ -37,12 +40,17 @@ struct Verdict {
   std::vector<Delay> delays; // none if free
 };
 
+// Sets reached[v] to 1 for each version v that threads inside of `version` may go on into, directly or through others. By a
+// tail call they get there without a trace. May throw std::bad_alloc.
+using LeadsTo = std::function<void(std::size_t version, std::span<std::uint8_t> reached)>;
+
 struct GraceOptions {
   Signals* signals = nullptr; // null: nobody is signalled
   std::chrono::microseconds patience{20'000};
   // The calling thread's stack from here on is looked at: what lies below are the frames of those who ask, which hold stale
   // words, but no frame of linked code. 0: all of it.
   std::uint64_t own_frames = 0;
+  LeadsTo leads_to; // empty: no version leads to another
 };
 
 class Grace {
