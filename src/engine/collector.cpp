@@ -196,8 +196,11 @@ private:
   bool unpublish(StepBudget& budget) noexcept {
     std::unique_lock tables(engine_.tables);
     while (collection_.cursor != nullptr) {
-      ModuleState& module = *std::exchange(collection_.cursor, collection_.cursor->collectable->older);
-      if (is_dead(collection_, module)) {
+      ModuleState& module = *collection_.cursor;
+      const bool dead = is_dead(collection_, module);
+      if (dead && !erase_dead_names(engine_, module, budget)) return false;
+      collection_.cursor = module.collectable->older;
+      if (dead) {
         unpublish_dead(engine_, module);
         (collection_.last_dead != nullptr ? collection_.last_dead->collectable->next : collection_.dead) = &module;
         module.collectable->next = nullptr;

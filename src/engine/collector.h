@@ -5,12 +5,15 @@
 // What makes new references marks what they lead to, under the same locks as the look-up that found it: a handle that is
 // taken, a commit. So when nothing is left to look at, whatever bears an older number is unreachable, and stays so, because
 // one store under EngineState::tables (Collection::dead_below) hides all of it from look-ups at once. Only then do the dead
-// modules leave their libraries, again in steps: nobody can find one half while the other is gone.
+// modules leave their libraries, again in steps: nobody can find one half while the other is gone. A step need not end with
+// a module: names that are hidden may leave the tables one by one. Who defines such a name meanwhile takes out the dead one.
 //
 //     begin       a new number: all modules are unmarked
 //     mark        modules that are roots, then what they refer to
 //     (flip)      nothing is left: unmarked ones are dead from here on
-//     unpublish   dead modules leave their libraries; each counts as being finalized until all have left
+//     unpublish   dead modules leave the tables, name by name, then their libraries; each counts as being finalized until
+//     all
+//                 have left
 //     end         finalizers, in the reverse order of commits, without a lock; then the memory waits for threads, as that of
 //                 any removed module does
 //
@@ -32,6 +35,11 @@ struct EngineState;
 struct ModuleState;
 struct SymbolRecord;
 
+// Among a module's records, in the order in which they were made.
+struct RecordPosition {
+  std::size_t chunk = 0, at = 0;
+};
+
 // The collector's part of a module.
 struct Collectable {
   std::atomic<std::uint64_t> marked{0}; // number of the last cycle that has reached it
@@ -40,6 +48,7 @@ struct Collectable {
   ModuleState* newer = nullptr;
   ModuleState* older = nullptr;
   std::list<std::shared_ptr<ModuleState>> entry; // a null one: its place in EngineState::removed
+  RecordPosition unpublished;                    // of a dead one: names before it are out of the tables
 
   ModuleState* next = nullptr;       // of those that are to be looked at, or of the dead
   std::shared_ptr<ModuleState> self; // of one that is to be looked at: a client may remove it meanwhile

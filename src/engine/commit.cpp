@@ -15,7 +15,9 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <deque>
+#include <thread>
 #include <unordered_set>
 
 namespace tenon::engine {
@@ -326,33 +328,52 @@ Result<void> make_ready(ChangeState& change, std::deque<Pin>& pins) {
   return migrate_variables(change);
 }
 
+constexpr std::size_t many_waiting = 256;
+
+bool is_much_waiting(EngineState& engine) noexcept {
+  std::lock_guard lock(engine.commit_mutex);
+  return engine.removed.size() > many_waiting;
+}
+
+// A program that swaps all the time gets ahead of the thread that frees: from so many on it has to help, with one commit in
+// so many, since what waits for a thread that is running is not freed any sooner by asking again. What is not free by then
+// is most often held up by a thread that was inside when it lost its core, perhaps to this one: it pauses, so that the other
+// can go on. If that was in vain, for a shorter time the next time: a thread may be inside for good.
+void help_to_free(EngineState& engine, std::size_t commits_behind) noexcept {
+  constexpr std::chrono::microseconds shortest(30), longest(4000);
+  reclaim_now(engine);
+  const std::chrono::microseconds end =
+      longest / (std::size_t(1) << std::min<std::size_t>(commits_behind / many_waiting, 8));
+  for (std::chrono::microseconds pause = shortest; pause < end && is_much_waiting(engine); pause *= 2) {
+    std::this_thread::sleep_for(pause);
+    reclaim_now(engine);
+  }
+}
+
+// An old version is not linked again: it needs nothing but its code and data.
+void forget_linking(Version& version) noexcept {
+  version.relocations = KeptRelocations();
+  std::vector<link::Target>().swap(version.bindings); // assigning {} would keep the room
+  if (version.client.memory == nullptr) std::vector<link::SectionPlace>().swap(version.places);
+}
+
 // What is left to do for versions that nobody enters any more.
 void leave_superseded(ChangeState& change) noexcept {
-  // A program that swaps all the time gets ahead of the thread that frees: from so many on it has to help, with one commit
-  // in so many, since what waits for a thread that is running is not freed any sooner by asking again.
-  constexpr std::size_t many = 256, turn = 256;
   bool any = !change.unloads.empty();
-  for (Unload& unload : change.unloads) {
-    unload.version->relocations = KeptRelocations();
-    unload.version->bindings = {};
-  }
+  for (Unload& unload : change.unloads) forget_linking(*unload.version);
   for (ModuleDraft& draft : change.drafts) {
     if (draft.replaces == nullptr) continue;
     any = true;
-    if (draft.partial) continue;
-    // An old version is not linked again: it needs nothing but its code and data.
-    draft.state->relocations = KeptRelocations();
-    draft.state->bindings = {};
+    if (!draft.partial) forget_linking(*draft.state);
   }
   if (!any) return;
-  bool behind = false;
+  std::size_t behind = 0;
   {
     std::lock_guard lock(change.engine->commit_mutex);
     EngineState& engine = *change.engine;
-    engine.commits_behind = engine.removed.size() > many ? engine.commits_behind + 1 : 0;
-    behind = engine.commits_behind % turn == 1;
+    behind = engine.commits_behind = engine.removed.size() > many_waiting ? engine.commits_behind + 1 : 0;
   }
-  behind ? reclaim_now(*change.engine) : reclaim_later(*change.engine);
+  behind % many_waiting == 1 ? help_to_free(*change.engine, behind) : reclaim_later(*change.engine);
 }
 
 // A cycle of collection that is under way need not look at them: what they refer to is marked when it is counted.

@@ -16,6 +16,7 @@
 #include "engine/collector.h"
 #include "engine/machinery.h"
 #include "engine/module_state.h"
+#include "engine/steps.h"
 #include "engine/symbol_table.h"
 
 #include <algorithm>
@@ -124,9 +125,9 @@ struct Removal {
 void unpublish(EngineState& engine, Removal& removal) noexcept;
 // The same with one that the collector has found dead. Needs no memory.
 void unpublish_dead(EngineState& engine, ModuleState& module) noexcept;
-// Takes its names away from a dead module that is not unpublished yet, for others that define them. Under commit_mutex and
-// tables.
-void erase_dead_names(EngineState& engine, ModuleState& module) noexcept;
+// Takes its names out of the tables, which comes before unpublish_dead(). False: there are more; call it again. Under
+// commit_mutex and tables.
+bool erase_dead_names(EngineState& engine, ModuleState& module, StepBudget& budget) noexcept;
 // The record of that name; dead ones are erased. Under commit_mutex and tables.
 SymbolRecord* find_alive(EngineState& engine, const SymbolTable& table, std::string_view name, std::uint64_t hash) noexcept;
 // Without a lock: finalizers in the reverse order of commits, then the memory of those that nobody needs.
@@ -142,9 +143,9 @@ void reclaim_now(EngineState& engine) noexcept;
 Result<Reclaimer*> reclaimer_of(EngineState& engine);
 // Parts of a sweep, under commit_mutex; `freed` goes once the lock is given back. What a superseded version, about to be
 // freed, has that later ones go on using passes to its module; false: there is no memory for that, it stays. And the end of
-// a module's or version's ties to definitions.
+// a module's or version's ties to definitions: `done` of them are over; false: there are more.
 [[nodiscard]] bool bequeath(EngineState& engine, ModuleState& version, std::vector<OwnedBlock>& freed) noexcept;
-void bury(ModuleState& module) noexcept;
+[[nodiscard]] bool bury(ModuleState& module, std::size_t& done, StepBudget& budget) noexcept;
 // The version's content becomes the module's, and the other way round; under commit_mutex. `hold`: the old one stays.
 void supersede(ChangeState& change, const std::shared_ptr<ModuleState>& module, ModuleState& version, bool hold) noexcept;
 // Counts a module as a user of what it refers to, or no longer; under commit_mutex and, if the groups are published, tables.

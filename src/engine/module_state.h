@@ -195,6 +195,21 @@ struct ModuleState : Version, std::enable_shared_from_this<ModuleState> {
     for (const RecordChunk& chunk : more_records) visit_records(chunk.bytes.get(), chunk.size, visit);
   }
 
+  // Goes on at the record where it ended, and ends when visit() returns false. False: there are more.
+  template <class Visit> bool visit_records_from(RecordPosition& from, Visit&& visit) const {
+    for (; from.chunk <= more_records.size(); ++from.chunk, from.at = 0) {
+      const RecordChunk* chunk = from.chunk != 0 ? &more_records[from.chunk - 1] : nullptr;
+      std::byte* const bytes = chunk != nullptr ? chunk->bytes.get() : records.get();
+      const std::size_t size = chunk != nullptr ? chunk->size : records_bytes;
+      while (from.at < size) {
+        auto* record = reinterpret_cast<SymbolRecord*>(bytes + from.at);
+        from.at += SymbolRecord::bytes(record->name_size);
+        if (!visit(*record)) return false;
+      }
+    }
+    return true;
+  }
+
   std::uint64_t tls_key() const noexcept { return tls != nullptr ? tls->key.value() : 0; }
 
   // The name of the function that the address is in, if it has one that is known. Under commit_mutex.

@@ -180,7 +180,6 @@ void unpublish_dead(EngineState& engine, ModuleState& module) noexcept {
     uncount_references(engine, holder);
     hold_references(engine.collection, holder);
   });
-  erase_dead_names(engine, module);
   module.collectable->entry.front() = module.shared_from_this();
   leave(engine, module);
   module.waiting = true;
@@ -188,20 +187,37 @@ void unpublish_dead(EngineState& engine, ModuleState& module) noexcept {
   engine.removed.splice(engine.removed.end(), module.collectable->entry);
 }
 
-void erase_dead_names(EngineState& engine, ModuleState& module) noexcept {
+bool erase_dead_names(EngineState& engine, ModuleState& module, StepBudget& budget) noexcept {
   const std::shared_ptr<LibraryState> library = module.library.lock();
   TENON_CHECK(library != nullptr, "a published module without a library");
-  module.for_each_record([&](SymbolRecord& record) {
-    erase((record.flags & symbol_flag::group) != 0 ? library->groups : library->symbols, record);
-  });
   reopen_forwards(module, *engine.machinery->space);
+  // Dead modules are not replaced: their records stay where they are.
+  return module.visit_records_from(module.collectable->unpublished, [&](SymbolRecord& record) {
+    erase((record.flags & symbol_flag::group) != 0 ? library->groups : library->symbols, record);
+    return !budget.spent_after_many();
+  });
 }
+
+namespace {
+
+// A dead module's, which stands in the way of another that defines the name.
+void make_way(EngineState& engine, SymbolRecord& record) noexcept {
+  ModuleState& module = *record.module;
+  const std::shared_ptr<LibraryState> library = module.library.lock();
+  TENON_CHECK(library != nullptr, "a published module without a library");
+  if (std::find(module.filled.begin(), module.filled.end(), &record) != module.filled.end())
+    reopen_forwards(module, *engine.machinery->space);
+  else
+    erase((record.flags & symbol_flag::group) != 0 ? library->groups : library->symbols, record);
+}
+
+} // namespace
 
 SymbolRecord* find_alive(EngineState& engine, const SymbolTable& table, std::string_view name, std::uint64_t hash) noexcept {
   for (;;) {
     SymbolRecord* record = table.find(name, hash);
     if (record == nullptr || !is_gone(engine.collection, *record)) return record;
-    erase_dead_names(engine, *record->module);
+    make_way(engine, *record);
   }
 }
 

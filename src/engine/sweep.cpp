@@ -131,7 +131,12 @@ private:
 
   // Moves what nobody needs to `dead_`, and what remnants do not need to `freed_`.
   bool take(StepBudget& budget) noexcept {
-    while (left_) {
+    for (;;) {
+      // What it is tied to is there for as long as the sweep lasts, and so is its own memory: others that redirect calls
+      // meanwhile may change it.
+      if (leaving_ != nullptr && !bury(*leaving_, buried_, budget)) return false;
+      leaving_ = nullptr;
+      if (!left_) return true;
       const ModuleList::iterator here = advance();
       ModuleState& module = **here;
       if (is_needed(module)) {
@@ -145,7 +150,6 @@ private:
       }
       if (budget.spent()) return false;
     }
-    return true;
   }
 
   // Nobody marks from it again, and what it points to may be freed before its handles go.
@@ -157,7 +161,8 @@ private:
       holder.groups.clear();
       holder.forwards.clear();
     });
-    bury(module);
+    leaving_ = &module;
+    buried_ = 0;
   }
 
   EngineState& engine_;
@@ -166,6 +171,8 @@ private:
   ModuleState* pending_ = nullptr;
   ModuleList::iterator last_seen_{}, at_{};
   bool any_seen_ = false, left_ = false;
+  ModuleState* leaving_ = nullptr; // the last of `dead_`, while it has ties to definitions
+  std::size_t buried_ = 0;         // of these
   ModuleList dead_;
   std::vector<OwnedBlock> freed_;
 };
@@ -202,6 +209,16 @@ void close_orphans(EngineState& engine) noexcept {
   }
 }
 
+// Whether it takes no longer than a step.
+bool is_short(const ModuleList& removed) noexcept {
+  constexpr std::size_t most_ties = 2048;
+  if (removed.size() > Walk::few) return false;
+  std::size_t ties = 0;
+  for (const std::shared_ptr<ModuleState>& module : removed)
+    ties += module->uses.size() + (module->replaceable != nullptr ? module->replaceable->definitions.size() : 0);
+  return ties <= most_ties;
+}
+
 // True: the list was short. It is swept, or whoever walks over it will do that.
 bool sweep_at_once(EngineState& engine) noexcept {
   Sweep sweep(engine);
@@ -211,7 +228,7 @@ bool sweep_at_once(EngineState& engine) noexcept {
       engine.sweep_again = true;
       return true;
     }
-    if (engine.removed.size() > Walk::few) return false;
+    if (!is_short(engine.removed)) return false;
     while (!sweep.step(StepBudget::unlimited())) {
     }
   }

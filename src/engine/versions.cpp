@@ -516,15 +516,22 @@ bool bequeath(EngineState& engine, ModuleState& version, std::vector<OwnedBlock>
   return true;
 }
 
-void bury(ModuleState& module) noexcept {
-  for_each_holder(module, [](ModuleState& holder) {
-    for (Use& use : holder.uses) unlink_use(use);
+bool bury(ModuleState& module, std::size_t& done, StepBudget& budget) noexcept {
+  std::size_t first = 0; // of those that are looked at, among all
+  bool spent = false;
+  for_each_holder(module, [&](ModuleState& holder) {
+    for (; !spent && done < first + holder.uses.size(); spent = budget.spent_after_many())
+      unlink_use(holder.uses[done++ - first]);
+    first += holder.uses.size();
   });
-  if (module.replaceable != nullptr)
-    for (const std::unique_ptr<Definition>& definition : module.replaceable->definitions) {
-      detach(*definition);
-      definition->stub = Stub();
-    }
+  if (module.replaceable == nullptr) return done == first;
+  const std::vector<std::unique_ptr<Definition>>& definitions = module.replaceable->definitions;
+  for (; !spent && done < first + definitions.size(); spent = budget.spent_after_many()) {
+    Definition& definition = *definitions[done++ - first];
+    detach(definition);
+    definition.stub = Stub();
+  }
+  return done == first + definitions.size();
 }
 
 } // namespace tenon::engine
