@@ -4,32 +4,21 @@
 // size and alignment, and all lie as they lay before, the section is not placed: the old storage stands for it. With data
 // sections a section holds one variable; without, one that gains or loses a variable can't be carried, and that is an error.
 //
-// Constants keep their addresses if they are the same to the last byte, relocated at the old address: heap objects hold
-// pointers to virtual tables, and string literals may be held by anybody.
+// One that had vanished and comes back is the same variable: its storage has stayed, because pointers to it may be held and
+// what it has registered runs at the module's end.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include "engine/change_state.h"
+#include "engine/carry.h"
 
-#include "base/hex.h"
 #include "engine/matching.h"
-#include "link/arch/arch.h"
 
 #include <algorithm>
-#include <cstring>
 #include <mutex>
 
 namespace tenon::engine {
 
-namespace {
-
 using link::SectionPlace;
 
-// The named objects of each section, in the order of sections.
-struct Member {
-  std::uint32_t section = 0;
-  std::uint32_t symbol = 0;
-};
-
-std::vector<Member> members(const link::Module& module, link::Run run) {
+std::vector<Member> members_of(const link::Module& module, link::Run run) {
   std::vector<Member> all;
   const std::span<const Symbol> symbols = module.symbols();
   for (std::uint32_t i = 1; i < symbols.size(); ++i)
@@ -42,6 +31,66 @@ std::vector<Member> members(const link::Module& module, link::Run run) {
   });
   return all;
 }
+
+void carry(ChangeState& change, std::uint32_t m, std::uint32_t section, std::uint64_t address, std::uint64_t size) {
+  SectionPlace& place = change.modules[m]->places[section];
+  place.address = address;
+  place.kept = false;
+  change.drafts[m].replacement.carried.push_back({section, address, size});
+}
+
+void drop_carried(link::Module& module) {
+  std::erase_if(module.kept, [&](std::uint32_t section) { return !module.places[section].kept; });
+}
+
+namespace {
+
+// Where a definition lay: where it is, or was when it vanished, comes first.
+template <class Visit> void for_each_storage(const Definition& definition, Visit&& visit) {
+  if (!definition.vanished)
+    visit(Storage{definition.address, definition.size, definition.section_address, definition.section_size});
+  if (!definition.vanished && definition.kind == DefinitionKind::variable) return; // that is where its value is
+  for (const Storage& former : definition.former)
+    if (definition.vanished && former.address == definition.address) visit(former);
+  for (const Storage& former : definition.former)
+    if (former.address != definition.address) visit(former);
+}
+
+// Of storages that the definition had, the one that makes its section begin there.
+bool had_storage_at(const Definition& definition, const Symbol& symbol, std::uint64_t base, std::uint64_t section_size) {
+  bool found = false;
+  for_each_storage(definition, [&](const Storage& s) {
+    found =
+        found || (s.address - symbol.value == base && s.size == symbol.size && s.section_address <= base &&
+                  base - s.section_address <= s.section_size && section_size <= s.section_size - (base - s.section_address));
+  });
+  return found;
+}
+
+} // namespace
+
+std::vector<Storage> earlier_storages(const ChangeState& change, std::uint32_t m, std::span<const Member> section,
+                                      DefinitionKind kind) {
+  const link::Module& module = *change.modules[m];
+  const SectionPlace& place = module.places[section[0].section];
+  std::vector<Storage> found;
+  const Definition* first = earlier_variable(change, m, section[0].symbol, kind, true);
+  if (first == nullptr) return found;
+  const std::uint64_t offset = module.symbols()[section[0].symbol].value;
+  for_each_storage(*first, [&](Storage s) {
+    s.address -= offset;
+    const bool fits =
+        s.address % place.alignment == 0 && std::all_of(section.begin(), section.end(), [&](const Member& member) {
+          const Definition* definition = earlier_variable(change, m, member.symbol, kind, true);
+          return definition != nullptr &&
+                 had_storage_at(*definition, module.symbols()[member.symbol], s.address, place.size);
+        });
+    if (fits) found.push_back(s);
+  });
+  return found;
+}
+
+namespace {
 
 Error differs(const Symbol& symbol, const Definition& before, std::string_view how) {
   return {ErrorCode::unsupported, "variable '" + std::string(symbol.name()) + "' can't keep its value: " + std::string(how) +
@@ -62,6 +111,11 @@ public:
       : change_(change), index_(m), module_(*change.modules[m]), draft_(change.drafts[m]), members_(members) {}
 
   Result<Verdict> judge() const {
+    // Without those that have vanished, and those that differ, all is as if these had never been.
+    if (std::any_of(members_.begin(), members_.end(), [&](const Member& member) { return has_vanished(member); }))
+      if (const std::vector<Storage> there = earlier_storages(change_, index_, members_, DefinitionKind::variable);
+          !there.empty() && there[0].address == there[0].section_address)
+        return Verdict{true, there[0].address, there[0].section_size};
     std::size_t known = 0;
     bool in_place = true, same = true;
     std::uint64_t base = 0;
@@ -87,6 +141,10 @@ private:
   const SectionPlace& place() const { return module_.places[members_[0].section]; }
   const Definition* earlier(const Member& member) const {
     return earlier_variable(change_, index_, member.symbol, DefinitionKind::variable);
+  }
+  bool has_vanished(const Member& member) const {
+    const Definition* variable = earlier_variable(change_, index_, member.symbol, DefinitionKind::variable, true);
+    return variable != nullptr && variable->vanished;
   }
 
   // What has no name counts, too: the section may hold it besides its variables.
@@ -134,25 +192,6 @@ private:
   const ModuleDraft& draft_;
   std::span<const Member> members_;
 };
-
-template <class Visit> Result<void> for_each_section(std::span<const Member> members, Visit&& visit) {
-  for (std::size_t begin = 0, end = 0; begin < members.size(); begin = end) {
-    while (end < members.size() && members[end].section == members[begin].section) ++end;
-    if (Result<void> done = visit(members.subspan(begin, end - begin)); !done) return done;
-  }
-  return {};
-}
-
-void carry(ChangeState& change, std::uint32_t m, std::uint32_t section, std::uint64_t address, std::uint64_t size) {
-  SectionPlace& place = change.modules[m]->places[section];
-  place.address = address;
-  place.kept = false;
-  change.drafts[m].replacement.carried.push_back({section, address, size});
-}
-
-void drop_carried(link::Module& module) {
-  std::erase_if(module.kept, [&](std::uint32_t section) { return !module.places[section].kept; });
-}
 
 // Writable data that nothing names can't be found in the version before: it would silently begin anew.
 // Pointers that nothing but relocations has made, as compilers keep for their tables of exceptions: the new version's are as
@@ -210,7 +249,7 @@ Result<void> carry_variables(ChangeState& change, std::uint32_t m) {
                                               "with -fno-common"};
   if (Result<void> matched = match_variables(change, m); !matched) return matched;
   compare_signatures(change, m);
-  const std::vector<Member> all = members(module, link::Run::data);
+  const std::vector<Member> all = members_of(module, link::Run::data);
   if (Result<void> checked = check_nameless(module, all); !checked) return checked;
   Result<void> judged = for_each_section(all, [&](std::span<const Member> section) -> Result<void> {
     Result<Verdict> verdict = DataSection(change, m, section).judge();
@@ -220,163 +259,6 @@ Result<void> carry_variables(ChangeState& change, std::uint32_t m) {
   });
   drop_carried(module);
   return judged;
-}
-
-namespace {
-
-// A section of constants that may turn out to be the same as one of the version before.
-struct Candidate {
-  std::uint32_t module = 0, section = 0;
-  std::uint64_t old_address = 0, new_address = 0;
-  bool same = true;
-};
-
-bool begins_function(const link::Module& module, std::uint32_t section, std::uint64_t offset) {
-  const std::pair key(section, offset);
-  auto found =
-      std::lower_bound(module.own_functions.begin(), module.own_functions.end(), key,
-                       [](const link::OwnFunction& f, const auto& k) { return std::pair(f.section, f.offset) < k; });
-  return found != module.own_functions.end() && std::pair(found->section, found->offset) == key;
-}
-
-// Jump tables and the like: they are their own version's, whatever their bytes are.
-bool leads_into_code(const link::Module& module, std::uint32_t i) {
-  const std::span<const Relocation> relocations = module.relocations(i);
-  return std::any_of(relocations.begin(), relocations.end(), [&](const Relocation& r) {
-    const std::uint32_t section = module.symbols()[r.symbol].section;
-    const bool own = module.targets[r.symbol].kind == link::TargetKind::section && section < module.object_sections();
-    if (!own || module.places[section].run != link::Run::code) return false;
-    const bool function = !module.callee_of.empty() && module.callee_of[r.symbol] != 0;
-    // Assemblers name a local function by its section.
-    return !function && !(module.symbols()[r.symbol].type == SymbolType::section && r.addend >= 0 &&
-                          begins_function(module, section, std::uint64_t(r.addend)));
-  });
-}
-
-bool may_be_unified(const link::Module& module, std::uint32_t i) {
-  const SectionPlace& place = module.places[i];
-  if (leads_into_code(module, i)) return false;
-  return place.run == link::Run::rodata && place.content_size != 0 && !place.serves_all && !place.leads && !place.follows &&
-         module.section_kind(i) != SectionKind::init && !module.section_name(i).starts_with(".gcc_except_table");
-}
-
-// Where the section's named constants lay, if all of them were there and lay as they lie now, with the whole section in what
-// was theirs; 0 otherwise.
-std::uint64_t earlier_place(const ChangeState& change, std::uint32_t m, std::span<const Member> section) {
-  const link::Module& module = *change.modules[m];
-  std::uint64_t base = 0;
-  for (const Member& member : section) {
-    const Symbol& symbol = module.symbols()[member.symbol];
-    const Definition* constant = earlier_variable(change, m, member.symbol, DefinitionKind::constant);
-    if (constant == nullptr || constant->size != symbol.size) return 0;
-    const std::uint64_t there = constant->address - symbol.value;
-    if (base != 0 && there != base) return 0;
-    base = there;
-    const std::uint64_t size = module.places[member.section].size;
-    if (base < constant->section_address || size > constant->section_size ||
-        base - constant->section_address > constant->section_size - size)
-      return 0;
-  }
-  return base % module.places[section[0].section].alignment == 0 ? base : 0;
-}
-
-// Where constants without names lie that may be the same as the section's: of several places one whose bytes are, if there
-// is nothing to relocate.
-std::uint64_t same_literals(const link::Module& module, std::uint32_t section, const ModuleState& before) {
-  const link::SectionPlace& place = module.places[section];
-  const Bytes content = module.sections()[section].content;
-  const bool plain = module.relocations(section).empty() && content.size() == place.size;
-  std::uint64_t found = 0;
-  auto look = [&](const Anonymous& there) {
-    if (found != 0 || there.size != place.size || there.address % place.alignment != 0 ||
-        there.section != module.section_name(section))
-      return;
-    if (!plain || std::memcmp(content.data(), Addr{there.address}.as<const void*>(), content.size()) == 0)
-      found = there.address;
-  };
-  for_each_holder(before,
-                  [&](const ModuleState& holder) { std::for_each(holder.anonymous.begin(), holder.anonymous.end(), look); });
-  std::for_each(before.replaceable->literals.begin(), before.replaceable->literals.end(), look);
-  return found;
-}
-
-void find_candidates(ChangeState& change, std::uint32_t m, std::vector<Candidate>& candidates) {
-  const ModuleDraft& draft = change.drafts[m];
-  link::Module& module = *change.modules[m];
-  std::vector<std::uint8_t> named(module.object_sections());
-  const std::vector<Member> all = members(module, link::Run::rodata);
-  (void)for_each_section(all, [&](std::span<const Member> section) -> Result<void> {
-    const std::uint32_t i = section[0].section;
-    named[i] = 1;
-    if (std::uint64_t base = may_be_unified(module, i) ? earlier_place(change, m, section) : 0; base != 0)
-      candidates.push_back({m, i, base, module.places[i].address});
-    return {};
-  });
-  for (std::uint32_t i : module.kept) {
-    if (named[i] != 0 || !may_be_unified(module, i)) continue;
-    if (std::uint64_t base = same_literals(module, i, *draft.replaces); base != 0)
-      candidates.push_back({m, i, base, module.places[i].address});
-  }
-}
-
-// Whether the section, relocated for its old place, is what lies there.
-Result<bool> is_unchanged(ChangeState& change, const Candidate& candidate) {
-  link::Module& module = *change.modules[candidate.module];
-  const Bytes content = module.sections()[candidate.section].content;
-  std::vector<std::byte> scratch(content.begin(), content.end());
-  const link::Bound bound(module, change.engine->options.low_2gib);
-  const link::SectionBytes bytes{candidate.section, candidate.old_address, scratch.data(), content, false, false};
-  if (Result<void> fixed = link::arch::fix_section(module, bound, bytes); !fixed)
-    return std::move(fixed).error().within(module.section_name(candidate.section));
-  if (!module.callees.empty()) link::arch::bind_callees(module, bytes);
-  // A module that has been removed meanwhile may have no memory any more.
-  std::lock_guard lock(change.engine->commit_mutex);
-  if (Result<void> unmoved = check_unmoved(change, change.drafts[candidate.module]); !unmoved)
-    return std::move(unmoved).error();
-  return std::memcmp(scratch.data(), Addr{candidate.old_address}.as<const void*>(), scratch.size()) == 0;
-}
-
-void settle(ChangeState& change, const std::vector<std::vector<link::Target>>& unsettled) {
-  for (std::size_t m = 0; m < change.modules.size(); ++m) change.modules[m]->targets = unsettled[m];
-  settle_all(change);
-}
-
-} // namespace
-
-Result<void> unify_constants(ChangeState& change) {
-  std::vector<Candidate> candidates;
-  if (std::any_of(change.drafts.begin(), change.drafts.end(), [](const ModuleDraft& d) { return d.replaces != nullptr; })) {
-    std::lock_guard lock(change.engine->commit_mutex);
-    for (std::uint32_t m = 0; m < change.modules.size(); ++m)
-      if (change.drafts[m].replaces != nullptr) find_candidates(change, m, candidates);
-  }
-  if (candidates.empty()) {
-    settle_all(change);
-    return {};
-  }
-  std::vector<std::vector<link::Target>> unsettled;
-  for (const std::unique_ptr<link::Module>& module : change.modules) unsettled.push_back(module->targets);
-  // All are taken to be the same until one is found that is not: constants refer to each other.
-  for (const Candidate& candidate : candidates)
-    change.modules[candidate.module]->places[candidate.section].address = candidate.old_address;
-  for (bool settled = false; !settled;) {
-    settle(change, unsettled);
-    settled = true;
-    for (Candidate& candidate : candidates) {
-      if (!candidate.same) continue;
-      Result<bool> same = is_unchanged(change, candidate);
-      if (!same) return std::move(same).error();
-      if (*same) continue;
-      candidate.same = settled = false;
-      change.modules[candidate.module]->places[candidate.section].address = candidate.new_address;
-    }
-  }
-  for (const Candidate& candidate : candidates)
-    if (candidate.same)
-      carry(change, candidate.module, candidate.section, candidate.old_address,
-            change.modules[candidate.module]->places[candidate.section].size);
-  for (const std::unique_ptr<link::Module>& module : change.modules) drop_carried(*module);
-  return {};
 }
 
 } // namespace tenon::engine

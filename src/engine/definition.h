@@ -51,6 +51,12 @@ enum class DefinitionKind : std::uint8_t {
   other,           // labels, absolute numbers, IFUNCs: what can't be told to be the same in another version
 };
 
+// Where a variable or constant lies, or lay, with the section that it was in.
+struct Storage {
+  std::uint64_t address = 0, size = 0;
+  std::uint64_t section_address = 0, section_size = 0;
+};
+
 struct Definition {
   std::string name;
   ModuleState* module = nullptr; // whose it is
@@ -70,6 +76,9 @@ struct Definition {
   std::uint32_t alignment = 1;
   std::uint64_t offset = 0;                            // in its section, of the version that made the storage
   std::uint64_t section_address = 0, section_size = 0; // of variables and constants: the storage that is theirs to keep
+  // Of variables and constants: where earlier versions had them, which stays because pointers to it may be held. A later
+  // version in which they are as they were then has them there again. Each place once.
+  std::vector<Storage> former;
   Use* uses = nullptr;
   // Functions that were led elsewhere: by a change, because they have vanished (`led`, for as long as they are gone), or by
   // a Redirect. The first goes where its leader goes, the second where the leader would go of itself.
@@ -106,7 +115,7 @@ struct Replaceable {
   std::vector<std::unique_ptr<Definition>> definitions;      // those that have vanished included: their stubs may be held
   std::unordered_map<std::string_view, Definition*> by_name; // without ambiguous ones
   std::vector<OwnedBlock> kept;                              // memory of earlier versions that is still used
-  std::vector<Stretch> retained;                  // of constants that have changed: their old addresses may be held
+  std::vector<Stretch> retained; // of constants that have changed, and of what has vanished: pointers may be held
   std::vector<std::shared_ptr<ModuleState>> held; // earlier versions with functions that have vanished, but
                                                   // whose addresses were taken
   // Single functions that were replaced without the rest of the module, each with what came with it: beside the module's own

@@ -353,7 +353,8 @@ void compare_signatures(ChangeState& change, std::uint32_t m) {
   }
 }
 
-Definition* earlier_variable(const ChangeState& change, std::uint32_t m, std::uint32_t symbol, DefinitionKind kind) {
+Definition* earlier_variable(const ChangeState& change, std::uint32_t m, std::uint32_t symbol, DefinitionKind kind,
+                             bool vanished_too) {
   const ModuleDraft& draft = change.drafts[m];
   Definition* definition = nullptr;
   if (auto matched = draft.replacement.matched.find(symbol); matched != draft.replacement.matched.end()) {
@@ -363,7 +364,7 @@ Definition* earlier_variable(const ChangeState& change, std::uint32_t m, std::ui
     if (auto found = by_name.find(change.modules[m]->symbols()[symbol].name()); found != by_name.end())
       definition = found->second;
   }
-  return definition != nullptr && definition->kind == kind && !definition->vanished ? definition : nullptr;
+  return definition != nullptr && definition->kind == kind && (vanished_too || !definition->vanished) ? definition : nullptr;
 }
 
 void note_debug_names(ChangeState& change, std::uint32_t m) {

@@ -15,9 +15,12 @@ namespace {
 using link::Run;
 using link::TargetKind;
 
+// Strings, tables of pointers, and what else the program may have a pointer to. Numbers that a compiler merges are only
+// read. GCC keeps strings in .rodata if it does not optimize.
 bool holds_literals(const link::Module& module, std::uint32_t i) {
   const Section& section = module.sections()[i];
-  return section.strings || section.name.starts_with(".data.rel.ro");
+  if (section.strings || section.name.starts_with(".data.rel.ro")) return true;
+  return section.name.starts_with(".rodata") && !section.mergeable && !leads_into_code(module, i);
 }
 
 // Read-only data without names whose address the program may keep.

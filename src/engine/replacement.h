@@ -107,6 +107,9 @@ inline bool is_nameless_constant(const Symbol& symbol) noexcept {
   return symbol.is_local() && (is_numbered(symbol.name()) || symbol.name().starts_with(".L"));
 }
 
+// Jump tables and the like: they are their own version's, whatever their bytes are.
+bool leads_into_code(const link::Module& module, std::uint32_t section);
+
 // The definition that a symbol of the module stands for, or null.
 Definition* provided_by(const ModuleDraft& draft, std::uint32_t symbol) noexcept;
 

@@ -102,6 +102,21 @@ bool is_redirected_to(const Definition& definition) {
   return false;
 }
 
+bool is_stored(const Definition& definition) noexcept {
+  return definition.kind == DefinitionKind::constant || definition.kind == DefinitionKind::variable;
+}
+
+bool has_former(const Definition& definition, std::uint64_t address) noexcept {
+  return std::any_of(definition.former.begin(), definition.former.end(),
+                     [&](const Storage& former) { return former.address == address; });
+}
+
+// For the place that it leaves.
+void reserve_former(Definition& definition) {
+  std::vector<Storage>& former = definition.former;
+  if (former.size() == former.capacity()) former.reserve(former.empty() ? 1 : 2 * former.size());
+}
+
 // Names that others need must be there, and data that others refer to must stay where it is.
 Result<void> check_definitions_of(ChangeState& change, ModuleDraft& draft) {
   const ModuleState& module = *draft.replaces;
@@ -109,6 +124,7 @@ Result<void> check_definitions_of(ChangeState& change, ModuleDraft& draft) {
   for (const Provided& p : draft.replacement.provided) {
     provided.insert(p.definition);
     const bool moves = p.definition->kind != DefinitionKind::function && p.definition->address != p.address;
+    if (moves && is_stored(*p.definition)) reserve_former(*p.definition);
     std::string by;
     if (!p.fresh && p.local && !p.definition->local && is_used_by_others(change, *p.definition, &by))
       return Error{ErrorCode::still_used, "module " + module.name + " can't be replaced: '" + p.definition->name +
@@ -134,9 +150,10 @@ Result<void> check_definitions_of(ChangeState& change, ModuleDraft& draft) {
   }
   std::vector<std::pair<const Definition*, std::string>> used;
   for (const std::unique_ptr<Definition>& definition : module.replaceable->definitions) {
+    if (definition->vanished || provided.contains(definition.get())) continue;
+    if (is_stored(*definition)) reserve_former(*definition);
     std::string by;
-    if (!definition->vanished && !provided.contains(definition.get()) &&
-        (!is_led(change, *definition) || is_redirected_to(*definition)) && is_used_by_others(change, *definition, &by))
+    if ((!is_led(change, *definition) || is_redirected_to(*definition)) && is_used_by_others(change, *definition, &by))
       used.emplace_back(definition.get(), std::move(by));
   }
   return used.empty() ? Result<void>() : vanishing(module, used);
@@ -206,8 +223,14 @@ bool address_was_taken(const Definition& definition) noexcept {
   return false;
 }
 
-void retain(Replaceable& replaceable, std::uint64_t address, std::uint64_t size) noexcept {
-  if (size != 0 && address != 0) replaceable.retained.push_back({{address}, {address + size}}); // has the room
+// A variable or constant moves or vanishes: pointers to it may be held, and a later version may have it there again.
+void retain(Replaceable& replaceable, Definition& d) noexcept {
+  if (d.address == 0 || d.size == 0 || has_former(d, d.address)) return;
+  const std::uint64_t begin = d.section_size != 0 ? std::min(d.section_address, d.address) : d.address;
+  const std::uint64_t end = std::max(d.section_address + d.section_size, d.address + d.size);
+  // Both have the room.
+  d.former.push_back({d.address, d.size, d.section_address, d.section_size});
+  replaceable.retained.push_back({{begin}, {end}});
 }
 
 // The version's own body of the function, also where its calls went through a switch of an atomic commit.
@@ -248,8 +271,7 @@ bool let_vanish(EngineState& engine, ModuleState& module, Definition& definition
   definition.vanished = true;
   definition.holder = nullptr;
   // Pointers to constants may be held by anybody, and what a variable has registered may run at the end.
-  if (definition.kind == DefinitionKind::constant || definition.kind == DefinitionKind::variable)
-    retain(*module.replaceable, definition.address, definition.size);
+  if (is_stored(definition)) retain(*module.replaceable, definition);
   if (definition.kind != DefinitionKind::function || definition.led) return false;
   // A handle may be of this function, unless that is local.
   const bool pinned = !definition.local && module.pins.load(std::memory_order_acquire) != 0;
@@ -317,9 +339,8 @@ bool publish_provided(EngineState& engine, ModuleDraft& draft, const link::Modul
     const Symbol& symbol = object.symbols()[p.symbol];
     if (definition.kind == DefinitionKind::function && (!atomic || p.fresh))
       retarget(space, definition, p.address);
-    else if (definition.kind != DefinitionKind::function && !p.fresh && definition.address != p.address &&
-             (definition.kind == DefinitionKind::constant || definition.kind == DefinitionKind::variable))
-      retain(replaceable, std::exchange(definition.address, p.address), definition.size);
+    else if (!p.fresh && definition.address != p.address && is_stored(definition))
+      retain(replaceable, definition);
     definition.address = p.address;
     definition.holder = draft.partial ? draft.state.get() : draft.identity().get();
     definition.size = symbol.size;
@@ -465,13 +486,14 @@ std::vector<Stretch> still_needed(const EngineState& engine, const ModuleState& 
 }
 
 // Local functions that the current version lacks and nobody refers to: so many would add up. Other versions that are not
-// freed yet may have them, and name them.
+// freed yet may have them, and name them. Whose storage has stayed may come back to it.
 void forget_vanished(const EngineState& engine, Replaceable& replaceable, const ModuleState& dying) noexcept {
   if (replaceable.drafts.load(std::memory_order_acquire) != 0) return; // which look at definitions without the lock
   for (const std::shared_ptr<ModuleState>& other : engine.removed)
     if (other.get() != &dying && other->current == dying.current) return;
   std::erase_if(replaceable.definitions, [&](const std::unique_ptr<Definition>& definition) {
-    if (!definition->vanished || !definition->local || definition->uses != nullptr || definition->led ||
+    const bool comes_back = !definition->former.empty() && !definition->ambiguous;
+    if (!definition->vanished || !definition->local || comes_back || definition->uses != nullptr || definition->led ||
         definition->choice != nullptr || definition->leader != nullptr || definition->followers != nullptr)
       return false;
     if (auto found = replaceable.by_name.find(definition->name);
