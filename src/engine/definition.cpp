@@ -75,9 +75,18 @@ void unlink_use(Use& use) noexcept {
 
 namespace {
 
+// A switch stands for it: slot and sites lead there until that is over, and it leads on. Those that were linked to the new
+// set directly don't go through it.
+void lead_switch(memory::Space& space, Definition& definition, std::uint64_t address, std::uint64_t for_sites) noexcept {
+  definition.choice->after.store(address, std::memory_order_release);
+  for (Use* use = definition.uses; use != nullptr; use = use->next)
+    if (!use->frozen && use->bound != definition.entry) bind_sites(space, *use, for_sites);
+}
+
 // Slot and sites, and those of vanished definitions that go where this one goes. These can't form a circle: what they follow
 // was there when they vanished.
 void point(memory::Space& space, Definition& definition, std::uint64_t slot, std::uint64_t entry) noexcept {
+  if (definition.led && definition.choice != nullptr) return lead_switch(space, definition, slot, entry);
   definition.entry = entry;
   store_slot(space, definition, slot);
   for (Use* use = definition.uses; use != nullptr; use = use->next)
@@ -92,11 +101,6 @@ void link_follower(Definition& definition, Definition& leader) noexcept {
   definition.next_follower = leader.followers;
   if (leader.followers != nullptr) leader.followers->previous_follower = &definition;
   leader.followers = &definition;
-}
-
-// A switch that stands for it leads there, too.
-void lead_switch(Definition& definition, std::uint64_t address) noexcept {
-  if (definition.choice != nullptr) definition.choice->after.store(address, std::memory_order_release);
 }
 
 } // namespace
@@ -133,8 +137,8 @@ void follow(memory::Space& space, Definition& definition, Definition& leader, st
   unfollow(definition);
   link_follower(definition, leader);
   definition.led = true;
+  definition.ends_with_switch = false;
   const std::uint64_t entry = body != 0 && leader.choice == nullptr ? body : leader.entry;
-  lead_switch(definition, entry);
   memory::WriteGuard guard(space);
   point(space, definition, entry, entry);
 }
@@ -142,11 +146,33 @@ void follow(memory::Space& space, Definition& definition, Definition& leader, st
 void lead_away(memory::Space& space, Definition& definition, std::uint64_t address) noexcept {
   unfollow(definition);
   definition.led = true;
-  definition.own = address;
-  lead_switch(definition, address);
+  definition.ends_with_switch = false;
+  if (definition.choice == nullptr) definition.own = address;
   // Branches reach 2 GiB: they go to the stub, and on through the slot.
   memory::WriteGuard guard(space);
   point(space, definition, address, definition.stub.address());
+}
+
+void leave_switch(memory::Space& space, Definition& definition) noexcept {
+  const std::uint64_t after = definition.choice->after.load(std::memory_order_relaxed);
+  definition.choice = nullptr;
+  if (!definition.led) return lead_to(space, definition, after);
+  definition.own = after;
+  memory::WriteGuard guard(space);
+  if (definition.leader != nullptr)
+    point(space, definition, definition.leader->entry, definition.leader->entry);
+  else
+    point(space, definition, after, definition.stub.address());
+}
+
+Definition* go_by_leader(Definition& definition) noexcept {
+  Definition* leader = definition.led ? definition.leader : nullptr;
+  if (leader == nullptr) return nullptr;
+  if (definition.choice != nullptr)
+    definition.choice->after.store(leader->stub.address(), std::memory_order_release);
+  else
+    definition.own = leader->stub.address();
+  return leader;
 }
 
 void unfollow(Definition& definition) noexcept {

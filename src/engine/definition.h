@@ -68,9 +68,10 @@ struct Definition {
   bool seen = false;             // scratch of an exchange
   Stub stub;                     // functions
   std::uint64_t address = 0;     // of the current body, or of the storage
-  std::uint64_t own = 0;    // where slot and sites lead of themselves: the body, or a switch while a set is being exchanged
-  std::uint64_t entry = 0;  // where they do lead: there, unless they follow another definition
-  Choice* choice = nullptr; // of that switch
+  std::uint64_t own = 0;     // where slot and sites lead of themselves: the body, or a switch while a set is being exchanged
+  std::uint64_t entry = 0;   // where they do lead: there, unless they follow another definition
+  Choice* choice = nullptr;  // of that switch
+  std::uint32_t awaited = 0; // how many switches of others lead to its stub
   ModuleState* holder = nullptr; // functions: whose Version has the current body; the module, or a fragment of it
   std::uint64_t size = 0;
   std::uint32_t alignment = 1;
@@ -150,6 +151,11 @@ void catch_up(memory::Space& space, Use& use) noexcept;
 void follow(memory::Space& space, Definition& definition, Definition& leader, std::uint64_t body) noexcept;
 // It goes to an address, which may be out of its sites' reach.
 void lead_away(memory::Space& space, Definition& definition, std::uint64_t address) noexcept;
+// The switch that stood for it is over.
+void leave_switch(memory::Space& space, Definition& definition) noexcept;
+// A set is about to bring back one that was led: who still sees what was before goes on to its leader, by that one's stub,
+// because it follows no more. The leader, or null.
+Definition* go_by_leader(Definition& definition) noexcept;
 // It leads where it led of itself, once somebody says lead_to() or back().
 void unfollow(Definition& definition) noexcept;
 // A Redirect's: to where the leader goes of itself, whose module counts as used meanwhile, and back.

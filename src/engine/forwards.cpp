@@ -71,13 +71,13 @@ void fill_pointers(memory::Space& space, const ModuleState& user, const SymbolRe
 } // namespace
 
 void note_forwards(ChangeState& change, const std::vector<NewForward>& fresh) {
-  if (!change.has_forwards) return;
   for (ModuleDraft& draft : change.drafts)
     for (std::uint32_t id : draft.names) {
       if (id == link::none) continue;
       const Name& name = (*change.names)[id];
       if (name.module != link::none) continue;
-      if (name.forward_record) draft.state->forwards.push_back(name.record);
+      const bool filled = name.record != nullptr && name.record->slot != 0 && name.record->module != nullptr;
+      if (name.forward_record || filled) draft.state->forwards.push_back(name.record);
       if (SymbolRecord* record = fresh_record(fresh, id)) draft.state->forwards.push_back(record);
     }
 }
@@ -176,13 +176,36 @@ void define_forward(memory::Space& space, LibraryState& library, SymbolRecord& r
     });
 }
 
-void reopen_forwards(ModuleState& module, memory::Space& space) noexcept {
-  for (SymbolRecord* record : module.filled) {
-    record->module = nullptr;
-    record->address = 0;
-    record->flags = std::uint16_t((record->flags & ~symbol_flag::collected) | symbol_flag::forward);
-    store_slot(space, record->slot, record->trap());
+std::string forward_users(const ChangeState& change, const SymbolRecord& record) {
+  constexpr std::size_t some = 8;
+  std::string names;
+  std::size_t count = 0;
+  for (const std::weak_ptr<LibraryState>& known : change.engine->libraries) {
+    const std::shared_ptr<LibraryState> library = known.lock();
+    if (library == nullptr) continue;
+    for (const std::shared_ptr<ModuleState>& user : library->modules) {
+      const bool leaves = std::find(change.removals.begin(), change.removals.end(), user) != change.removals.end();
+      if (user.get() == record.module || leaves || change.replaces(user.get())) continue;
+      bool refers = false;
+      for_each_holder(*user, [&](const ModuleState& holder) {
+        refers = refers || std::find(holder.forwards.begin(), holder.forwards.end(), &record) != holder.forwards.end();
+      });
+      if (refers && ++count <= some) names += (count == 1 ? "" : ", ") + user->name;
+    }
   }
+  if (count > some) names += " and " + std::to_string(count - some) + " more";
+  return names;
+}
+
+void reopen_forward(SymbolRecord& record, memory::Space& space) noexcept {
+  record.module = nullptr;
+  record.address = 0;
+  record.flags = std::uint16_t((record.flags & ~symbol_flag::collected) | symbol_flag::forward);
+  store_slot(space, record.slot, record.trap());
+}
+
+void reopen_forwards(ModuleState& module, memory::Space& space) noexcept {
+  for (SymbolRecord* record : module.filled) reopen_forward(*record, space);
   module.filled.clear();
 }
 

@@ -9,6 +9,7 @@
 #include "engine/change_state.h"
 
 #include <memory>
+#include <string>
 #include <vector>
 
 namespace tenon::engine {
@@ -43,6 +44,11 @@ void publish_forwards(ChangeState& change, std::vector<NewForward>& forwards) no
 // The client gives a forward symbol an address of its own.
 void define_forward(memory::Space& space, LibraryState& library, SymbolRecord& record, const Absolute& symbol) noexcept;
 
+// Under commit_mutex: the modules that refer to a forward symbol, without the one that defines it and those that the change
+// removes or replaces; empty: there are none.
+std::string forward_users(const ChangeState& change, const SymbolRecord& record);
+// The module's new version lacks it, and nobody refers to it.
+void reopen_forward(SymbolRecord& record, memory::Space& space) noexcept;
 // Forward symbols that the module had defined wait for another definition again.
 void reopen_forwards(ModuleState& module, memory::Space& space) noexcept;
 

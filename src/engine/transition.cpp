@@ -141,6 +141,7 @@ Result<std::unique_ptr<Transition>> make_transition(ChangeState& change) {
 void begin_transition(EngineState& engine, std::unique_ptr<Transition> transition) noexcept {
   memory::Space& space = *engine.machinery->space;
   for (Choice& choice : transition->choices) {
+    if (choice.led_to != nullptr) ++choice.led_to->awaited;
     choice.before.store(choice.definition->own, std::memory_order_relaxed);
     lead_to(space, *choice.definition, choice.switch_address);
     choice.definition->choice = &choice;
@@ -158,9 +159,12 @@ void settle(EngineState& engine, Transition& transition) noexcept {
   for (Choice& choice : transition.choices) {
     const std::uint64_t after = choice.after.load(std::memory_order_relaxed);
     Definition& definition = *choice.definition;
-    if (definition.choice == &choice) {
+    if (choice.led_to != nullptr) --choice.led_to->awaited;
+    if (definition.choice == &choice && definition.ends_with_switch) {
       definition.choice = nullptr;
-      definition.ends_with_switch ? lead_nowhere(space, definition) : lead_to(space, definition, after);
+      lead_nowhere(space, definition);
+    } else if (definition.choice == &choice) {
+      leave_switch(space, definition);
     } else {
       // A later transition leads through this one.
       for (const std::unique_ptr<Transition>& later : engine.transitions) {
@@ -177,7 +181,11 @@ void settle(EngineState& engine, Transition& transition) noexcept {
       if (use->frozen && use->bound == choice.switch_address) bind_sites(space, *use, after);
   }
   for (Definition* definition : transition.vanished)
-    if (definition->vanished) lead_nowhere(space, *definition);
+    if (definition->vanished && !definition->led) {
+      // An earlier set's, which for want of memory is found to be over later.
+      definition->ends_with_switch = definition->choice != nullptr;
+      if (!definition->ends_with_switch) lead_nowhere(space, *definition);
+    }
   transition.vanished.clear();
 }
 

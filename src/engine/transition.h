@@ -40,6 +40,7 @@ struct Choice {
   Transition* transition = nullptr;
   Definition* definition = nullptr;
   std::uint64_t switch_address = 0;
+  Definition* led_to = nullptr; // where it was led before the set brought it back: counted in Definition::awaited
 };
 
 struct Transition {

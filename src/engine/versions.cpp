@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "engine/change_state.h"
 #include "engine/code_graph.h"
+#include "engine/forwards.h"
 
 #include "base/check.h"
 #include "engine/move.h"
@@ -85,12 +86,15 @@ void make_uses(ChangeState& change, std::uint32_t m) {
 
 namespace {
 
-Error vanishing(const ModuleState& module, const std::vector<std::pair<const Definition*, std::string>>& used) {
+// A name that others need, and who that is.
+using Needed = std::pair<std::string_view, std::string>;
+
+Error vanishing(const ModuleState& module, const std::vector<Needed>& used) {
   std::string text = "module " + module.name + " can't be replaced: its new version lacks";
   std::size_t told = 0;
-  for (const auto& [definition, by] : used) {
+  for (const auto& [name, by] : used) {
     if (++told > 16) continue;
-    text += (told == 1 ? " '" : ", '") + definition->name + "' (needed by " + by + ")";
+    text += (told == 1 ? " '" : ", '") + std::string(name) + "' (needed by " + by + ")";
   }
   if (told > 16) text += ", and " + std::to_string(told - 16) + " more";
   return {ErrorCode::still_used, std::move(text)};
@@ -117,6 +121,38 @@ void reserve_former(Definition& definition) {
   if (former.size() == former.capacity()) former.reserve(former.empty() ? 1 : 2 * former.size());
 }
 
+// What the new version has by that name, or null.
+const Provided* find_provided(const ModuleDraft& draft, std::string_view name) {
+  const auto found = std::find_if(draft.replacement.provided.begin(), draft.replacement.provided.end(),
+                                  [&](const Provided& p) { return p.definition->name == name && !p.local; });
+  return found != draft.replacement.provided.end() ? &*found : nullptr;
+}
+
+// The stub that users of the forward symbol have leads somewhere, though the module lacks the function.
+bool is_led_elsewhere(const ChangeState& change, const ModuleState& module, std::string_view name) {
+  const auto found = module.replaceable->by_name.find(name);
+  return found != module.replaceable->by_name.end() && found->second->kind == DefinitionKind::function &&
+         (is_led(change, *found->second) || (found->second->vanished && found->second->led));
+}
+
+// Forward symbols that others had declared, and this module has defined: their users hold the library's record.
+Result<void> check_filled(const ChangeState& change, const ModuleDraft& draft, std::vector<Needed>& used) {
+  const ModuleState& module = *draft.replaces;
+  for (const SymbolRecord* record : module.filled) {
+    const Provided* there = find_provided(draft, record->name());
+    const bool moves =
+        there != nullptr && there->definition->kind != DefinitionKind::function && there->address != record->address;
+    if (there != nullptr ? !moves : is_led_elsewhere(change, module, record->name())) continue;
+    std::string by = forward_users(change, *record);
+    if (by.empty()) continue; // it is reopened, or filled anew
+    if (moves)
+      return Error{ErrorCode::still_used, "module " + module.name + " can't be replaced: '" + std::string(record->name()) +
+                                              "', a forward reference, gets another address, but " + by + " refers to it"};
+    used.emplace_back(record->name(), std::move(by));
+  }
+  return {};
+}
+
 // Names that others need must be there, and data that others refer to must stay where it is.
 Result<void> check_definitions_of(ChangeState& change, ModuleDraft& draft) {
   const ModuleState& module = *draft.replaces;
@@ -138,23 +174,14 @@ Result<void> check_definitions_of(ChangeState& change, ModuleDraft& draft) {
                                               "' gets another address, but " + by + " refers to it"};
   }
   if (draft.partial) return {}; // nothing vanishes
-  for (const SymbolRecord* record : module.filled) {
-    auto there = std::find_if(draft.replacement.provided.begin(), draft.replacement.provided.end(),
-                              [&](const Provided& p) { return p.definition->name == record->name(); });
-    const bool moves = there != draft.replacement.provided.end() && there->definition->kind != DefinitionKind::function &&
-                       there->address != record->address;
-    if (there == draft.replacement.provided.end() || moves)
-      return Error{ErrorCode::still_used, "module " + module.name + " can't be replaced: its new version " +
-                                              (moves ? "moves '" : "lacks '") + std::string(record->name()) +
-                                              "', a forward reference of others"};
-  }
-  std::vector<std::pair<const Definition*, std::string>> used;
+  std::vector<Needed> used;
+  if (Result<void> checked = check_filled(change, draft, used); !checked) return checked;
   for (const std::unique_ptr<Definition>& definition : module.replaceable->definitions) {
     if (definition->vanished || provided.contains(definition.get())) continue;
     if (is_stored(*definition)) reserve_former(*definition);
     std::string by;
     if ((!is_led(change, *definition) || is_redirected_to(*definition)) && is_used_by_others(change, *definition, &by))
-      used.emplace_back(definition.get(), std::move(by));
+      used.emplace_back(definition->name, std::move(by));
   }
   return used.empty() ? Result<void>() : vanishing(module, used);
 }
@@ -201,6 +228,8 @@ Result<void> check_versions(ChangeState& change) {
     for (const ModuleDraft& draft : change.drafts)
       if (draft.replaces != nullptr) definitions += draft.replaces->replaceable->definitions.size();
     change.transition->vanished.reserve(definitions);
+    std::vector<Dependency>& needed = change.transition->memory->dependencies;
+    needed.reserve(needed.size() + change.transition->choices.size());
   }
   for (ModuleDraft& draft : change.drafts) {
     if (draft.replaces != nullptr) {
@@ -218,6 +247,7 @@ namespace {
 // variable that is kept, or with the host), so that its own uses can't be left out. Only those of the linker's own would be
 // harmless, such as tables of initializers, and a function that is in one seldom vanishes.
 bool address_was_taken(const Definition& definition) noexcept {
+  if (definition.awaited != 0) return true;
   for (const Use* use = definition.uses; use != nullptr; use = use->next)
     if (use->address) return true;
   return false;
@@ -287,6 +317,22 @@ bool let_vanish(EngineState& engine, ModuleState& module, Definition& definition
   return false;
 }
 
+// Forward symbols that nobody refers to any more follow the new version, which may lack them.
+void update_filled(EngineState& engine, const ModuleDraft& draft) noexcept {
+  ModuleState& module = *draft.replaces;
+  std::erase_if(module.filled, [&](SymbolRecord* record) {
+    const Provided* there = find_provided(draft, record->name());
+    const auto earlier = module.replaceable->by_name.find(record->name());
+    const bool led = earlier != module.replaceable->by_name.end() && earlier->second->led;
+    if (there == nullptr && !led) reopen_forward(*record, *engine.machinery->space);
+    if (there == nullptr) return !led;
+    if (there->definition->kind == DefinitionKind::function || there->address == record->address) return false;
+    record->address = there->address;
+    store_slot(*engine.machinery->space, record->slot, record->address);
+    return false;
+  });
+}
+
 // Symbols that the new version lacks are found no more.
 void erase_vanished(LibraryState& library, ModuleState& module) noexcept {
   module.for_each_record([&](SymbolRecord& record) {
@@ -312,7 +358,17 @@ void update_records(LibraryState& library, ModuleDraft& draft) noexcept {
   }
   if (draft.state->records_bytes != 0)
     module.more_records.push_back({std::move(draft.state->records), std::exchange(draft.state->records_bytes, 0)});
-  if (!draft.partial) erase_vanished(library, module);
+  if (draft.partial) return;
+  erase_vanished(library, module);
+}
+
+// Entries of before go on to where the function was led.
+void note_leader(Transition& transition, Definition& definition) noexcept {
+  Definition* leader = go_by_leader(definition);
+  if (leader == nullptr) return;
+  transition.memory->dependencies.push_back({leader->module, nullptr, ""}); // has the room
+  for (Choice& choice : transition.choices)
+    if (choice.definition == &definition) choice.led_to = leader;
 }
 
 // True: the version before has to stay.
@@ -323,6 +379,7 @@ bool publish_provided(EngineState& engine, ModuleDraft& draft, const link::Modul
   Replacement& replacement = draft.replacement;
   bool hold = false;
   for (const Provided& p : replacement.provided) {
+    if (transition != nullptr && p.definition->led) note_leader(*transition, *p.definition);
     if (p.definition->led) end_lead(*p.definition);
     p.definition->vanished = p.definition->ends_with_switch = false;
   }
@@ -449,6 +506,7 @@ void publish_definitions(ChangeState& change) noexcept {
     const bool hold = publish_provided(*change.engine, draft, *change.modules[m], change.transition.get());
     if (draft.replaces == nullptr) continue;
     update_records(*change.libraries[draft.library], draft);
+    if (!draft.partial) update_filled(*change.engine, draft);
     draft.partial ? attach_fragment(draft) : exchange(change, draft, hold);
   }
   if (change.transition != nullptr) {
@@ -494,7 +552,8 @@ void forget_vanished(const EngineState& engine, Replaceable& replaceable, const 
   std::erase_if(replaceable.definitions, [&](const std::unique_ptr<Definition>& definition) {
     const bool comes_back = !definition->former.empty() && !definition->ambiguous;
     if (!definition->vanished || !definition->local || comes_back || definition->uses != nullptr || definition->led ||
-        definition->choice != nullptr || definition->leader != nullptr || definition->followers != nullptr)
+        definition->choice != nullptr || definition->awaited != 0 || definition->leader != nullptr ||
+        definition->followers != nullptr)
       return false;
     if (auto found = replaceable.by_name.find(definition->name);
         found != replaceable.by_name.end() && found->second == definition.get())
