@@ -216,7 +216,10 @@ Edit Edit::bind(ModuleId module, std::string symbol, Addr address) noexcept {
   return {Kind::bind, module, std::move(symbol), {}, address};
 }
 
-std::span<const ModuleLayout> Draft::layouts() const noexcept { return state_->layouts; }
+std::span<const ModuleLayout> Draft::layouts() const noexcept {
+  engine::describe_layouts(*state_);
+  return state_->layouts;
+}
 std::span<const Missing> Draft::undefined() const noexcept { return state_->missing; }
 std::span<const Warning> Draft::warnings() const noexcept { return state_->warnings; }
 const Object& Draft::object(ModuleId module) const noexcept { return state_->modules[module.index]->object; }
@@ -289,6 +292,7 @@ Result<Placed> Draft::place(Granularity granularity, std::span<const Addr> addre
 
 std::span<const PlacedSection> Placed::sections() const noexcept {
   state_->observed = true;
+  engine::describe_places(*state_);
   return state_->placed_sections;
 }
 
@@ -330,6 +334,7 @@ Result<Linked> Placed::link(const Inspector& inspector) && {
 
 std::span<const PlacedSection> Linked::sections() const noexcept {
   state_->observed = true;
+  engine::describe_places(*state_);
   return state_->placed_sections;
 }
 std::string_view Linked::module_name(ModuleId module) const noexcept { return state_->modules[module.index]->name; }

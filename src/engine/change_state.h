@@ -118,7 +118,7 @@ struct ChangeState {
   std::vector<std::shared_ptr<const object::DebugInfo>> debug_infos; // beside `additions`
   std::vector<std::uint8_t> edits_used;                              // beside `edits`: the symbol has been met
   std::vector<ModuleLayout> layouts;
-  std::vector<std::vector<SectionLayout>> section_layouts;
+  std::vector<SectionLayout> section_layouts; // what `layouts` point into; both filled by describe_layouts()
 
   // From place() on.
   PlaceMode mode = PlaceMode::none;
@@ -130,8 +130,8 @@ struct ChangeState {
   std::vector<std::vector<std::byte>>
       buffers; // local bytes where the client gives none; zero fill at the end of a block has none
   std::vector<OwnedBlock> forward_slots;
-  std::vector<OwnedBlock> forward_traps; // beside `forward_slots`: what the slot leads to until the symbol is defined
-  std::vector<PlacedSection> placed_sections;
+  std::vector<OwnedBlock> forward_traps;      // beside `forward_slots`: what the slot leads to until the symbol is defined
+  std::vector<PlacedSection> placed_sections; // filled by describe_places()
 
   bool atomic = false; // the replaced functions become visible as a set
   std::unique_ptr<Transition> transition;
@@ -158,6 +158,11 @@ Result<void> draft(ChangeState& change);
 Result<void> check_references(const ChangeState& change);
 // Under EngineState::commit_mutex. Errors: conflict.
 Result<void> check_libraries(const ChangeState& change);
+// The lists that clients may ask for: room for them, and then, once, what they show of the change as it stands.
+void reserve_layouts(ChangeState& change);
+void describe_layouts(ChangeState& change) noexcept;
+void reserve_places(ChangeState& change);
+void describe_places(ChangeState& change) noexcept;
 Result<void> place_in_engine(ChangeState& change);
 Result<void> place_in_client(ChangeState& change, Memory& memory);
 Result<void> place_at(ChangeState& change, Granularity granularity, std::span<const Addr> addresses);

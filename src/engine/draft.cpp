@@ -42,46 +42,6 @@ link::Reach engine_reach(const EngineState& engine) {
           space.area_end(memory::AreaKind::code).value};
 }
 
-void describe_layouts(ChangeState& change) {
-  change.layouts.clear();
-  change.section_layouts.assign(change.modules.size(), {});
-  for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
-    const link::Module& module = *change.modules[m];
-    std::vector<SectionLayout>& sections = change.section_layouts[m];
-    ModuleLayout layout;
-    layout.id = {m};
-    layout.name = module.name;
-    layout.large_model = module.large_model;
-    layout.stubs = module.stub_size;
-    layout.got = module.got_size;
-    layout.slots = module.slot_size;
-    sections.reserve(module.kept.size() + link::synthetic_sections);
-    module.for_each_kept([&](std::uint32_t i) {
-      const link::SectionPlace& place = module.places[i];
-      bool synthetic = module.is_synthetic(i);
-      auto which = link::Synthetic(i - module.object_sections());
-      SectionKind kind = module.section_kind(i);
-      sections.push_back(
-          {{{m}, i}, module.section_name(i), kind, place.size, place.alignment, place.content_size, synthetic});
-      if (kind == SectionKind::tls_zero) return; // in no memory of the module's: every thread has its own
-      if (kind == SectionKind::tls_data)
-        layout.tls += place.size;
-      else if (kind == SectionKind::unwind)
-        layout.unwind += place.size;
-      else if (synthetic && which != link::Synthetic::common && which != link::Synthetic::dso_handle)
-        return; // counted above
-      else if (place.run == link::Run::code)
-        layout.code += place.size;
-      else if (place.run == link::Run::rodata)
-        layout.rodata += place.size;
-      else
-        layout.data += place.size;
-    });
-    layout.sections = sections;
-    change.layouts.push_back(layout);
-  }
-}
-
 // A removal is refused as early as it can be seen to fail; commit looks again.
 Result<void> check_removals(ChangeState& change) {
   if (change.removals.empty()) return {};
@@ -209,7 +169,7 @@ Result<void> draft_once(ChangeState& change) {
   allocate_commons(change);
   if (Result<void> surveyed = survey_and_lay_out(change, true); !surveyed) return surveyed;
   list_missing(change);
-  describe_layouts(change);
+  reserve_layouts(change);
   return {};
 }
 

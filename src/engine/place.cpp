@@ -120,25 +120,6 @@ Result<void> place_module(ChangeState& change, std::uint32_t index) {
   return {};
 }
 
-void describe_places(ChangeState& change) {
-  std::size_t count = 0;
-  for (const std::unique_ptr<link::Module>& module : change.modules) count += module->kept.size() + link::synthetic_sections;
-  change.placed_sections.reserve(count);
-  for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
-    const link::Module& module = *change.modules[m];
-    module.for_each_kept([&](std::uint32_t i) {
-      const link::SectionPlace& place = module.places[i];
-      change.placed_sections.push_back({{{m}, i},
-                                        module.section_name(i),
-                                        module.section_kind(i),
-                                        {place.address},
-                                        place.size,
-                                        place.alignment,
-                                        module.is_synthetic(i)});
-    });
-  }
-}
-
 Result<void> require_defined(const ChangeState& change) {
   return change.missing.empty() ? Result<void>() : undefined(change.missing);
 }
@@ -207,7 +188,7 @@ Result<void> use_placements(ChangeState& change) {
     }
   }
   settle_bound(change);
-  describe_places(change);
+  reserve_places(change);
   return {};
 }
 
@@ -223,7 +204,7 @@ Result<void> place_in_engine(ChangeState& change) {
     if (Result<void> placed = place_module(change, m); !placed)
       return std::move(placed).error().within(module_context(change, m));
   settle_bound(change);
-  describe_places(change);
+  reserve_places(change);
   return {};
 }
 

@@ -342,6 +342,7 @@ Result<void> unify_constants(ChangeState& change) {
     settle_all(change);
     return {};
   }
+  describe_places(change); // those that turn out to be the same are listed, too
   find_needs(change, candidates);
   if (Result<void> decided = Unifier(change, candidates).decide(); !decided) return decided;
   for (const std::unique_ptr<link::Module>& module : change.modules) drop_carried(*module);
