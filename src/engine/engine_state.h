@@ -14,6 +14,7 @@
 #include <tenon/engine.h>
 
 #include "engine/collector.h"
+#include "engine/host_cache.h"
 #include "engine/machinery.h"
 #include "engine/module_state.h"
 #include "engine/steps.h"
@@ -78,6 +79,7 @@ struct EngineState : std::enable_shared_from_this<EngineState> {
   std::mutex commit_mutex;
   std::shared_mutex tables;
   Collection collection;
+  HostCache host_cache; // under tables
 
   // Under commit_mutex.
   std::map<std::string, std::shared_ptr<LibraryState>, std::less<>> named;

@@ -155,8 +155,44 @@ Result<const Archive*> support_archive() {
   return archive_in(*known);
 }
 
+// What changes of this engine have found in the process before.
+class KnownHost {
+public:
+  explicit KnownHost(ChangeState& change) : change_(change), generation_(HostGeneration::now()) {}
+
+  void resolve(std::span<const std::uint32_t> wanted) {
+    HostCache& cache = change_.engine->host_cache;
+    std::shared_lock lock(change_.engine->tables);
+    if (cache.generation() != generation_) return;
+    for (std::uint32_t id : wanted) {
+      Name& name = (*change_.names)[id];
+      if (!open(name) || (name.flags & flag::tls) != 0) continue;
+      if (std::uint64_t address = cache.find(name.view(), name.hash); address != 0)
+        resolve_to_host(change_, name, HostSymbol{address});
+    }
+  }
+
+  void note(const Name& name, const HostSymbol& host) {
+    if (!host.tls) found_.push_back({name.view(), name.hash, host.address});
+  }
+
+  // If nothing was loaded or unloaded while dlsym was asked.
+  void keep() {
+    if (found_.empty() || HostGeneration::now() != generation_) return;
+    std::unique_lock lock(change_.engine->tables);
+    change_.engine->host_cache.add(generation_, found_);
+  }
+
+private:
+  ChangeState& change_;
+  HostGeneration generation_;
+  std::vector<HostCache::Entry> found_;
+};
+
 Result<bool> ask_process(ChangeState& change, void* handle, std::span<const std::uint32_t> wanted, std::uint32_t library) {
   std::vector<std::uint32_t> left;
+  std::optional<KnownHost> known;
+  if (handle == RTLD_DEFAULT) known.emplace(change).resolve(wanted);
   for (std::uint32_t id : wanted) {
     Name& name = (*change.names)[id];
     if (!open(name)) continue;
@@ -165,6 +201,7 @@ Result<bool> ask_process(ChangeState& change, void* handle, std::span<const std:
     if (!host) {
       std::string text(name.view()); // an edit's or object's text ends in a NUL only by the object's table
       host = host_symbol(handle, text.c_str(), (name.flags & flag::tls) != 0);
+      if (host && known) known->note(name, *host);
     }
     if (!host && handle == RTLD_DEFAULT) host = compiler_helper(name.view());
     if (host && host->failure != 0)
@@ -175,6 +212,7 @@ Result<bool> ask_process(ChangeState& change, void* handle, std::span<const std:
     else if (handle == RTLD_DEFAULT && name.needed && name.view().starts_with("__") && !is_own_symbol(name.view()))
       left.push_back(id);
   }
+  if (known) known->keep();
   if (left.empty()) return false;
   Result<const Archive*> support = support_archive();
   if (!support) return std::move(support).error();
