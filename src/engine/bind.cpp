@@ -42,6 +42,7 @@ Target target_in_change(const ChangeState& change, const Name& name, std::uint32
   } else {
     target.kind = TargetKind::section;
     target.where = symbol().section;
+    target.address = symbol().value;
   }
   return target;
 }
@@ -182,6 +183,7 @@ void bind_targets(ChangeState& change, std::uint32_t index) {
   link::Module& module = *change.modules[index];
   ModuleDraft& draft = change.drafts[index];
   draft.redirects.clear();
+  draft.records_bytes = 0;
   std::uint32_t first = module.object.first_global();
   module.tls_bindings.clear();
   module.bounds.clear();
@@ -192,10 +194,12 @@ void bind_targets(ChangeState& change, std::uint32_t index) {
     if (draft.names[i] == link::none) continue;
     const Name& name = (*change.names)[draft.names[i]];
     Target& target = module.targets[first + i];
-    if (name.module != link::none)
+    if (name.module != link::none) {
       target = target_in_change(change, name, index, first + i);
-    else if (target = {}; name.kind != TargetKind::missing || !bind_own(change, index, draft.names[i], target))
+      if (name.module == index && name.symbol == first + i) draft.records_bytes += SymbolRecord::bytes(name.size);
+    } else if (target = {}; name.kind != TargetKind::missing || !bind_own(change, index, draft.names[i], target))
       target = target_outside(name);
+    change.has_missing |= target.kind == TargetKind::missing;
     if (target.kind == TargetKind::thunk) module.wants_dso_handle = true;
     if (target.kind == TargetKind::fixed && (target.flags & flag::tls) != 0 && name.extra != link::none)
       module.tls_bindings.push_back({first + i, change.extras[name.extra].tls_key,
@@ -224,9 +228,7 @@ void settle_bound(ChangeState& change) noexcept {
       Target& definition = bound.definition;
       if (definition.kind != TargetKind::section) continue;
       const link::Module& module = *change.modules[m];
-      bool linkers_own = definition.where >= module.object_sections(); // as in settle_own()
-      definition.address = module.places[definition.where].address +
-                           (linkers_own ? definition.address : module.symbols()[bound.symbol].value);
+      definition.address += module.places[definition.where].address; // as in settle_own()
     }
   for (std::size_t m = 0; m < change.drafts.size(); ++m)
     for (const Redirect& redirect : change.drafts[m].redirects)
@@ -242,11 +244,7 @@ const Target& definition_of(const ChangeState& change, std::uint32_t module, std
 
 void list_missing(ChangeState& change) {
   change.missing.clear();
-  bool any = false;
-  for (const std::unique_ptr<link::Module>& module : change.modules)
-    any = any || std::any_of(module->targets.begin(), module->targets.end(),
-                             [](const Target& target) { return target.kind == TargetKind::missing; });
-  if (!any) return;
+  if (!change.has_missing) return;
   // A symbol that no relocation refers to is not missed, whatever the symbol table says.
   for (auto& [id, users] : users_of_missing(change))
     change.missing.push_back({std::string((*change.names)[id].view()), std::move(users)});

@@ -62,6 +62,8 @@ struct ModuleDraft {
   std::vector<std::uint8_t> dropped; // by section: in a COMDAT group that somebody else provides; empty: none
   std::vector<std::uint32_t> names;  // of each global symbol (index less the first global), or link::none
   std::vector<std::uint32_t> groups; // name of each COMDAT group's signature
+  std::size_t records_bytes = 0;     // of the symbols that it defines: no fewer than it will publish
+  std::uint32_t symbol_records = 0, group_records = 0; // how many, from prepare_states() on
   std::vector<std::pair<std::string_view, SymbolRecord*>> shared_groups;
   std::vector<BoundSymbol> bound; // by edits
   std::vector<Redirect> redirects;
@@ -106,6 +108,9 @@ struct ChangeState {
   std::set<std::tuple<const void*, std::size_t, std::uint32_t>> members; // of archives that are in: archive, member, library
   std::optional<NameTable> names;
   std::vector<NameExtra> extras;
+  bool has_records = false;                        // some name was resolved to a published symbol
+  bool has_unique = false;                         // some name has a definition of GNU_UNIQUE binding
+  bool has_missing = false;                        // some symbol is bound to nothing
   bool has_forwards = false;                       // some name is, or may be, a forward reference
   bool has_identities = false;                     // replaceable modules are added, replaced or referred to
   std::vector<NameRecords> records;                // beside `names`, from prepare_states() on
@@ -140,7 +145,8 @@ struct ChangeState {
 
   // From link() on.
   Inspector inspector;
-  bool observed = false; // the client knows addresses or bytes: they may not change any more
+  bool references_settled = false; // by settle_all()
+  bool observed = false;           // the client knows addresses or bytes: they may not change any more
 
   explicit ChangeState(std::shared_ptr<EngineState> owner) : engine(std::move(owner)) {}
   ~ChangeState();
@@ -154,6 +160,8 @@ struct ChangeState {
 
 // The stages. Each throws std::bad_alloc only, and leaves the state fit to be destroyed.
 Result<void> draft(ChangeState& change);
+// Whether the change's libraries have no symbols at all; under EngineState::tables.
+bool are_empty(const ChangeState& change) noexcept;
 // Whether what the references of a change were bound to is still there; under EngineState::tables. Errors: conflict.
 Result<void> check_references(const ChangeState& change);
 // Under EngineState::commit_mutex. Errors: conflict.
@@ -206,6 +214,8 @@ void list_missing(ChangeState& change);
 Result<void> survey_and_lay_out(ChangeState& change, bool engine_memory);
 
 // All symbols get their final addresses.
+// Symbols get their final addresses: those that modules define, or references, too, which writing bytes does otherwise.
+void settle_definitions(ChangeState& change);
 void settle_all(ChangeState& change);
 // Once sections have addresses: definitions that edits have hidden from their own module get theirs.
 void settle_bound(ChangeState& change) noexcept;

@@ -31,7 +31,7 @@ Result<void> check_references(const ChangeState& change) {
     for (const auto& [signature, record] : draft.shared_groups)
       if (is_gone(change.engine->collection, *record))
         return conflict("COMDAT group '" + std::string(signature) + "', which this change shares, was removed meanwhile");
-  for (std::uint32_t i = 0; i < change.names->size(); ++i) {
+  for (std::uint32_t i = 0; change.has_records && i < change.names->size(); ++i) {
     const Name& name = (*change.names)[i];
     if (name.record == nullptr) continue;
     if (((name.record->flags & symbol_flag::forward) != 0) != name.forward_record)
@@ -115,6 +115,7 @@ Result<void> check_definitions(ChangeState& change) {
   if (!change.removals.empty() && find_leaving_groups(change.removals) != change.leaving_groups)
     return conflict(
         "another change has begun or ceased meanwhile to share COMDAT groups of the modules that this one removes");
+  if (!change.has_records && are_empty(change)) return {}; // nobody to meet
   for (std::uint32_t i = 0; i < change.names->size(); ++i) {
     const Name& name = (*change.names)[i];
     LibraryState& library = *change.libraries[name.library];
@@ -155,8 +156,8 @@ void reserve_room(ChangeState& change, std::size_t forwards) {
       modules(change.libraries.size());
   for (ModuleDraft& draft : change.drafts) {
     if (draft.replaces == nullptr) ++modules[draft.library];
-    draft.state->for_each_record(
-        [&](const SymbolRecord& record) { ++((record.flags & symbol_flag::group) != 0 ? groups : symbols)[draft.library]; });
+    symbols[draft.library] += draft.symbol_records;
+    groups[draft.library] += draft.group_records;
   }
   for (std::size_t l = 0; l < change.libraries.size(); ++l) {
     LibraryState& library = *change.libraries[l];

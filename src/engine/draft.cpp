@@ -225,7 +225,7 @@ void ChangeState::undo_draft() noexcept {
   pending.clear();
   section_bounds.clear();
   extras.clear();
-  has_forwards = false;
+  has_records = has_unique = has_missing = has_forwards = false;
   records.clear();
   names.reset();
   superseded.clear();

@@ -1,8 +1,8 @@
 // What dlsym(RTLD_DEFAULT) has found in the process, for an engine's later changes: glibc walks the scope for every name
 // anew, library by library.
 //
-// Only what was found is kept, never that something is not there, and only until a shared object is loaded or unloaded: until
-// then a name that the scope has goes on meaning what it means. Thread-local variables are left out.
+// Only what was found is kept, never that something is not there, and only until a shared object is loaded or unloaded:
+// until then a name that the scope has goes on meaning what it means. Thread-local variables are left out.
 //
 // Owner: EngineState. Lock: EngineState::tables, shared for find, exclusive for add.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -41,8 +41,8 @@ public:
     return record != nullptr ? record->address : 0;
   }
   const HostGeneration& generation() const noexcept { return generation_; }
-  // What was found while the process was as `generation` says. May throw std::bad_alloc, and then nothing has changed, or all
-  // is forgotten.
+  // What was found while the process was as `generation` says. May throw std::bad_alloc, and then nothing has changed, or
+  // all is forgotten.
   void add(const HostGeneration& generation, std::span<const Entry> found);
 
 private:

@@ -7,6 +7,7 @@
 #include "base/printable.h"
 
 #include <algorithm>
+#include <array>
 
 namespace tenon::engine {
 
@@ -147,6 +148,7 @@ Result<void> define_name(ChangeState& change, std::uint32_t id, std::uint32_t mo
     name.module = module;
     name.symbol = index;
     name.strength = strength;
+    change.has_unique |= strength == Strength::unique;
     name.absolute = symbol.section == section_absolute;
     name.definition = definition_flags(*change.modules[module], symbol);
   }
@@ -180,6 +182,7 @@ Target local_target(const link::Module& module, const ModuleDraft& draft, const 
   }
   target.kind = is_dropped(draft, symbol.section) ? TargetKind::discarded : TargetKind::section;
   target.where = symbol.section;
+  if (target.kind == TargetKind::section) target.address = symbol.value;
   const SectionKind kind = module.sections()[symbol.section].kind;
   if (kind == SectionKind::tls_data || kind == SectionKind::tls_zero) target.flags |= link::target_flag::tls;
   return target;
@@ -224,6 +227,49 @@ private:
   std::uint64_t left_;
 };
 
+// The next global symbols' names and hashes. Every name is several cache misses, in its object and in the table of names:
+// they are asked for while those before are entered.
+class NamesAhead {
+public:
+  NamesAhead(std::span<const Symbol> symbols, const NameTable& names, std::uint32_t library, std::uint32_t first)
+      : symbols_(symbols), names_(names), library_(library), next_(first) {
+    for (std::uint32_t i = 0; i < ahead; ++i) read();
+  }
+
+  struct Entry {
+    std::string_view name;
+    std::uint64_t hash = 0;
+    bool known = false; // not of a local symbol
+  };
+  // The symbol's; each is asked for once, in order.
+  Entry take(std::uint32_t index) {
+    const Entry entry = ring_[index % ahead];
+    read();
+    if (const Entry& near = ring_[(index + ahead / 2) % ahead]; near.known) names_.prefetch_name(near.hash, library_);
+    if (const Entry& nearer = ring_[(index + ahead / 4) % ahead]; nearer.known) names_.prefetch_text(nearer.hash, library_);
+    return entry;
+  }
+
+private:
+  static constexpr std::uint32_t ahead = 8;
+
+  void read() {
+    Entry& entry = ring_[next_ % ahead];
+    entry.known = next_ < symbols_.size() && !symbols_[next_].is_local();
+    if (entry.known) {
+      entry.name = symbols_[next_].name();
+      entry.hash = hash_name(entry.name);
+      names_.prefetch_cell(entry.hash, library_);
+    }
+    ++next_;
+  }
+
+  std::span<const Symbol> symbols_;
+  const NameTable& names_;
+  std::uint32_t library_, next_;
+  std::array<Entry, ahead> ring_;
+};
+
 Result<void> enter_symbols(ChangeState& change, std::uint32_t index) {
   link::Module& module = *change.modules[index];
   ModuleDraft& draft = change.drafts[index];
@@ -237,8 +283,10 @@ Result<void> enter_symbols(ChangeState& change, std::uint32_t index) {
 
   NameBudget budget(module);
   auto bound_here = draft.local_bindings.begin();
+  NamesAhead names_ahead(symbols, *change.names, draft.library, first);
   for (std::uint32_t i = 1; i < symbols.size(); ++i) {
     const Symbol& symbol = symbols[i];
+    const NamesAhead::Entry entry = i >= first ? names_ahead.take(i) : NamesAhead::Entry{};
     if (bound_here != draft.local_bindings.end() && bound_here->symbol == i) {
       module.targets[i] = target_of(*bound_here++->definition);
       continue;
@@ -249,7 +297,7 @@ Result<void> enter_symbols(ChangeState& change, std::uint32_t index) {
       if (symbol.section == section_common) return malformed_symbol(i, symbol, "is common, but local");
       module.targets[i] = local_target(module, draft, symbol);
     } else {
-      std::string_view name = symbol.name();
+      std::string_view name = entry.name;
       if (!budget.spend(name.size()))
         return malformed_symbol(i, symbol, "brings the names of symbols to an impossible total");
       SymbolEdits edits = has_edits ? edited(change, index, name) : SymbolEdits{name};
@@ -266,7 +314,8 @@ Result<void> enter_symbols(ChangeState& change, std::uint32_t index) {
       if (own && symbol.defined() && symbol.section != section_common) {
         module.targets[i] = local_target(module, draft, symbol);
       } else {
-        std::uint32_t id = change.names->intern(edits.name, draft.library);
+        std::uint32_t id = edits.name.data() == name.data() ? change.names->intern(name, draft.library, entry.hash)
+                                                            : change.names->intern(edits.name, draft.library);
         draft.names[i - first] = id;
         if (symbol.defined() && !is_dropped(draft, symbol.section)) {
           if (Result<void> defined = define_name(change, id, index, i, symbol); !defined) return defined;

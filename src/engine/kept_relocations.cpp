@@ -11,20 +11,21 @@ namespace tenon::engine {
 
 KeptRelocations KeptRelocations::of(const link::Module& module) {
   KeptRelocations kept;
-  std::size_t sections = 0;
-  for (std::uint32_t i : module.kept) sections += module.relocations(i).empty() ? 0 : 1;
+  std::size_t sections = 0, relocations = 0; // sections may have been left out since the survey
+  for (std::uint32_t i : module.kept) {
+    sections += module.relocations(i).empty() ? 0 : 1;
+    relocations += module.relocations(i).size();
+  }
   kept.sections_.reserve(sections);
-  kept.words_.reserve(module.relocation_count);
+  kept.words_.resize(relocations);
+  std::uint64_t* word = kept.words_.data();
   for (std::uint32_t i : module.kept) {
     if (module.relocations(i).empty()) continue;
-    kept.sections_.push_back({i, std::uint32_t(kept.words_.size()), std::uint32_t(kept.wide_.size())});
+    kept.sections_.push_back({i, std::uint32_t(word - kept.words_.data()), std::uint32_t(kept.wide_.size())});
     for (const Relocation& r : module.relocations(i)) {
-      if (fits(r)) {
-        kept.words_.push_back(pack(r));
-      } else {
-        kept.words_.push_back(std::uint64_t(escape) << 48);
-        kept.wide_.push_back(r);
-      }
+      const bool narrow = fits(r);
+      *word++ = narrow ? pack(r) : std::uint64_t(escape) << 48;
+      if (!narrow) kept.wide_.push_back(r);
     }
   }
   kept.wide_.shrink_to_fit();

@@ -96,7 +96,8 @@ private:
             std::int64_t(word) >> 48};
   }
   static bool fits(const Relocation& r) noexcept {
-    return r.offset <= 0xFFFFFF && r.type <= 0x3F && r.symbol <= 0x3FFFF && r.addend > escape && r.addend <= 32767;
+    const std::uint64_t large = r.offset >> 24 | std::uint64_t(r.type >> 6) | std::uint64_t(r.symbol >> 18);
+    return large == 0 && std::uint64_t(r.addend) - std::uint64_t(escape + 1) < 65535; // -32767 ... 32767
   }
   static std::uint64_t pack(const Relocation& r) noexcept {
     return r.offset | std::uint64_t(r.type) << 24 | std::uint64_t(r.symbol) << 30 | std::uint64_t(r.addend) << 48;

@@ -4,13 +4,6 @@
 
 namespace tenon::engine {
 
-namespace {
-// The library's own hash stays unchanged: it is what published tables are probed with.
-std::uint64_t mixed(std::uint64_t hash, std::uint32_t library) {
-  return hash ^ (std::uint64_t(library) * 0x9E3779B97F4A7C15ULL);
-}
-} // namespace
-
 NameTable::NameTable(std::size_t expected) {
   std::size_t cells = 16;
   while (cells < expected * 2) cells *= 2;
@@ -29,9 +22,9 @@ std::uint32_t NameTable::find(std::string_view text, std::uint32_t library) cons
   return link::none;
 }
 
-std::uint32_t NameTable::intern(std::string_view text, std::uint32_t library) {
+std::uint32_t NameTable::intern(std::string_view text, std::uint32_t library, std::uint64_t plain) {
   if ((names_.size() + 1) * 2 > cells_.size()) grow();
-  std::uint64_t plain = hash_name(text), hash = mixed(plain, library);
+  std::uint64_t hash = mixed(plain, library);
   std::size_t mask = cells_.size() - 1, at = hash & mask;
   for (; cells_[at].index != link::none; at = (at + 1) & mask) {
     const Name& name = names_[cells_[at].index];

@@ -46,6 +46,7 @@ struct Name {
 struct NameRecords {
   SymbolRecord* symbol = nullptr;
   SymbolRecord* group = nullptr;
+  std::uint32_t within = link::none; // the COMDAT group that `symbol` lies in, by its name
 };
 
 struct NameExtra {
@@ -61,8 +62,9 @@ public:
   explicit NameTable(std::size_t expected);
 
   // The index of the name, added if it is new. May throw std::bad_alloc.
-  std::uint32_t intern(std::string_view text, std::uint32_t library);
-  std::uint32_t find(std::string_view text, std::uint32_t library) const noexcept; // link::none: not there
+  std::uint32_t intern(std::string_view text, std::uint32_t library) { return intern(text, library, hash_name(text)); }
+  std::uint32_t intern(std::string_view text, std::uint32_t library, std::uint64_t hash); // the text's
+  std::uint32_t find(std::string_view text, std::uint32_t library) const noexcept;        // link::none: not there
 
   Name& operator[](std::uint32_t index) noexcept { return names_[index]; }
   const Name& operator[](std::uint32_t index) const noexcept { return names_[index]; }
@@ -73,7 +75,27 @@ public:
     if (index < names_.size()) __builtin_prefetch(&names_[index]);
   }
 
+  // The same for names that will be interned soon, in three steps, each of which needs what the one before has asked for:
+  // the cell, the name that it leads to, its text.
+  void prefetch_cell(std::uint64_t hash, std::uint32_t library) const noexcept {
+    __builtin_prefetch(&cells_[mixed(hash, library) & (cells_.size() - 1)]);
+  }
+  void prefetch_name(std::uint64_t hash, std::uint32_t library) const noexcept {
+    const Cell& cell = cells_[mixed(hash, library) & (cells_.size() - 1)];
+    if (cell.index != link::none) __builtin_prefetch(&names_[cell.index]);
+  }
+  void prefetch_text(std::uint64_t hash, std::uint32_t library) const noexcept {
+    const std::uint64_t wanted = mixed(hash, library);
+    const Cell& cell = cells_[wanted & (cells_.size() - 1)];
+    if (cell.index != link::none && cell.tag == std::uint32_t(wanted >> 32)) __builtin_prefetch(names_[cell.index].text);
+  }
+
 private:
+  // The library's own hash stays unchanged: it is what published tables are probed with.
+  static std::uint64_t mixed(std::uint64_t hash, std::uint32_t library) noexcept {
+    return hash ^ (std::uint64_t(library) * 0x9E3779B97F4A7C15ULL);
+  }
+
   struct Cell {
     std::uint32_t index = link::none;
     std::uint32_t tag = 0;

@@ -40,6 +40,7 @@ Result<OwnedBlock> make_trap(const std::shared_ptr<Machinery>& machinery, const 
 
 // Slots of names that a later change will define. One for each name; modules of the change share it.
 Result<void> allocate_forward_slots(ChangeState& change) {
+  if (!change.has_forwards) return {};
   bool any = false;
   for (std::uint32_t i = 0; i < change.names->size(); ++i) {
     Name& name = (*change.names)[i];
@@ -297,9 +298,14 @@ Result<void> give_tls_keys(ChangeState& change) {
 
 } // namespace
 
-void settle_all(ChangeState& change) {
+void settle_definitions(ChangeState& change) {
   for (const std::unique_ptr<link::Module>& module : change.modules) link::settle_own(*module, change.modules);
   settle_callees(change);
+}
+
+void settle_all(ChangeState& change) {
+  settle_definitions(change);
+  change.references_settled = true;
   for (const std::unique_ptr<link::Module>& module : change.modules) link::settle_references(*module, change.modules);
 }
 
@@ -319,6 +325,8 @@ Result<void> write_bytes(ChangeState& change) {
   for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
     options.dso_handle_content[0] = dso_handle_magic;
     options.dso_handle_content[1] = reinterpret_cast<std::uint64_t>(change.drafts[m].identity().get());
+    if (!change.references_settled) // now, so that they are in the cache when bytes are fixed up
+      link::settle_references(*change.modules[m], change.modules);
     if (Result<void> fixed = link::fix_up(*change.modules[m], change.modules, options); !fixed)
       return std::move(fixed).error().within(module_context(change, m));
     // Kept for relinking; read once more now, while they are in the cache.
@@ -335,6 +343,7 @@ Result<void> write_bytes(ChangeState& change) {
 } // namespace
 
 Result<void> link_bytes(ChangeState& change) {
+  change.references_settled = false;
   if (Result<void> keyed = give_tls_keys(change); !keyed) return keyed;
   if (Result<void> unified = unify_constants(change); !unified) return unified;
   if (Result<void> written = write_bytes(change); !written) return written;

@@ -19,7 +19,9 @@ namespace {
 
 namespace flag = link::target_flag;
 
+// Whether the module's own symbol is the definition. Names are many and far away: what the symbol is bound to says mostly.
 bool defines(const ChangeState& change, std::uint32_t module, std::uint32_t name, std::uint32_t symbol) {
+  if (change.modules[module]->targets[symbol].kind == link::TargetKind::module) return false;
   const Name& n = (*change.names)[name];
   return n.module == module && n.symbol == symbol;
 }
@@ -56,13 +58,18 @@ public:
 
   void count(std::uint32_t id, bool group) {
     ++count_;
-    if (earlier(id, group) == nullptr) bytes_ += SymbolRecord::bytes((*change_.names)[id].size);
+    if (earlier(id, group) == nullptr) add_bytes(SymbolRecord::bytes((*change_.names)[id].size));
   }
+  void add_bytes(std::size_t bytes) noexcept { bytes_ += bytes; }
   void allocate() {
     if (bytes_ != 0) draft_.state->records = std::make_unique_for_overwrite<std::byte[]>(bytes_);
-    draft_.state->records_bytes = bytes_;
     at_ = draft_.state->records.get();
     if (draft_.replaces != nullptr) draft_.replacement.updates.reserve(count_);
+  }
+  // No more are made.
+  void end() noexcept {
+    draft_.state->records_bytes = std::size_t(at_ - draft_.state->records.get());
+    TENON_CHECK(draft_.state->records_bytes <= bytes_, "more records of symbols than were counted");
   }
   // What others refer to, and what is to be filled: the record itself, or what it will hold from the commit on.
   struct Made {
@@ -78,11 +85,12 @@ public:
     }
     SymbolRecord* record = SymbolRecord::make(at_, name.view(), name.hash);
     at_ += SymbolRecord::bytes(name.size);
+    ++(group ? draft_.group_records : draft_.symbol_records);
     record->module = draft_.identity().get();
     if (draft_.replaces != nullptr && !draft_.partial) record->flags = symbol_flag::current;
     return {record, record};
   }
-  bool empty() const noexcept { return count_ == 0; }
+  bool empty() const noexcept { return count_ == 0 && bytes_ == 0; }
 
 private:
   SymbolRecord* earlier(std::uint32_t id, bool group) const {
@@ -99,6 +107,15 @@ private:
   std::byte* at_ = nullptr;
 };
 
+// The COMDAT group that a definition of this change lies in, by its name; none if in no group.
+std::uint32_t group_of_definition(const ChangeState& change, const Name& name) {
+  const link::Module& owner = *change.modules[name.module];
+  const Symbol& symbol = owner.symbols()[name.symbol];
+  if (symbol.section >= owner.object_sections()) return link::none;
+  std::int32_t group = owner.sections()[symbol.section].group;
+  return group < 0 ? link::none : change.drafts[name.module].groups[std::size_t(group)];
+}
+
 // The COMDAT group records of a module are made before its symbols' records, which point to them.
 void make_records(ChangeState& change, std::uint32_t m) {
   link::Module& module = *change.modules[m];
@@ -107,9 +124,16 @@ void make_records(ChangeState& change, std::uint32_t m) {
   std::shared_lock tables(change.engine->tables, std::defer_lock);
   if (change.drafts[m].replaces != nullptr) tables.lock();
   Records records(change, m);
-  for_each_published(
-      change, m, [&](std::uint32_t id, std::uint32_t) { records.count(id, false); },
-      [&](std::uint32_t id, std::uint32_t) { records.count(id, true); });
+  change.drafts[m].symbol_records = change.drafts[m].group_records = 0;
+  if (change.drafts[m].replaces != nullptr) {
+    for_each_published(
+        change, m, [&](std::uint32_t id, std::uint32_t) { records.count(id, false); },
+        [&](std::uint32_t id, std::uint32_t) { records.count(id, true); });
+  } else {
+    records.add_bytes(change.drafts[m].records_bytes);
+    for (std::uint32_t id : change.drafts[m].groups)
+      if (id != link::none && (*change.names)[id].group == m) records.count(id, true);
+  }
   if (records.empty()) return;
   records.allocate();
   const std::uint16_t collected = state.collectable != nullptr ? symbol_flag::collected : std::uint16_t(0);
@@ -121,6 +145,7 @@ void make_records(ChangeState& change, std::uint32_t m) {
         const link::Target& target = definition_of(change, m, symbol);
         const auto [published, record] = records.make(id, false);
         change.records[id].symbol = published;
+        change.records[id].within = group_of_definition(change, name);
         record->address = target.address;
         record->flags |= record_flags(name, target) | collected;
         record->definition = provided_by(change.drafts[m], symbol);
@@ -137,6 +162,7 @@ void make_records(ChangeState& change, std::uint32_t m) {
         for (std::uint32_t section : module.object.groups()[g].sections) group_of_section[section] = record;
         state.groups.push_back(record);
       });
+  records.end();
 }
 
 // Groups that the module has a copy of but does not provide.
@@ -165,15 +191,6 @@ private:
   std::vector<std::uint32_t> modules_, groups_;
 };
 
-// The COMDAT group that a definition of this change lies in, by its name; none if in no group.
-std::uint32_t group_of_definition(const ChangeState& change, const Name& name) {
-  const link::Module& owner = *change.modules[name.module];
-  const Symbol& symbol = owner.symbols()[name.symbol];
-  if (symbol.section >= owner.object_sections()) return link::none;
-  std::int32_t group = owner.sections()[symbol.section].group;
-  return group < 0 ? link::none : change.drafts[name.module].groups[std::size_t(group)];
-}
-
 // Whom a module refers to, each once. Sharing a group counts as referring to it.
 void find_dependencies(ChangeState& change, std::uint32_t m, Marks& marks) {
   ModuleDraft& draft = change.drafts[m];
@@ -181,17 +198,22 @@ void find_dependencies(ChangeState& change, std::uint32_t m, Marks& marks) {
   std::vector<Dependency> published;
   for (std::uint32_t id : draft.groups)
     if (id != link::none) marks.group(m, id);
+  const std::vector<link::Target>& targets = change.modules[m]->targets;
+  std::uint32_t symbol = change.modules[m]->object.first_global();
   for (std::uint32_t id : draft.names) {
-    if (id == link::none) continue;
+    ++symbol;
+    // Most are the module's own, as what they are bound to says: their names need not be looked at.
+    if (id == link::none || targets[symbol - 1].kind == link::TargetKind::section) continue;
     const Name& name = (*change.names)[id];
     // Fragments of one module refer to each other without needing anybody.
     const bool own = name.module != link::none && change.drafts[name.module].identity() == draft.identity();
     if (name.module != link::none && name.module != m && !own) {
-      std::uint32_t group = group_of_definition(change, name);
+      const NameRecords& made = change.records[id];
+      const std::uint32_t group = made.symbol != nullptr ? made.within : group_of_definition(change, name);
       if (group != link::none ? !marks.group(m, group) : !marks.module(m, name.module)) continue;
       // The object's own text goes with the object: the record's stays. What fills a forward reference has the library's
       // record.
-      const SymbolRecord* record = change.records[id].symbol != nullptr ? change.records[id].symbol : name.record;
+      const SymbolRecord* record = made.symbol != nullptr ? made.symbol : name.record;
       all.push_back({change.drafts[name.module].identity().get(),
                      group != link::none ? change.records[group].group : nullptr, record->name().data()});
     } else if (name.module == link::none && name.record != nullptr && !name.forward_record &&

@@ -42,6 +42,7 @@ void resolve_to_host(ChangeState& change, Name& name, const HostSymbol& host) {
 // Under EngineState::tables.
 void resolve_to_record(ChangeState& change, Name& name, SymbolRecord* record) {
   name.record = record;
+  change.has_records = true;
   change.has_identities |= record->definition != nullptr;
   name.forward_record = (record->flags & symbol_flag::forward) != 0;
   change.has_forwards |= name.forward_record;
@@ -71,6 +72,7 @@ void resolve_to_record(ChangeState& change, Name& name, SymbolRecord* record) {
 Result<void> look_in_libraries(ChangeState& change, std::uint32_t from) {
   NameTable& names = *change.names;
   std::shared_lock lock(change.engine->tables);
+  if (are_empty(change)) return {};
   for (std::uint32_t i = from; i < names.size(); ++i) {
     Name& name = names[i];
     SymbolRecord* record = change.libraries[name.library]->find_symbol(name.view(), name.hash);
@@ -307,7 +309,8 @@ bool searches_process(ChangeState& change, std::uint32_t library) {
 
 // A definition of this change meets one that is there already: a published one stays, the host's prevails over GNU_UNIQUE
 // ones.
-Result<void> settle_definitions(ChangeState& change) {
+Result<void> settle_names(ChangeState& change) {
+  if (!change.has_records && !change.has_unique) return {};
   NameTable& names = *change.names;
   for (std::uint32_t i = 0; i < names.size(); ++i) {
     Name& name = names[i];
@@ -343,7 +346,13 @@ Result<void> resolve_names(ChangeState& change) {
       more |= *grown;
     }
   }
-  return settle_definitions(change);
+  return settle_names(change);
+}
+
+bool are_empty(const ChangeState& change) noexcept {
+  return std::all_of(change.libraries.begin(), change.libraries.end(), [](const std::shared_ptr<LibraryState>& library) {
+    return library->symbols.size() == 0 && library->groups.size() == 0;
+  });
 }
 
 } // namespace tenon::engine

@@ -339,7 +339,7 @@ Result<void> unify_constants(ChangeState& change) {
       if (change.drafts[m].replaces != nullptr) find_candidates(change, m, candidates);
   }
   if (candidates.empty()) {
-    settle_all(change);
+    settle_definitions(change);
     return {};
   }
   describe_places(change); // those that turn out to be the same are listed, too

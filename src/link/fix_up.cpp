@@ -2,7 +2,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "base/check.h"
 #include "link/arch/arch.h"
-#include "link/frames.h"
 #include "link/passes.h"
 #include "memory/system.h"
 
@@ -139,24 +138,16 @@ Result<void> write_frames(Module& module) {
 }
 
 void sort_frames(Module& module) {
-  std::sort(module.frames.begin(), module.frames.end(),
-            [](const FrameEntry& a, const FrameEntry& b) { return a.pc < b.pc; });
+  const auto by_pc = [](const FrameEntry& a, const FrameEntry& b) { return a.pc < b.pc; };
+  if (!std::is_sorted(module.frames.begin(), module.frames.end(), by_pc)) // compilers write them in order
+    std::sort(module.frames.begin(), module.frames.end(), by_pc);
 }
 
-Result<void> collect_frames(Module& module) {
-  std::span<const Section> sections = module.sections();
-  for (std::uint32_t i : module.kept) {
-    if (sections[i].kind != SectionKind::unwind || !module.unwinding) continue;
-    std::uint64_t base = module.places[i].address;
-    Result<void> walked = for_each_frame(module, i, [&](const Relocation& start, const object::EhRecord& record) {
-      if (frame_is_live(module, start))
-        module.frames.push_back(
-            {module.places[module.targets[start.symbol].where].address + frame_offset(module, start), base + record.offset});
-    });
-    if (!walked) return std::move(walked).error().within(sections[i].name);
-  }
+void collect_frames(Module& module) {
+  for (const FrameSpot& spot : module.frame_spots)
+    module.frames.push_back(
+        {module.places[spot.section].address + spot.offset, module.places[spot.unwind].address + spot.at});
   sort_frames(module);
-  return {};
 }
 
 // Calls visit(part, its module) for each section of code that lies in this module's memory and is another's.
@@ -271,7 +262,7 @@ Result<void> fix_up(Module& module, std::span<const std::unique_ptr<Module>> mod
     if (!module.callees.empty()) arch::bind_callees(module, bytes);
   }
   if (Result<void> thunks = arch::write_thunks(module, bound); !thunks) return thunks;
-  if (Result<void> collected = collect_frames(module); !collected) return collected;
+  collect_frames(module);
   return module.debug_sections ? fix_debug_sections(module, bound) : Result<void>();
 }
 

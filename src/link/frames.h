@@ -29,11 +29,6 @@ inline bool frame_is_live(const Module& module, const Relocation& start) {
          frame_offset(module, start) < module.places[module.targets[start.symbol].where].size;
 }
 
-inline bool frame_is_astray(const Module& module, const Relocation& start) {
-  return frame_is_of_code(module, start) &&
-         frame_offset(module, start) > module.places[module.targets[start.symbol].where].size;
-}
-
 // Calls visit(relocation of pc_begin, record) for each description. Descriptions without a relocation are
 // passed over: nothing says where they belong. Errors: malformed.
 template <class Visit> Result<void> for_each_frame(const Module& module, std::uint32_t section, Visit&& visit) {

@@ -32,7 +32,7 @@ namespace tenon::link {
 // What a symbol of a module is bound to.
 enum class TargetKind : std::uint8_t {
   missing,   // nothing defines it
-  section,   // this module's section `where`; address = place + value once settled
+  section,   // this module's section `where`; address is the offset in it until settled
   module,    // symbol `address` of module `where` of the same change, until settled
   fixed,     // an address that was known before: the host's, another module's, an absolute symbol's
   null,      // undefined weak, or the resolver's "weak, null"
@@ -214,6 +214,14 @@ struct OwnFunction {
   std::uint32_t callee = 0;
 };
 
+// A frame description of kept code, as the survey has found it.
+struct FrameSpot {
+  std::uint32_t section = 0; // the code's
+  std::uint32_t unwind = 0;  // the section that the description stands in
+  std::uint64_t offset = 0;  // of the function in its section
+  std::uint32_t at = 0;      // of the description
+};
+
 // A direct branch to a callee whose displacement may be changed while threads run it.
 struct Site {
   std::uint64_t field = 0; // address of the displacement
@@ -244,6 +252,7 @@ struct Module {
   std::uint64_t plain_stub_size = 0; // stubs without the thunks behind them, which run in the frames of others
   std::uint64_t common_size = 0;
   std::uint32_t common_alignment = 1;
+  std::vector<FrameSpot> frame_spots;
   std::uint32_t frame_count = 0; // frame descriptions of kept code, stubs included
   std::uint64_t tls_size = 0, tls_image_size = 0;
   std::uint32_t tls_alignment = 1;

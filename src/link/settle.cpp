@@ -53,10 +53,8 @@ std::uint64_t bound_address(const SectionBound& bound, std::span<const std::uniq
 } // namespace
 
 void settle_own(Module& module, std::span<const std::unique_ptr<Module>> modules) {
-  std::span<const Symbol> symbols = module.symbols();
   std::uint64_t stubs = module.place(Synthetic::stubs).address;
-  for (std::uint32_t i = 1; i < symbols.size(); ++i) {
-    Target& target = module.targets[i];
+  for (Target& target : module.targets) {
     if (target.kind != TargetKind::section) continue;
     if (target.where == bound_section) {
       target.address = bound_address(module.bounds[target.address], modules);
@@ -67,12 +65,8 @@ void settle_own(Module& module, std::span<const std::unique_ptr<Module>> modules
       continue;
     }
     const SectionPlace& place = module.places[target.where];
-    if (target.flags & target_flag::tls)
-      target.address = module.tls_base + place.offset + symbols[i].value;
-    else if (target.where >= module.object_sections())
-      target.address += place.address; // the linker's own sections: the engine has left the offset there
-    else
-      target.address = place.address + symbols[i].value;
+    // The engine has left the offset in the section there.
+    target.address += (target.flags & target_flag::tls) != 0 ? module.tls_base + place.offset : place.address;
   }
   // An IFUNC's address is that of its stub, wherever the resolver's answer lies.
   for (std::uint32_t symbol : module.ifuncs) {

@@ -24,7 +24,7 @@ void reset(Module& module) {
   module.got_size = module.stub_size = module.slot_size = 0;
   module.needs_tls_ld = module.wants_shared_tls = false;
   module.tls_ld = none;
-  module.frame_count = 0;
+  module.frame_spots.clear();
   module.relocation_count = 0;
 }
 
@@ -96,15 +96,22 @@ Result<void> survey(Module& module, const Reach& reach) {
       return std::move(done).error().within(sections[i].name);
     if (sections[i].kind == SectionKind::unwind && module.unwinding) {
       bool astray = false;
-      Result<void> walked = for_each_frame(module, i, [&](const Relocation& start, const object::EhRecord&) {
-        module.frame_count += frame_is_live(module, start) ? 1 : 0;
-        astray |= frame_is_astray(module, start);
+      module.frame_spots.reserve(module.frame_spots.size() + module.relocations(i).size()); // one or two for each
+      Result<void> walked = for_each_frame(module, i, [&](const Relocation& start, const object::EhRecord& record) {
+        if (!frame_is_of_code(module, start)) return;
+        const std::uint32_t where = module.targets[start.symbol].where;
+        const std::uint64_t offset = frame_offset(module, start);
+        if (offset < module.places[where].size)
+          module.frame_spots.push_back({where, i, offset, record.offset});
+        else
+          astray |= offset > module.places[where].size;
       });
       if (walked && astray)
         walked = Error{ErrorCode::malformed, "describes frames of a function that would lie outside of its section"};
       if (!walked) return std::move(walked).error().within(sections[i].name);
     }
   }
+  module.frame_count = std::uint32_t(module.frame_spots.size());
   Allocator allocator(module);
   // One that a stronger definition beats is not chosen.
   for (std::uint32_t symbol : module.ifuncs)

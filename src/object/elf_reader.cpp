@@ -71,7 +71,9 @@ private:
   Result<void> read_relocation_section(std::uint32_t index, const elf::SectionHeader& header);
   Result<void> read_groups();
   Result<void> read_group(std::uint32_t index, const elf::SectionHeader& header);
-  Result<void> count_name(std::uint64_t length, std::uint32_t section);
+  std::string_view section_name(std::uint32_t offset, std::uint32_t type);
+  bool count_name(std::uint64_t length) noexcept;
+  Error too_many_names(std::uint32_t section) const;
   Result<StringTable> string_table(std::uint32_t index, std::string_view user) const;
 
   const std::byte* at(std::uint64_t offset) const noexcept { return bytes_.data() + offset; }
@@ -98,6 +100,7 @@ private:
   std::uint32_t section_count_ = 0;
   std::uint32_t section_names_index_ = 0;
   StringTable section_names_;
+  std::string_view last_name_, last_group_name_; // see section_name()
   StringTable symbol_names_;
   std::uint64_t content_size_ = 0; // of all sections so far
   std::uint64_t names_size_ = 0;   // of the names whose lengths were taken so far
@@ -216,11 +219,26 @@ Result<StringTable> Reader::string_table(std::uint32_t index, std::string_view u
 
 // Real names share their ends at most, so their lengths sum up to little more than the table. Names that all begin at the
 // front of one long string would make the time quadratic.
-Result<void> Reader::count_name(std::uint64_t length, std::uint32_t section) {
+bool Reader::count_name(std::uint64_t length) noexcept {
   names_size_ += length;
-  if (names_size_ / 64 <= bytes_.size()) return {};
+  return names_size_ / 64 <= bytes_.size();
+}
+Error Reader::too_many_names(std::uint32_t section) const {
   return malformed("section [" + number(section) + "] brings the names of sections and groups to the impossible total of " +
                    number(names_size_) + " bytes");
+}
+
+// The name at an offset inside of the table. Most need not be read to their ends: all groups are called ".group", and the
+// section of relocations that follows section X is called ".relaX", whose end string tables share with X.
+std::string_view Reader::section_name(std::uint32_t offset, std::uint32_t type) {
+  constexpr std::string_view rela = ".rela";
+  const char* begin = section_names_.begin + offset;
+  if (begin + rela.size() == last_name_.data() && std::memcmp(begin, rela.data(), rela.size()) == 0)
+    return {begin, last_name_.size() + rela.size()};
+  if (type == elf::sht_group && begin == last_group_name_.data()) return last_group_name_;
+  const std::string_view name = begin;
+  (type == elf::sht_group ? last_group_name_ : last_name_) = name;
+  return name;
 }
 
 Result<void> Reader::read_section_names() {
@@ -232,19 +250,20 @@ Result<void> Reader::read_section_names() {
 }
 
 Result<void> Reader::read_sections() {
-  file_.sections.resize(std::max(section_count_, 1U)); // the count is below the file's size / 64
+  file_.sections.reserve(std::max(section_count_, 1U)); // the count is below the file's size / 64
+  file_.sections.emplace_back();
   for (std::uint32_t index = 1; index < section_count_; ++index)
     if (auto done = read_section(index, section_header(index)); !done) return done;
   return {};
 }
 
 Result<void> Reader::read_section(std::uint32_t index, const elf::SectionHeader& header) {
-  Section& section = file_.sections[index];
+  Section& section = file_.sections.emplace_back();
   if (header.name >= section_names_.size)
     return malformed(section_label(index) + " has its name at offset " + number(header.name) + " of a table of " +
                      number(section_names_.size) + " bytes");
-  section.name = section_names_.begin + header.name;
-  if (auto done = count_name(section.name.size(), index); !done) return done;
+  section.name = section_name(header.name, header.type);
+  if (!count_name(section.name.size())) return too_many_names(index);
   if (header.type == elf::sht_null) return {};
   classify(header, file_.machine, section);
 
@@ -281,7 +300,10 @@ Result<void> Reader::read_section(std::uint32_t index, const elf::SectionHeader&
       return malformed(section_label(index) + " is ordered by section [" + number(header.link) + "], which does not exist");
     section.link_order = header.link;
   }
-  if (auto done = read_compression(index, header); !done) return done;
+  if ((header.flags & elf::shf_compressed) != 0 || section.kind == SectionKind::debug)
+    if (auto done = read_compression(index, header); !done) return done;
+  group_count_ += header.type == elf::sht_group;
+  if (header.type != elf::sht_symtab && header.type != elf::sht_symtab_shndx) return {};
   return find_tables(index, header);
 }
 
@@ -310,7 +332,7 @@ Result<void> Reader::read_compression(std::uint32_t index, const elf::SectionHea
   return {};
 }
 
-// Remembers the symbol table and its extension, and counts groups.
+// Remembers the symbol table and its extension.
 Result<void> Reader::find_tables(std::uint32_t index, const elf::SectionHeader& header) {
   std::uint32_t* place = header.type == elf::sht_symtab         ? &symbol_table_
                          : header.type == elf::sht_symtab_shndx ? &extended_indices_table_
@@ -320,7 +342,6 @@ Result<void> Reader::find_tables(std::uint32_t index, const elf::SectionHeader& 
       return malformed(section_label(index) + " is a second table of its kind beside section [" + number(*place) + "]");
     *place = index;
   }
-  group_count_ += header.type == elf::sht_group;
   return {};
 }
 
@@ -378,13 +399,13 @@ Result<void> Reader::read_symbols() {
   if (auto done = read_extended_indices(count); !done) return done;
 
   file_.first_global = std::max(header.info, 1U);
-  file_.symbols.resize(std::max<std::uint64_t>(count, 1));
+  file_.symbols.reserve(std::max<std::uint64_t>(count, 1));
+  file_.symbols.emplace_back();
   const std::byte* table = file_.sections[symbol_table_].content.data();
-  Symbol* symbols = file_.symbols.data();
   const std::uint32_t ordinary = std::min(section_count_, elf::shn_loreserve); // section indices that mean themselves
   for (std::uint32_t index = 1; index < count; ++index) {
     const auto from = load_le<elf::Symbol>(table + std::size_t(index) * sizeof(elf::Symbol));
-    Symbol& to = symbols[index];
+    Symbol& to = file_.symbols.emplace_back();
     const std::uint8_t binding = info_tables.binding[from.info >> 4];
     const std::uint8_t type = info_tables.type[from.info & 15];
     const bool global_too_early = index < header.info && binding != to_byte(Binding::local);
@@ -541,7 +562,7 @@ Result<void> Reader::read_group(std::uint32_t index, const elf::SectionHeader& h
   group.signature = signature.name();
   if (signature.type == SymbolType::section && group.signature.empty() && signature.section < section_count_)
     group.signature = file_.sections[signature.section].name;
-  if (auto done = count_name(group.signature.size(), index); !done) return done;
+  if (!count_name(group.signature.size())) return too_many_names(index);
   if (group.comdat && group.signature.empty())
     return malformed(label() + " is signed by " + symbol_label(header.info) + ", which has no name");
 

@@ -86,10 +86,11 @@ void classify(const elf::SectionHeader& header, Machine machine, Section& sectio
   section.executable = (flags & elf::shf_execinstr) != 0;
   section.strings = (flags & elf::shf_strings) != 0;
   section.large = machine == Machine::x86_64 && (flags & elf::shf_x86_64_large) != 0;
-  section.allocated = (flags & elf::shf_alloc) != 0 && (flags & elf::shf_exclude) == 0 && !is_format_table(header.type) &&
-                      section.name != ".note.gnu.property";
+  const bool table = is_format_table(header.type);
+  section.allocated =
+      (flags & elf::shf_alloc) != 0 && (flags & elf::shf_exclude) == 0 && !table && section.name != ".note.gnu.property";
   if (!section.allocated) {
-    const bool debug = (flags & elf::shf_alloc) == 0 && !is_format_table(header.type) && is_debug_name(section.name);
+    const bool debug = (flags & elf::shf_alloc) == 0 && !table && is_debug_name(section.name);
     section.kind = debug ? SectionKind::debug : SectionKind::other;
     return;
   }
