@@ -100,9 +100,8 @@ struct Recall {
   // committed a replacement itself. Empty `function`: nobody has called one, but the module ends and has functions to run
   // then (finalizers, destructors of static objects, atexit), or others that end with it have; the thread is the one that
   // removes the module, closes its library, or drops the engine's last handle. It may call what it likes, functions of
-  // other unloaded modules included; that two
-  // threads wait for each other so is an error. It may not throw. A handle of the engine, or of one of its libraries, that
-  // it holds keeps the engine for ever.
+  // other unloaded modules included; that two threads wait for each other so is an error. It may not throw. A handle of the
+  // engine, or of one of its libraries, that it holds keeps the engine for ever.
   std::function<Result<std::optional<Object>>(const Module& module, std::string_view function)> make;
   // Called in the calling thread when that has failed: the call can't go on. It may throw, and the exception arrives where
   // the function was called, or end the thread. If it returns, or there is none, the process ends with a message that names

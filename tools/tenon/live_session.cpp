@@ -367,6 +367,13 @@ void LiveSession::swap(double compile_ms) {
   if (files.empty()) return log_.line(join(shown_) + ": no change in the code; compile " + milliseconds_text(compile_ms));
   double link_ms = 0, swap_ms = 0;
   Result<void> committed = commit(files, link_ms, swap_ms);
+  // Of an inline function or a template there is one copy for all. The others have it in their objects too, and bring it.
+  if (!committed && committed.error().code == ErrorCode::still_used && files.size() < files_.size()) {
+    std::vector<LiveFile*> all;
+    for (LiveFile& file : files_) all.push_back(&file);
+    Result<void> together = commit(all, link_ms, swap_ms);
+    if (together || together.error().code != ErrorCode::still_used) committed = std::move(together);
+  }
   // The code is in force, even if an initializer of a new variable has thrown.
   if (committed || committed.error().code == ErrorCode::initializer)
     for (LiveFile* file : files) file->running = std::exchange(file->fresh, std::nullopt);
@@ -385,7 +392,7 @@ Result<void> LiveSession::commit(std::span<LiveFile* const> files, double& link_
   std::vector<ModuleId> ids;
   for (LiveFile* file : files) {
     module_options.opaque = is_opaque(*file);
-    ids.push_back(change.replace(*file->module, *file->fresh, data, module_options));
+    ids.push_back(change.replace(*file->module, file->fresh ? *file->fresh : *file->running, data, module_options));
   }
   Result<Draft> draft = std::move(change).draft();
   if (!draft) return std::move(draft).error();
