@@ -54,7 +54,8 @@ void CompilerPool::State::work() {
     lock.unlock();
     Result<Object> object = base::guarded([&]() -> Result<Object> {
       if (!compiler) return compiler.error(); // a copy: there is one for each job
-      if (job.input.functions.empty()) return compiler->compile_ir(job.input.ir, std::move(job.input.name), job.input.strip_debug_info);
+      if (job.input.functions.empty())
+        return compiler->compile_ir(job.input.ir, std::move(job.input.name), job.input.strip_debug_info);
       const std::vector<std::string_view> functions(job.input.functions.begin(), job.input.functions.end());
       return compiler->compile_functions_ir(job.input.ir, std::move(job.input.name), functions);
     });
