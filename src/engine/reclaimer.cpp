@@ -294,7 +294,7 @@ Result<bool> Reclaimer::judge(std::size_t& left, std::vector<Delay>* delays, std
       reached[v] = std::any_of(question.modules[v].begin(), question.modules[v].end(),
                                [&](const ModuleState* module) { return onward.finds(*module); });
   };
-  reclaim::Grace grace(borders_, stacks_, options);
+  reclaim::Grace grace(borders_, stacks_, std::move(options));
   Result<std::vector<reclaim::Verdict>> verdicts = grace.check(question.retired);
   if (!verdicts) return std::move(verdicts).error();
   std::size_t waits = 0, asked = 0;

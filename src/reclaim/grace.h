@@ -11,6 +11,7 @@
 #include "reclaim/stacks.h"
 
 #include <functional>
+#include <utility>
 
 namespace tenon::reclaim {
 
@@ -56,7 +57,7 @@ struct GraceOptions {
 class Grace {
 public:
   Grace(Borders& borders, Stacks& stacks, GraceOptions options = {}) noexcept
-      : borders_(borders), stacks_(stacks), options_(options) {}
+      : borders_(borders), stacks_(stacks), options_(std::move(options)) {}
 
   // After code has become unreachable (calls and slots point elsewhere), once per batch. A membarrier: 10 µs or so.
   std::uint64_t retire_epoch() noexcept { return borders_.advance(); }
