@@ -100,6 +100,9 @@ Result<void> choose_ifuncs(ChangeState& change) {
         return Error{ErrorCode::initializer,
                      module.name + ": the resolver of IFUNC '" + std::string(definition.name()) + "' threw"};
       }
+      if (chosen == 0)
+        return Error{ErrorCode::initializer,
+                     module.name + ": the resolver of IFUNC '" + std::string(definition.name()) + "' has chosen none"};
       memory::WriteGuard guard(space);
       // A client's memory has been published by now: its slots are writable where the program sees them.
       auto* cell = change.mode == PlaceMode::client ? Addr{slots.address + slot}.as<std::uint64_t*>()

@@ -9,6 +9,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
+#include "engine/group_content.h"
 #include "engine/stub_pool.h"
 
 #include <algorithm>
@@ -124,6 +125,7 @@ struct Replaceable {
   std::list<std::shared_ptr<ModuleState>> fragments;
   std::vector<Anonymous> literals; // of `retained`, those without names: a later version may use them again
   bool in_parts = false;           // single functions have been replaced: a variable's storage may be in any of its memory
+  SharedBodies shared_bodies;      // of COMDAT groups that others provide
   std::vector<Led> led;            // each counted among its target's users
   ~Replaceable();
 };

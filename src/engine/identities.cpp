@@ -20,8 +20,14 @@ bool is_code(const link::Module& module, std::uint32_t index) {
          module.places[symbol.section].kept && module.places[symbol.section].run == link::Run::code;
 }
 
+// One that is chosen by a resolver. What stands for it in its version is a stub there, which leads to the resolver's choice.
+bool is_ifunc(const link::Module& module, std::uint32_t index) {
+  const Symbol& symbol = module.symbols()[index];
+  return symbol.type == SymbolType::ifunc && symbol.section < module.object_sections() && module.places[symbol.section].kept;
+}
+
 bool is_function(const link::Module& module, std::uint32_t index) {
-  return is_code(module, index) && !is_part_of_another(module.symbols()[index].name());
+  return is_ifunc(module, index) || (is_code(module, index) && !is_part_of_another(module.symbols()[index].name()));
 }
 
 const Name* name_of(const ChangeState& change, const ModuleDraft& draft, const link::Module& module, std::uint32_t symbol) {
@@ -104,7 +110,7 @@ void find_callees(ChangeState& change, std::uint32_t m) {
       continue;
     }
     if (module.callee_of.empty()) module.callee_of.resize(symbols.size());
-    if (module.targets[i].kind == TargetKind::section)
+    if (module.targets[i].kind == TargetKind::section && !is_ifunc(module, i)) // where that lies is its resolver
       module.own_functions.push_back({symbols[i].section, symbols[i].value, std::uint32_t(module.callees.size())});
     module.callees.push_back({0, 0, i, false});
     module.callee_of[i] = std::uint32_t(module.callees.size());
@@ -231,13 +237,18 @@ Result<void> give_identities(ChangeState& change) {
 
 void settle_callees(ChangeState& change) noexcept {
   if (!change.has_identities) return;
-  for (const std::unique_ptr<link::Module>& module : change.modules)
-    for (const link::OwnFunction& function : module->own_functions) {
-      link::Callee& callee = module->callees[function.callee];
-      callee.body = module->places[function.section].address + function.offset;
+  for (const std::unique_ptr<link::Module>& module : change.modules) {
+    auto settle = [&](link::Callee& callee, std::uint64_t body) {
+      callee.body = body;
       module->targets[callee.symbol].address = callee.stub;
       module->targets[callee.symbol].flags |= link::target_flag::identity;
-    }
+    };
+    for (const link::OwnFunction& function : module->own_functions)
+      settle(module->callees[function.callee], module->places[function.section].address + function.offset);
+    for (std::uint32_t i : module->ifuncs)
+      if (!module->callee_of.empty() && module->callee_of[i] != 0 && module->targets[i].kind == TargetKind::section)
+        settle(module->callees[module->callee_of[i] - 1], module->targets[i].address);
+  }
   for (std::uint32_t m = 0; m < change.modules.size(); ++m)
     for (std::size_t c = 0; c < change.modules[m]->callees.size(); ++c) {
       const CalleeSource& source = change.drafts[m].replacement.callees[c];

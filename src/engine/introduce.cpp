@@ -3,6 +3,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "engine/change_state.h"
 #include "engine/fragment.h"
+#include "engine/group_content.h"
 
 #include "base/printable.h"
 
@@ -185,6 +186,7 @@ Target local_target(const link::Module& module, const ModuleDraft& draft, const 
   if (target.kind == TargetKind::section) target.address = symbol.value;
   const SectionKind kind = module.sections()[symbol.section].kind;
   if (kind == SectionKind::tls_data || kind == SectionKind::tls_zero) target.flags |= link::target_flag::tls;
+  if (symbol.type == SymbolType::ifunc) target.flags |= link::target_flag::ifunc;
   return target;
 }
 
@@ -339,6 +341,7 @@ Result<void> introduce_module(ChangeState& change, std::uint32_t index) {
   if (change.drafts[index].partial)
     if (Result<void> selected = select_functions(change, index); !selected) return selected;
   choose_groups(change, index);
+  compare_groups(change, index);
   if (Result<void> selected = link::select_sections(module, change.drafts[index].dropped); !selected) return selected;
   if (change.drafts[index].partial && module.tls_size != 0)
     return Error{ErrorCode::unsupported,

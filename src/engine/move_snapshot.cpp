@@ -41,7 +41,9 @@ MoveSnapshot MoveSnapshot::of(const ModuleState& module, const ModuleState& hold
   std::sort(snapshot.sites.begin(), snapshot.sites.end());
   std::unordered_map<std::uint64_t, std::uint32_t> section_of; // by stub
   for (const link::Target& target : snapshot.bindings)
-    if (snapshot.is_section(target) && (target.flags & link::target_flag::identity) != 0)
+    // What stands for an IFUNC is in no section of the object: its own section is its resolver's.
+    if (snapshot.is_section(target) && (target.flags & link::target_flag::identity) != 0 &&
+        (target.flags & link::target_flag::ifunc) == 0)
       section_of.emplace(target.address, target.where);
   snapshot.functions.reserve(holder.functions.size());
   for (const OwnFunction& function : holder.functions) {

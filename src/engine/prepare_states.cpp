@@ -157,6 +157,7 @@ void make_records(ChangeState& change, std::uint32_t m) {
       [&](std::uint32_t id, std::uint32_t g) {
         const auto [record, image] = records.make(id, true);
         image->flags |= symbol_flag::group | collected;
+        if (is_replaceable(change, change.drafts[m])) image->address = content_of_group(module, module.object.groups()[g]);
         change.records[id].group = record;
         group_of_section.resize(module.object_sections());
         for (std::uint32_t section : module.object.groups()[g].sections) group_of_section[section] = record;
@@ -314,6 +315,7 @@ Result<void> prepare_states(ChangeState& change) {
     if (module.wants_dso_handle) state.dso_handle = module.place(link::Synthetic::dso_handle).address;
     account(change, m);
   }
+  if (change.has_identities) note_shared_bodies(change);
   tie_named_sections(change);
   return {};
 }

@@ -69,6 +69,7 @@ struct Replacement {
   std::uint64_t version = 0;                                 // of the replaced module, when the change was drafted
   std::unique_ptr<Replaceable> replaceable;                  // of a module that is new
   std::unordered_map<std::string_view, Definition*> by_name; // as it will be
+  SharedBodies shared_bodies;                                // as they will be
   std::vector<DataPolicy::Migration> migrations;
   std::vector<std::uint64_t> skipped_initializers; // sorted
 };

@@ -39,6 +39,9 @@ public:
 private:
   std::uint32_t section_count() const { return object_.object_sections(); }
   const Section& section(std::uint32_t i) const { return object_.sections()[i]; }
+  static bool is_function(const Symbol& symbol) noexcept {
+    return symbol.type == SymbolType::function || symbol.type == SymbolType::ifunc;
+  }
   std::string name_of(std::uint32_t i) const { return base::printable(section(i).name, 100); }
 
   Result<void> check_sections() const {
@@ -70,7 +73,7 @@ private:
     auto found = before_.by_name.find(symbol.name());
     if (found == before_.by_name.end() || found->second->vanished) return nullptr;
     const DefinitionKind kind = found->second->kind;
-    const bool fits = symbol.type == SymbolType::function ? kind == DefinitionKind::function
+    const bool fits = is_function(symbol) ? kind == DefinitionKind::function
                       : symbol.type == SymbolType::object
                           ? kind == DefinitionKind::variable || kind == DefinitionKind::constant
                       : symbol.type == SymbolType::tls ? kind == DefinitionKind::thread_variable
@@ -98,7 +101,7 @@ private:
   Result<void> choose_function(const std::string& name) {
     const std::span<const Symbol> symbols = object_.symbols();
     auto found = std::find_if(symbols.begin(), symbols.end(), [&](const Symbol& symbol) {
-      return symbol.type == SymbolType::function && symbol.section < section_count() && symbol.name() == name;
+      return is_function(symbol) && symbol.section < section_count() && symbol.name() == name;
     });
     const std::string module = "module " + draft_.replaces->name;
     if (found == symbols.end())

@@ -27,7 +27,7 @@ inline constexpr std::uint16_t hidden = 1, weak = 2, tls = 4, data = 8, rebindab
 // A published symbol, or a COMDAT group by its signature. Variable length: the name follows.
 struct SymbolRecord {
   std::uint64_t hash = 0;
-  std::uint64_t address = 0;        // offset in the TLS block for thread-local ones
+  std::uint64_t address = 0;        // offset in the TLS block for thread-local ones; of groups: a hash of the content
   ModuleState* module = nullptr;    // null: an absolute one
   SymbolRecord* group = nullptr;    // the COMDAT group that the symbol belongs to
   std::uint64_t slot = 0;           // address of its slot, or 0

@@ -503,6 +503,7 @@ void publish_definitions(ChangeState& change) noexcept {
     if (draft.replaces == nullptr && draft.replacement.replaceable == nullptr) continue;
     if (draft.replaces == nullptr) draft.state->replaceable = std::move(draft.replacement.replaceable);
     if (draft.replaces != nullptr && !draft.partial) freeze_own_calls(*change.engine, *draft.replaces);
+    if (!draft.partial) draft.replaceable().shared_bodies.swap(draft.replacement.shared_bodies);
     const bool hold = publish_provided(*change.engine, draft, *change.modules[m], change.transition.get());
     if (draft.replaces == nullptr) continue;
     update_records(*change.libraries[draft.library], draft);
