@@ -160,7 +160,7 @@ public:
   // ends with a message.
   //
   // Errors of commit: unsupported (functions to run at its end, in a library that is collected; it defines code that is no
-  // function, as labels or IFUNCs; with Switch::atomic), needs_flag (a pointer
+  // function, as labels; with Switch::atomic), needs_flag (a pointer
   // to a local function may be held whose name is not the only one of its kind), invalid_argument (the library is not
   // replaceable, or the memory is the client's). While others share its COMDAT groups it can't be removed unloaded
   // (still_used).
@@ -205,7 +205,9 @@ public:
   std::span<const Missing> undefined() const noexcept;
   // Functions of replaced modules whose parameters or results have changed, by the debug information (-g) of both versions:
   // callers that are not replaced with them go on passing what the version before took. What only the module itself can
-  // call is not among them. Void with the draft.
+  // call is not among them. And COMDAT groups (inline functions) of replaced modules that another module provides for all, if
+  // one's copy has changed since they were taken to agree and the other's has not: calls reach the provider's. `symbol` is
+  // the group's name. Void with the draft.
   std::span<const Warning> warnings() const noexcept;
   // What a client that places at this granularity must provide: upper bounds.
   Result<std::vector<BlockRequest>> blocks(Granularity granularity) const;

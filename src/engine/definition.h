@@ -49,7 +49,7 @@ enum class DefinitionKind : std::uint8_t {
   variable,
   constant,
   thread_variable, // its address is an offset
-  other,           // labels, absolute numbers, IFUNCs: what can't be told to be the same in another version
+  other,           // labels, absolute numbers: what can't be told to be the same in another version
 };
 
 // Where a variable or constant lies, or lay, with the section that it was in.

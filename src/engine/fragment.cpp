@@ -146,7 +146,7 @@ Result<void> judge(ChangeState& change, Loss& loss) {
   for (const OwnFunction& function : holder.functions)
     others = others || (is_current(holder, function) && !is_lost(loss, function.definition) &&
                         (loss.holder == loss.module.get() || !function.definition->ambiguous));
-  // Labels and IFUNCs that the fragment has brought.
+  // Labels that the fragment has brought.
   for (const std::unique_ptr<Definition>& definition : loss.module->replaceable->definitions)
     others = others || (loss.holder != loss.module.get() && definition->kind == DefinitionKind::other &&
                         !definition->vanished && lies_in_code(holder, definition->address));
