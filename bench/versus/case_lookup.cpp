@@ -9,7 +9,8 @@
 // the record holds, so that one look-up does not hide another.
 //
 // lookup/2t: two threads at once, each over all names in its own order; ns a look-up of each thread. `*_ratio` is their
-// throughput together against that of one thread in the same round: it needs two free cores to say anything.
+// throughput together against that of one thread in the same round. `machine` is the same for a loop of arithmetic that
+// shares nothing, so its ratio is what the machine gives at the time: without two free cores none can be 2.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "cases.h"
 #include "live.h"
@@ -274,6 +275,18 @@ template <class Run> double two_at_once(Run&& run) {
   return (ns[0] + ns[1]) / 2;
 }
 
+// Multiplications, each waiting for the one before; about as long as a pass over the small names.
+double arithmetic(std::size_t thread) {
+  constexpr std::size_t count = 100'000;
+  std::uint64_t value = thread + 1;
+  const double begin = now_ms();
+  for (std::size_t i = 0; i < count; ++i) {
+    value = value * 0x5851'F42D'4C95'7F2D + 1;
+    asm volatile("" : "+r"(value));
+  }
+  return (now_ms() - begin) * 1e6 / count;
+}
+
 struct Pair {
   std::string name;
   std::function<double(std::size_t)> run; // by thread
@@ -295,7 +308,8 @@ Row run_two(const Settings& settings) {
   };
   const Pair pairs[] = {{"tenon", passes(100, [&](std::size_t thread) { return each_name(small, few[thread]); })},
                         {"tenon_1m", passes(1, [&](std::size_t thread) { return each_name(large, many[thread]); })},
-                        {"orc", passes(5, [&](std::size_t thread) { return scene.peer.each(few[thread]); })}};
+                        {"orc", passes(5, [&](std::size_t thread) { return scene.peer.each(few[thread]); })},
+                        {"machine", passes(100, arithmetic)}};
   std::vector<Figure> ratios;
   for (const Pair& pair : pairs) {
     Figure each{pair.name, {}, {}}, ratio{pair.name + "_ratio", {}, {}, "x"};

@@ -6,7 +6,7 @@
 // the memory is free when the change is over. `tenon_prove` leaves that to the engine; then the time until all memory is
 // free counts, too. The peers remove 10,000, as many as they survive. Beside the times stands how much more memory the
 // process has after all that than before, nothing trimmed by hand: as a part of what it had (its shared objects' pages left
-// out), and in MB.
+// out), and in MB; `*_trimmed` is what it is once malloc has been told to give its free memory back.
 //
 // teardown times the end of the last handles on the engine. ORC's is with 10,000 modules, and so is `tenon_10k`.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -54,13 +54,19 @@ Result<void> add_all(TinyLinker& linker, TinyBatch& batch, std::size_t count) {
 struct Entry {
   std::unique_ptr<TinyLinker> linker;
   std::size_t count;
-  Figure each, part, more;
+  Figure each, part, more, trimmed;
   std::string fault;
 };
 
 Entry entry_of(std::unique_ptr<TinyLinker> linker, std::size_t count) {
   const std::string name = linker->name();
-  return {std::move(linker), count, {name, {}, {}}, {name + "_memory", {}, {}, "%"}, {name + "_more", {}, {}, "MB"}, {}};
+  return {std::move(linker),
+          count,
+          {name, {}, {}},
+          {name + "_memory", {}, {}, "%"},
+          {name + "_more", {}, {}, "MB"},
+          {name + "_trimmed", {}, {}, "MB"},
+          {}};
 }
 
 Result<void> remove_all(Entry& entry, const TinyObjects& objects, TinyBatch& batch,
@@ -77,6 +83,8 @@ Result<void> remove_all(Entry& entry, const TinyObjects& objects, TinyBatch& bat
   const std::int64_t after = resident_bytes();
   entry.part.samples.add((static_cast<double>(after) / static_cast<double>(before) - 1) * 100);
   entry.more.samples.add(static_cast<double>(after - before) / 1e6);
+  give_back_free_memory();
+  entry.trimmed.samples.add(static_cast<double>(resident_bytes() - before) / 1e6);
   return {};
 }
 
@@ -103,7 +111,7 @@ Row run_remove(const char* name, Order order, const Settings& settings) {
       row.faults.push_back(entry.each.name + ": " + entry.fault);
       continue;
     }
-    for (Figure* figure : {&entry.each, &entry.part, &entry.more}) row.figures.push_back(std::move(*figure));
+    for (Figure* figure : {&entry.each, &entry.part, &entry.more, &entry.trimmed}) row.figures.push_back(std::move(*figure));
   }
   row.note = std::to_string(own_count) + " modules (the peers: " + std::to_string(peer_count) +
              ") removed singly; us a module; memory of the process afterwards, against before";
