@@ -15,6 +15,8 @@ namespace {
 
 void begin_modules(ChangeState& change) {
   std::size_t globals = 0;
+  change.modules.reserve(change.additions.size());
+  change.drafts.reserve(change.additions.size());
   for (Addition& addition : change.additions) {
     auto module = std::make_unique<link::Module>(addition.object);
     module->name = addition.options.name.empty() ? addition.object.name() : addition.options.name;

@@ -63,6 +63,7 @@ void choose_groups(ChangeState& change, std::uint32_t index) {
   std::span<const Group> groups = module.object.groups();
   if (groups.empty()) return;
   LibraryState& library = *change.libraries[draft.library];
+  draft.groups.reserve(groups.size());
   std::shared_lock lock(change.engine->tables);
   for (const Group& group : groups) {
     const bool unwanted = !draft.dropped.empty() && std::all_of(group.sections.begin(), group.sections.end(),
@@ -261,6 +262,7 @@ private:
     if (entry.known) {
       entry.name = symbols_[next_].name();
       entry.hash = hash_name(entry.name);
+      if (const std::uint32_t far = next_ + ahead; far < symbols_.size()) __builtin_prefetch(symbols_[far].name_begin);
       names_.prefetch_cell(entry.hash, library_);
     }
     ++next_;

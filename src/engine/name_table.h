@@ -15,7 +15,8 @@ namespace tenon::engine {
 
 enum class Strength : std::uint8_t { none, common, weak, unique, strong };
 
-struct Name {
+// One cache line.
+struct alignas(64) Name {
   const char* text = nullptr;
   std::uint64_t hash = 0;
   std::uint64_t address = 0;      // resolved outside of the change
@@ -30,17 +31,19 @@ struct Name {
   std::uint8_t flags = 0;                            // target_flag
   std::uint8_t thunk = 0;
   Strength strength = Strength::none;
-  bool needed = false;    // by a reference that is not weak
-  bool mentioned = false; // by any reference
-  bool called = false;
-  bool hidden = false;
-  bool forward = false;        // may be missing
-  bool forward_record = false; // `record` was a forward reference when the change was drafted
-  bool absolute = false;       // the definition is a number, not a place
-  std::uint8_t definition = 0; // target_flag of the definition: asked for by everybody who refers to it
+  bool needed : 1 = false;    // by a reference that is not weak
+  bool mentioned : 1 = false; // by any reference
+  bool called : 1 = false;
+  bool hidden : 1 = false;
+  bool forward : 1 = false;        // may be missing
+  bool forward_record : 1 = false; // `record` was a forward reference when the change was drafted
+  bool absolute : 1 = false;       // the definition is a number, not a place
+  std::uint8_t definition = 0;     // target_flag of the definition: asked for by everybody who refers to it
 
   std::string_view view() const noexcept { return {text, size}; }
 };
+
+static_assert(sizeof(Name) == 64);
 
 // What prepare_states() makes of a name.
 struct NameRecords {

@@ -136,8 +136,13 @@ void make_records(ChangeState& change, std::uint32_t m) {
   }
   if (records.empty()) return;
   records.allocate();
+  state.groups.reserve(change.drafts[m].groups.size() + change.drafts[m].shared_groups.size());
   const std::uint16_t collected = state.collectable != nullptr ? symbol_flag::collected : std::uint16_t(0);
-  std::vector<SymbolRecord*> group_of_section;
+  struct Group {
+    SymbolRecord* record = nullptr;
+    std::uint32_t name = link::none;
+  };
+  std::vector<Group> group_of_section;
   for_each_published(
       change, m,
       [&](std::uint32_t id, std::uint32_t symbol) {
@@ -145,14 +150,15 @@ void make_records(ChangeState& change, std::uint32_t m) {
         const link::Target& target = definition_of(change, m, symbol);
         const auto [published, record] = records.make(id, false);
         change.records[id].symbol = published;
-        change.records[id].within = group_of_definition(change, name);
         record->address = target.address;
         record->flags |= record_flags(name, target) | collected;
         record->definition = provided_by(change.drafts[m], symbol);
         record->set_size(name.strength == Strength::common ? change.extras[name.extra].common_size
                                                            : module.symbols()[symbol].size);
-        if (target.kind == link::TargetKind::section && target.where < group_of_section.size())
-          record->group = group_of_section[target.where];
+        if (target.kind == link::TargetKind::section && target.where < group_of_section.size()) {
+          record->group = group_of_section[target.where].record;
+          change.records[id].within = group_of_section[target.where].name;
+        }
       },
       [&](std::uint32_t id, std::uint32_t g) {
         const auto [record, image] = records.make(id, true);
@@ -160,7 +166,7 @@ void make_records(ChangeState& change, std::uint32_t m) {
         if (is_replaceable(change, change.drafts[m])) image->address = content_of_group(module, module.object.groups()[g]);
         change.records[id].group = record;
         group_of_section.resize(module.object_sections());
-        for (std::uint32_t section : module.object.groups()[g].sections) group_of_section[section] = record;
+        for (std::uint32_t section : module.object.groups()[g].sections) group_of_section[section] = {record, id};
         state.groups.push_back(record);
       });
   records.end();
@@ -192,11 +198,12 @@ private:
   std::vector<std::uint32_t> modules_, groups_;
 };
 
-// Whom a module refers to, each once. Sharing a group counts as referring to it.
-void find_dependencies(ChangeState& change, std::uint32_t m, Marks& marks) {
+// Whom a module refers to, each once; `all` and `published` are scratch. Sharing a group counts as referring to it.
+void find_dependencies(ChangeState& change, std::uint32_t m, Marks& marks, std::vector<Dependency>& all,
+                       std::vector<Dependency>& published) {
   ModuleDraft& draft = change.drafts[m];
-  std::vector<Dependency>& all = draft.state->dependencies;
-  std::vector<Dependency> published;
+  all.clear();
+  published.clear();
   for (std::uint32_t id : draft.groups)
     if (id != link::none) marks.group(m, id);
   const std::vector<link::Target>& targets = change.modules[m]->targets;
@@ -228,7 +235,7 @@ void find_dependencies(ChangeState& change, std::uint32_t m, Marks& marks) {
   std::sort(published.begin(), published.end(), [&](const Dependency& a, const Dependency& b) { return key(a) < key(b); });
   std::unique_copy(published.begin(), published.end(), std::back_inserter(all),
                    [&](const Dependency& a, const Dependency& b) { return key(a) == key(b); });
-  all.shrink_to_fit();
+  draft.state->dependencies.assign(all.begin(), all.end());
 }
 
 std::vector<std::uint64_t> read_table(const link::SectionPlace& place) {
@@ -247,7 +254,7 @@ void read_init_tables(ChangeState& change, std::uint32_t m) {
   std::vector<InitCall> finalizers;
   std::span<const Section> sections = module.sections();
   for (std::uint32_t i : module.kept) {
-    if (sections[i].init_table == InitTable::none) continue;
+    if (module.places[i].kind != SectionKind::init) continue; // looked at first: sections are far between
     std::vector<std::uint64_t> functions = read_table(module.places[i]);
     if (sections[i].init_table == InitTable::ctors || sections[i].init_table == InitTable::fini)
       std::reverse(functions.begin(), functions.end());
@@ -268,7 +275,7 @@ void account(ChangeState& change, std::uint32_t m) {
     const link::SectionPlace& place = module.places[i];
     bool synthetic = module.is_synthetic(i);
     auto which = link::Synthetic(i - module.object_sections());
-    SectionKind kind = module.section_kind(i);
+    const SectionKind kind = place.kind;
     if (kind == SectionKind::tls_zero) return; // every thread's own
     if (kind == SectionKind::tls_data)
       usage.tls += place.size;
@@ -300,6 +307,7 @@ Result<void> prepare_states(ChangeState& change) {
   change.records.assign(change.names->size(), {});
   for (std::uint32_t m = 0; m < change.modules.size(); ++m) make_records(change, m);
   Marks marks(change);
+  std::vector<Dependency> all, published; // scratch
   for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
     const link::Module& module = *change.modules[m];
     ModuleState& state = *change.drafts[m].state;
@@ -308,7 +316,7 @@ Result<void> prepare_states(ChangeState& change) {
       // Records of modules that are replaced just now may change.
       std::shared_lock tables(change.engine->tables, std::defer_lock);
       if (change.has_identities) tables.lock();
-      find_dependencies(change, m, marks);
+      find_dependencies(change, m, marks, all, published);
       make_uses(change, m);
     }
     read_init_tables(change, m);

@@ -10,10 +10,9 @@
 
 namespace tenon::link {
 
-// Where the function that a description begins at lies in its section. Through the symbol's own place: the address of an
-// IFUNC is that of a stub.
+// Where the function that a description begins at lies in its section; before symbols are settled.
 inline std::uint64_t frame_offset(const Module& module, const Relocation& start) {
-  return module.symbols()[start.symbol].value + std::uint64_t(start.addend);
+  return module.targets[start.symbol].address + std::uint64_t(start.addend);
 }
 
 // Whether a description is of code of this module that takes part in the program.

@@ -53,14 +53,13 @@ private:
   RunSize& run_;
 };
 
-bool is_tls(const Section& section) {
-  return section.kind == SectionKind::tls_data || section.kind == SectionKind::tls_zero;
-}
+bool is_tls(SectionKind kind) { return kind == SectionKind::tls_data || kind == SectionKind::tls_zero; }
 
 void put_synthetic(Module& module, Synthetic which, std::uint64_t size, std::uint64_t content, std::uint32_t alignment,
                    Run run) {
   SectionPlace& place = module.place(which);
   place = {};
+  place.kind = synthetic_kind(which);
   place.kept = size != 0;
   place.serves_all = true;
   place.size = size;
@@ -149,17 +148,18 @@ Result<void> select_sections(Module& module, std::span<const std::uint8_t> dropp
       continue;
     SectionPlace& place = module.places[i];
     place.run = run_of(section);
+    place.kind = section.kind;
     place.kept = place.run != Run::none;
     place.size = section.size;
     bool zero = section.kind == SectionKind::zero || section.kind == SectionKind::tls_zero;
     place.content_size = zero ? 0 : section.size;
     place.alignment = section.alignment;
     place.unwind = section.kind == SectionKind::unwind;
-    place.serves_all = place.unwind || is_tls(section);
+    place.serves_all = place.unwind || is_tls(section.kind);
     place.overlies = section.kind == SectionKind::tls_zero;
     if (!place.kept) continue;
     module.kept.push_back(i);
-    has_tls |= is_tls(section);
+    has_tls |= is_tls(section.kind);
     if (section.compressed)
       return Error{ErrorCode::unsupported,
                    "section " + std::string(section.name) + " is compressed but takes part in the program"};
@@ -183,7 +183,6 @@ Result<void> lay_out(Module& module) {
   module.run_sizes = {};
   Cursor cursors[runs] = {Cursor(module.run_sizes[0]), Cursor(module.run_sizes[1]), Cursor(module.run_sizes[2]),
                           Cursor(module.run_sizes[3])};
-  std::span<const Section> sections = module.sections();
   // TLS data has its offset in the image already; the image as a whole is placed in the read-only run first.
   if (module.tls_image_size != 0) {
     RunSize& run = module.run_sizes[std::size_t(Run::rodata)];
@@ -194,7 +193,7 @@ Result<void> lay_out(Module& module) {
     module.for_each_kept([&](std::uint32_t i) {
       SectionPlace& place = module.places[i];
       if ((place.content_size == 0) != zero) return;
-      if (place.follows || (i < sections.size() && is_tls(sections[i]))) return;
+      if (place.follows || is_tls(place.kind)) return;
       cursors[std::size_t(place.run)].put(place);
       if (place.leads) put_followers(module, i, cursors[std::size_t(place.run)]);
     });

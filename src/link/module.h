@@ -111,6 +111,7 @@ struct SectionPlace {
   std::uint64_t content_size = 0;
   std::uint32_t alignment = 1;
   Run run = Run::none; // none: does not take part
+  SectionKind kind = SectionKind::other;
   bool kept = false;
   bool leads : 1 = false;      // the first section of a NamedRun of this module's
   bool follows : 1 = false;    // another section of a NamedRun: whose module it is places it

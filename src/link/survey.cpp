@@ -83,18 +83,23 @@ private:
 
 Result<void> survey(Module& module, const Reach& reach) {
   reset(module);
+  module.needy.reserve(std::min<std::size_t>(module.targets.size(), 64));
   std::span<const Section> sections = module.sections();
   const Reach code_reach = reach.from_code();
   for (std::size_t position = 0; position < module.kept.size(); ++position) {
     // Tables of a few relocations each: every one is a cache miss unless it is asked for ahead.
     constexpr std::size_t ahead = 6;
-    if (position + ahead < module.kept.size()) __builtin_prefetch(module.relocations(module.kept[position + ahead]).data());
+    if (position + ahead < module.kept.size()) {
+      const Relocation* next = module.relocations(module.kept[position + ahead]).data();
+      __builtin_prefetch(next);
+      __builtin_prefetch(reinterpret_cast<const char*>(next) + 64);
+    }
     const std::uint32_t i = module.kept[position];
     module.relocation_count += module.relocations(i).size();
-    if (Result<void> done = arch::survey_section(module, i, sections[i].kind == SectionKind::code ? code_reach : reach);
+    if (Result<void> done = arch::survey_section(module, i, module.places[i].kind == SectionKind::code ? code_reach : reach);
         !done)
       return std::move(done).error().within(sections[i].name);
-    if (sections[i].kind == SectionKind::unwind && module.unwinding) {
+    if (module.places[i].kind == SectionKind::unwind && module.unwinding) {
       bool astray = false;
       module.frame_spots.reserve(module.frame_spots.size() + module.relocations(i).size()); // one or two for each
       Result<void> walked = for_each_frame(module, i, [&](const Relocation& start, const object::EhRecord& record) {
@@ -113,6 +118,7 @@ Result<void> survey(Module& module, const Reach& reach) {
   }
   module.frame_count = std::uint32_t(module.frame_spots.size());
   Allocator allocator(module);
+  module.entries.reserve(module.needy.size() + module.ifuncs.size());
   // One that a stronger definition beats is not chosen.
   for (std::uint32_t symbol : module.ifuncs)
     if (module.targets[symbol].kind == TargetKind::section) allocator.add_ifunc(symbol);

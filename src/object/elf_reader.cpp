@@ -72,6 +72,12 @@ private:
   Result<void> read_groups();
   Result<void> read_group(std::uint32_t index, const elf::SectionHeader& header);
   std::string_view section_name(std::uint32_t offset, std::uint32_t type);
+  // Names lie anywhere in their table: each is a cache miss unless it is asked for ahead.
+  void prefetch_name(std::uint32_t index) const noexcept {
+    if (index >= section_count_) return;
+    const auto offset = load_le<std::uint32_t>(at(header_.shoff + std::uint64_t(index) * sizeof(elf::SectionHeader)));
+    if (offset < section_names_.size) __builtin_prefetch(section_names_.begin + offset);
+  }
   bool count_name(std::uint64_t length) noexcept;
   Error too_many_names(std::uint32_t section) const;
   Result<StringTable> string_table(std::uint32_t index, std::string_view user) const;
@@ -117,8 +123,9 @@ Result<void> Reader::read() {
     if (auto done = (this->*step)(); !done) return done;
   for (std::uint32_t index = 1; index < section_count_; ++index) {
     const auto type = load_le<std::uint32_t>(at(header_.shoff + std::uint64_t(index) * sizeof(elf::SectionHeader) + 4));
-    if (holds_relocations(type))
-      if (auto done = read_relocation_section(index, section_header(index)); !done) return done;
+    if (!holds_relocations(type)) continue;
+    if (file_.relocation_tables.empty()) file_.relocation_tables.resize(section_count_);
+    if (auto done = read_relocation_section(index, section_header(index)); !done) return done;
   }
   return read_groups();
 }
@@ -252,8 +259,10 @@ Result<void> Reader::read_section_names() {
 Result<void> Reader::read_sections() {
   file_.sections.reserve(std::max(section_count_, 1U)); // the count is below the file's size / 64
   file_.sections.emplace_back();
-  for (std::uint32_t index = 1; index < section_count_; ++index)
+  for (std::uint32_t index = 1; index < section_count_; ++index) {
+    prefetch_name(index + 12);
     if (auto done = read_section(index, section_header(index)); !done) return done;
+  }
   return {};
 }
 
@@ -527,6 +536,9 @@ Result<void> Reader::read_relocation_section(std::uint32_t index, const elf::Sec
                        section_label(target.first_relocation_section));
   target.first_relocation_section = index;
   target.relocation_count = static_cast<std::uint32_t>(count);
+  // The bytes are an array of implicit-lifetime Relocations, of alignment 1.
+  file_.relocation_tables[header.info] = {reinterpret_cast<const Relocation*>(file_.sections[index].content.data()),
+                                          target.relocation_count};
   return target.allocated ? check_relocations(file_, header.info) : Result<void>{};
 }
 

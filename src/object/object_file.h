@@ -16,15 +16,18 @@ struct Object::File {
   std::vector<Section> sections;
   std::vector<Symbol> symbols;
   std::vector<Group> groups;
+  // Beside `sections`, which are far between: where relocations stand, for the linker's passes over them.
+  struct RelocationTable {
+    const Relocation* begin = nullptr;
+    std::uint32_t count = 0;
+  };
+  std::vector<RelocationTable> relocation_tables;
   std::vector<std::uint32_t> group_members; // of all groups, one after the other
 
   // Of section `index`, in place. Not checked here.
   std::span<const Relocation> relocations_in_place(std::uint32_t index) const noexcept {
-    const Section& section = sections[index];
-    if (section.relocation_count == 0) return {};
-    // The bytes are an array of implicit-lifetime Relocations, of alignment 1.
-    const std::byte* at = sections[section.first_relocation_section].content.data();
-    return {reinterpret_cast<const Relocation*>(at), section.relocation_count};
+    if (index >= relocation_tables.size()) return {};
+    return {relocation_tables[index].begin, relocation_tables[index].count};
   }
 };
 
