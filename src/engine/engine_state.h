@@ -150,6 +150,10 @@ Result<Reclaimer*> reclaimer_of(EngineState& engine);
 [[nodiscard]] bool bury(ModuleState& module, std::size_t& done, StepBudget& budget) noexcept;
 // The version's content becomes the module's, and the other way round; under commit_mutex. `hold`: the old one stays.
 void supersede(ChangeState& change, const std::shared_ptr<ModuleState>& module, ModuleState& version, bool hold) noexcept;
+// Frames of earlier versions, and of the one that goes, whose branches lead to a function that vanishes: each to the one
+// that its own version has, which stays as long as they do, or else to where they lead now, which waits for them. False:
+// there is one that can do neither, another module's, or code that stays for good.
+bool let_own_frames_call(EngineState& engine, ModuleState& module, Definition& definition) noexcept;
 // Counts a module as a user of what it refers to, or no longer; under commit_mutex and, if the groups are published, tables.
 void count_references(EngineState& engine, const ModuleState& module) noexcept;
 void uncount_references(EngineState& engine, const ModuleState& module) noexcept;

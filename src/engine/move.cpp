@@ -26,6 +26,7 @@ Result<void> check_movable(const EngineState& engine, const ModuleState& module,
     return Error{ErrorCode::conflict, "module " + module.name + " has been removed already"};
   if (&holder != &module && (holder.superseded || holder.fragment_of != &module))
     return Error{ErrorCode::conflict, "functions of module " + module.name + " were replaced meanwhile"};
+  if (holder.recalls != nullptr) return cannot_move(module.name, "it is unloaded, and has no code");
   if (module.replaceable == nullptr || holder.client.memory != nullptr)
     return cannot_move(module.name, "addresses of its functions may be anywhere; only modules of replaceable libraries that "
                                     "lie in the engine's memory can");

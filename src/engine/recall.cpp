@@ -91,6 +91,8 @@ Result<void> commit_again(const std::shared_ptr<EngineState>& engine, const std:
       {change.library_index(library), std::move(object), std::move(options), module, recalls.recall.data, false, {}});
   for (int attempt = 0;; ++attempt) {
     Result<void> done = draft(change);
+    // Somebody else may have replaced it while the callback ran: from here on that is a conflict, but not before.
+    if (!is_unloaded(*engine, *module, recalls)) return {};
     if (done) done = place_in_engine(change);
     if (done) done = link_bytes(change);
     if (done) {

@@ -264,6 +264,11 @@ void publish_unloads(ChangeState& change) noexcept {
   for (Unload& unload : change.unloads) {
     ModuleState& module = *unload.module;
     count_references(*change.engine, *unload.version);
+    // Frames of what goes call the local functions that they were compiled with: nobody knows whether the version that comes
+    // has them, and the frame that makes it come could not go on.
+    for (const std::unique_ptr<Definition>& definition : module.replaceable->definitions)
+      if (definition->kind == DefinitionKind::function && definition->local && !definition->vanished)
+        let_own_frames_call(*change.engine, module, *definition);
     supersede(change, unload.module, *unload.version, false);
     // The dependencies that it keeps name symbols by these.
     module.texts = std::move(unload.version->texts);

@@ -272,9 +272,8 @@ void freeze_local(memory::Space& space, const Version& version, Use& use) noexce
   bind_sites(space, use, own->address);
 }
 
-// Frames of earlier versions, and of the one that goes, whose branches lead to a function that vanishes: each to the one
-// that its own version has, which stays as long as they do, or else to where they lead now, which waits for them. False:
-// there is one that can do neither, another module's, or code that stays for good.
+} // namespace
+
 bool let_own_frames_call(EngineState& engine, ModuleState& module, Definition& definition) noexcept {
   memory::Space& space = *engine.machinery->space;
   auto freeze = [&](ModuleState& version) {
@@ -293,6 +292,8 @@ bool let_own_frames_call(EngineState& engine, ModuleState& module, Definition& d
     if (!use->frozen && !use->sites.empty()) return false;
   return true;
 }
+
+namespace {
 
 // A name that the new version lacks. Nobody else refers to it, but a frame of the old version may, and pointers to it may be
 // anywhere. True: the old version has to stay for it.

@@ -313,6 +313,32 @@ TEST_F(Unloaded, ACallbackMayCommitItself) {
   EXPECT_EQ(get<int()>("f")(), 5);
 }
 
+TEST_F(Unloaded, AReplacementThatComesWhileTheCallbackRunsIsNotUndone) {
+  Module m = commit(engine, library, c("int f(void) { return 1; }"));
+  unload(m, {[this](const Module& module, std::string_view) -> Result<std::optional<Object>> {
+           std::thread([&] {
+             Change change = engine.change();
+             change.replace(module, c("int f(void) { return 5; }"));
+             expect(try_commit(std::move(change)));
+           }).join();
+           return std::optional(c("int f(void) { return 2; }"));
+         }});
+  EXPECT_EQ(get<int()>("f")(), 5);
+  EXPECT_EQ(get<int()>("f")(), 5);
+}
+
+TEST_F(Unloaded, WhatIsUnloadedCantBeMoved) {
+  Module m = commit(engine, library, c("int f(void) { return 1; }"));
+  unload(m, giving(c("int f(void) { return 2; }")));
+  Result<Moved> moved = engine.move(m);
+  ASSERT_FALSE(moved);
+  EXPECT_THAT(moved.error().message, HasSubstr("unloaded"));
+  expect(engine.compact());
+  EXPECT_EQ(get<int()>("f")(), 2);
+  EXPECT_GT(expect(engine.move(m)).functions, 0U);
+  EXPECT_EQ(get<int()>("f")(), 2);
+}
+
 TEST_F(Unloaded, CanBeReplacedAndUnloadedAgain) {
   Module m = commit(engine, library, c("int f(void) { return 1; } int v = 5;"));
   unload(m, giving(c("int f(void) { return 2; } int v = 5;")));
