@@ -68,7 +68,8 @@ void go_down(Worker& worker, Visit::Action action) {
     thrown = true;
     if (payload.value != x + visit.depth) wrong("an exception holds %lu, not %lu", payload.value, x + visit.depth);
     if (action == Visit::throw_inside && payload.module != visit.modules[0]) wrong("an exception of another module");
-    if (action == Visit::throw_inside) since.check(payload.module, payload.serial, "an exception's version");
+    if (action == Visit::throw_inside)
+      since.check(window_of(payload.module, relay_part), payload.serial, "an exception's version");
   }
   if (thrown != (action == Visit::throw_inside || action == Visit::throw_outside)) wrong("an exception was lost");
   if (visit.entered != visit.depth + 1 || visit.left != visit.entered)
@@ -76,7 +77,8 @@ void go_down(Worker& worker, Visit::Action action) {
   if (visit.broken != 0) wrong("%u frames have changed their version while they ran", visit.broken);
   if (thrown && visit.caught != (visit.depth + 2) / 3)
     wrong("%u frames have thrown it again, not %u", visit.caught, (visit.depth + 2) / 3);
-  for (unsigned i = 0; i <= visit.depth; ++i) since.check(visit.modules[i], visit.serials[i], "a frame");
+  for (unsigned i = 0; i <= visit.depth; ++i)
+    since.check(window_of(visit.modules[i], relay_part), visit.serials[i], "a frame");
   worker.called(visit.depth + 1);
 }
 
@@ -94,7 +96,7 @@ void call_value(Worker& worker) {
     Since since(worker);
     const u64 got = value(x);
     if (u32(got) != x * 3 + m) wrong("value_%u(%lu) is %u", m, x, u32(got));
-    since.check(m, u32(got >> 32), "value");
+    since.check(window_of(m, value_part), u32(got >> 32), "value");
   }
   worker.called(50);
 }
@@ -107,8 +109,8 @@ void call_loop(Worker& worker) {
   worker.world.tracks[m].loop(times, &tally);
   if (tally.wrong != 0) wrong("%lu of %lu calls in a loop had a wrong value", tally.wrong, times);
   if (tally.disorder != 0) wrong("%lu times in a loop an older version came after a newer one", tally.disorder);
-  since.check(callee, tally.first, "the first call of a loop");
-  since.check(callee, tally.last, "the last call of a loop");
+  since.check(window_of(callee, value_part), tally.first, "the first call of a loop");
+  since.check(window_of(callee, value_part), tally.last, "the last call of a loop");
   worker.called(times);
 }
 
@@ -142,11 +144,11 @@ void hold_pointers(Worker& worker) {
   Shape* const shape = const_cast<Shape*>(static_cast<const Shape*>(track.identity[3]));
   const u64 area = shape->area(x);
   if (u32(area) != x * x) wrong("a virtual function gave %u, not %lu", u32(area), x * x);
-  since.check(m, u32(area >> 32), "a virtual function");
+  since.check(window_of(m, area_part), u32(area >> 32), "a virtual function");
   const auto fixed = reinterpret_cast<u64 (*)(u64)>(const_cast<void*>(track.identity[1]));
   for (const u64 got : {fixed(x), track.fixed_pointer(x)}) {
     if (u32(got) != x + 7) wrong("a static function gave %u, not %lu", u32(got), x + 7);
-    since.check(m, u32(got >> 32), "a static function by its address");
+    since.check(window_of(m, fixed_part), u32(got >> 32), "a static function by its address");
   }
   worker.called(4);
 }
@@ -168,9 +170,39 @@ void check_pair(Worker& worker) {
   worker.called(2 * times + 2);
 }
 
+// The same of a set of single functions.
+void check_couple(Worker& worker) {
+  const Since since(worker);
+  const u32 left = worker.world.couple_left();
+  const u32 times = 10 + worker.random.below(1000);
+  const u32 differ = worker.world.couple_differ(times);
+  const u32 right = worker.world.couple_right();
+  if (worker.entries && differ != 0) wrong("%u of %u times two functions were of different versions", differ, times);
+  if (worker.entries && left != right) wrong("two functions of a set are of versions %u and %u", left, right);
+  since.check(window_of_set(couple), left, "one function of a set");
+  since.check(window_of_set(couple), right, "another function of a set");
+  worker.called(2 * times + 2);
+}
+
+// A cycle that comes and goes when nobody has a handle.
+void call_ring(Worker& worker) {
+  const unsigned r = worker.random.below(rings), i = worker.random.below(ring_size);
+  const u64 x = worker.random.below(1000), depth = worker.random.below(10);
+  const std::string name = "ring_" + std::to_string(r) + "_" + std::to_string(i);
+  tenon::Result<tenon::Function<u64(u64, u64)>> handle = worker.world.ring_library.function<u64(u64, u64)>(name);
+  if (!handle && handle.error().code != tenon::ErrorCode::undefined) wrong("%s", handle.error().message.c_str());
+  if (!handle) return;
+  for (int times = 0; times < 2; ++times) {
+    const u64 got = (*handle)(depth, x);
+    if (got != x * (r + 1) + depth) wrong("cycle %u gave %lu, not %lu", r, got, x * (r + 1) + depth);
+    if (worker.random.below(8) == 0) std::this_thread::sleep_for(std::chrono::microseconds(worker.random.below(1000)));
+  }
+  worker.called(2 * depth + 2);
+}
+
 void check_guest_value(const Since& since, unsigned guest, u64 x, u64 got) {
   if (u32(got) != x * 3 + guest % cores) wrong("guest %u gave %u", guest, u32(got));
-  since.check(guest % cores, u32(got >> 32), "what a guest calls");
+  since.check(window_of(guest % cores, value_part), u32(got >> 32), "what a guest calls");
 }
 
 // A module that comes and goes: through a handle, or by a pointer that is looked up inside of an entry.
@@ -198,12 +230,20 @@ void call_guest(Worker& worker) {
 void rest(Worker& worker) { std::this_thread::sleep_for(std::chrono::microseconds(worker.random.below(500))); }
 
 Operation table[] = {
-    {"value", 30, call_value},           {"loop", 40, call_loop},
-    {"relay", 10, only_relay},           {"throw inside", 6, throw_inside},
-    {"throw outside", 6, throw_outside}, {"backtrace", 4, trace_inside},
-    {"sleep", 3, sleep_inside},          {"count", 20, count},
-    {"pointers", 15, hold_pointers},     {"pair", 20, check_pair},
-    {"guest", 20, call_guest},           {"rest", 2, rest},
+    {"value", 30, call_value},
+    {"loop", 40, call_loop},
+    {"relay", 10, only_relay},
+    {"throw inside", 6, throw_inside},
+    {"throw outside", 6, throw_outside},
+    {"backtrace", 4, trace_inside},
+    {"sleep", 3, sleep_inside},
+    {"count", 20, count},
+    {"pointers", 15, hold_pointers},
+    {"pair", 20, check_pair},
+    {"couple", 15, check_couple},
+    {"guest", 20, call_guest},
+    {"ring", 10, call_ring},
+    {"rest", 2, rest},
 };
 
 } // namespace
@@ -247,3 +287,5 @@ __attribute__((visibility("default"))) void torture_visit(torture::Visit* visit)
 }
 
 __attribute__((visibility("default"))) void torture_guest(int born) { torture::guests_alive += born != 0 ? 1 : -1; }
+
+__attribute__((visibility("default"))) void torture_ring(int born) { torture::rings_alive += born != 0 ? 1 : -1; }

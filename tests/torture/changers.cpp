@@ -1,12 +1,10 @@
 // What changing threads do: replace, add, remove, drop half-way, and ask for what must be refused.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include "torture/torture.h"
+#include "torture/changing.h"
 
 #include <thread>
 
 namespace torture {
-
-namespace {
 
 using tenon::Change;
 using tenon::Committed;
@@ -19,7 +17,7 @@ using tenon::Quiet;
 using tenon::Result;
 using tenon::Switch;
 
-Result<Committed> commit(Change change, Switch how = Switch::each) {
+Result<Committed> commit(Change change, Switch how) {
   Result<Draft> draft = std::move(change).draft();
   if (!draft) return std::move(draft).error();
   Result<Placed> placed = std::move(*draft).place();
@@ -29,7 +27,6 @@ Result<Committed> commit(Change change, Switch how = Switch::each) {
   return std::move(*linked).commit(Initialize::run, how);
 }
 
-// False: so many others were faster that the engine gave up, and nothing has happened.
 bool is_done(const Result<Committed>& result) {
   if (result) return true;
   if (result.error().code != ErrorCode::conflict) wrong("%s", tenon::test::describe(result.error()).c_str());
@@ -42,40 +39,47 @@ void expect_refused(const Result<Committed>& result, ErrorCode code) {
     wrong("refused for another reason: %s", tenon::test::describe(result.error()).c_str());
 }
 
-// A module of the ring that nobody else is changing, `first` or the next one.
-struct Held {
-  Held(World& world, unsigned first, unsigned limit) {
-    for (unsigned i = 0; i < limit; ++i) {
-      const unsigned m = (first + i) % limit;
-      lock = std::unique_lock(world.tracks[m].mutex, std::try_to_lock);
-      if (!lock) continue;
-      track = &world.tracks[m];
-      number = m;
-      return;
-    }
+Held::Held(World& world, unsigned first, unsigned limit) {
+  for (unsigned i = 0; i < limit; ++i) {
+    const unsigned m = (first + i) % limit;
+    lock = std::unique_lock(world.tracks[m].mutex, std::try_to_lock);
+    if (!lock) continue;
+    track = &world.tracks[m];
+    number = m;
+    return;
   }
-  explicit operator bool() const { return track != nullptr; }
-  std::unique_lock<std::mutex> lock;
-  Track* track = nullptr;
-  unsigned number = 0;
-};
+}
 
 const Mold& any_version(Worker& worker, unsigned module) {
   return worker.world.molds.core[module][worker.random.below(good_variants)];
 }
 
-// The newest before the commit, the oldest after it; the modules' mutexes are held.
-struct Announcement {
-  Announcement(std::initializer_list<Track*> of, u32 number) : tracks(of), serial(number) {
-    for (Track* track : tracks) track->newest.store(serial, std::memory_order_release);
-  }
-  void done(World& world) const {
-    for (Track* track : tracks) track->oldest.store(serial, std::memory_order_release);
-    world.patches.fetch_add(tracks.size(), std::memory_order_relaxed);
-  }
-  std::vector<Track*> tracks;
-  u32 serial;
-};
+Switch any_switch(Worker& worker) { return worker.random.below(2) == 0 ? Switch::each : Switch::atomic; }
+
+std::vector<unsigned> windows_of(const World& world, unsigned module) {
+  if (module >= cores) return {window_of_set(module)};
+  std::vector<unsigned> windows = {window_of(module, relay_part), window_of(module, fixed_part),
+                                   window_of(module, area_part)};
+  if (!world.tracks[module].redirect) windows.push_back(window_of(module, value_part));
+  return windows;
+}
+
+std::vector<unsigned> both(std::vector<unsigned> one, const std::vector<unsigned>& other) {
+  one.insert(one.end(), other.begin(), other.end());
+  return one;
+}
+
+Announcement::Announcement(World& of, std::vector<unsigned> windows, u32 number)
+    : world(of), seen(std::move(windows)), serial(number) {
+  for (unsigned window : seen) world.window[window].newest.store(serial, std::memory_order_release);
+}
+
+void Announcement::done(u64 patches) const {
+  for (unsigned window : seen) world.window[window].oldest.store(serial, std::memory_order_release);
+  world.patches.fetch_add(patches, std::memory_order_relaxed);
+}
+
+namespace {
 
 void replace(Worker& worker) {
   World& world = worker.world;
@@ -84,9 +88,9 @@ void replace(Worker& worker) {
   if (!held) return;
   const u32 serial = world.next_serial();
   Change change = world.engine.change();
-  change.replace(*held.track->module, mold.make(serial));
-  const Announcement announcement({held.track}, serial);
-  if (is_done(commit(std::move(change)))) announcement.done(world);
+  change.replace(*held.track->module, mold.make(serial), {}, options_of(held.number));
+  const Announcement announcement(world, windows_of(world, held.number), serial);
+  if (is_done(commit(std::move(change)))) announcement.done();
 }
 
 // Two modules of the ring that are replaced together, plainly or as a set.
@@ -94,15 +98,15 @@ void replace_two(Worker& worker) {
   World& world = worker.world;
   const unsigned first = worker.random.below(cores), second = (first + 1 + worker.random.below(cores - 1)) % cores;
   const Mold &one = any_version(worker, first), &other = any_version(worker, second);
-  const Switch how = worker.random.below(2) == 0 ? Switch::each : Switch::atomic;
+  const Switch how = any_switch(worker);
   std::unique_lock lock(world.tracks[first].mutex, std::try_to_lock), lock2(world.tracks[second].mutex, std::try_to_lock);
   if (!lock || !lock2) return;
   const u32 serial = world.next_serial();
   Change change = world.engine.change();
-  change.replace(*world.tracks[first].module, one.make(serial));
-  change.replace(*world.tracks[second].module, other.make(serial));
-  const Announcement announcement({&world.tracks[first], &world.tracks[second]}, serial);
-  if (is_done(commit(std::move(change), how))) announcement.done(world);
+  change.replace(*world.tracks[first].module, one.make(serial), {}, options_of(first));
+  change.replace(*world.tracks[second].module, other.make(serial), {}, options_of(second));
+  const Announcement announcement(world, both(windows_of(world, first), windows_of(world, second)), serial);
+  if (is_done(commit(std::move(change), how))) announcement.done(2);
 }
 
 // Always as a set: callers check that they never see a half of it.
@@ -115,8 +119,8 @@ void replace_pair(Worker& worker) {
   Change change = world.engine.change();
   change.replace(*left.module, world.molds.pair[0].make(serial));
   change.replace(*right.module, world.molds.pair[1].make(serial));
-  const Announcement announcement({&left, &right}, serial);
-  if (is_done(commit(std::move(change), Switch::atomic))) announcement.done(world);
+  const Announcement announcement(world, {window_of_set(cores), window_of_set(cores + 1)}, serial);
+  if (is_done(commit(std::move(change), Switch::atomic))) announcement.done(2);
 }
 
 // Changes that end before they are committed. Others may be changing the same modules.
@@ -125,7 +129,7 @@ void drop(Worker& worker) {
   const unsigned m = worker.random.below(cores), g = worker.random.below(guests), stage = worker.random.below(4);
   const u32 serial = world.next_serial() | dropped_mark;
   Change change = world.engine.change();
-  change.replace(*world.tracks[m].module, any_version(worker, m).make(serial));
+  change.replace(*world.tracks[m].module, any_version(worker, m).make(serial), {}, options_of(m));
   change.add(world.guest_library, world.molds.child[g].make(serial));
   if (stage == 0) return;
   Result<Draft> draft = std::move(change).draft();
@@ -155,7 +159,8 @@ void replace_badly(Worker& worker) {
     return tenon::Error{ErrorCode::vetoed, "this migration fails"};
   };
   Change change = world.engine.change();
-  change.replace(*held.track->module, world.molds.core[held.number][how].make(serial), std::move(policy));
+  change.replace(*held.track->module, world.molds.core[held.number][how].make(serial), std::move(policy),
+                 options_of(held.number));
   expect_refused(commit(std::move(change)), how == lacks_a_name   ? ErrorCode::still_used
                                             : how == needs_a_name ? ErrorCode::undefined
                                                                   : ErrorCode::vetoed);
@@ -261,6 +266,17 @@ Operation table[] = {
     {"guest", 20, change_guest},
     {"replace guest", 6, replace_guest},
     {"library", 2, visit_library},
+    {"functions", 25, replace_functions},
+    {"functions of two", 8, replace_functions_of_two},
+    {"couple", 10, replace_couple},
+    {"unload", 8, unload},
+    {"unload once", 2, unload_once},
+    {"redirect", 10, redirect},
+    {"redirect two", 3, redirect_two},
+    {"ring", 10, change_ring},
+    {"replace ring", 4, replace_ring},
+    {"use ring", 2, use_ring},
+    {"cycle", 2, visit_cycle},
     {"move", 6, move},
     {"compact", 1, compact},
     {"collect", 2, collect},

@@ -53,12 +53,26 @@ using u32 = std::uint32_t;
 using u64 = unsigned long;
 using tenon::test::expect;
 
-inline constexpr unsigned cores = 4;   // modules that call each other in a ring
-inline constexpr unsigned tracked = 6; // these, and a pair that is replaced as a set
+inline constexpr unsigned cores = 4; // modules that call each other in a ring
+inline constexpr unsigned couple = cores + 2;
+inline constexpr unsigned tracked = 7; // these, a pair that is replaced as a set, and a couple of single functions that are
 inline constexpr unsigned guests = 8;  // modules that come and go
 inline constexpr unsigned good_variants = 4;
 enum BadVariant : unsigned { lacks_a_name = 4, needs_a_name = 5, grows_a_variable = 6 };
 inline constexpr unsigned variants = 7;
+// Single functions of the ring's modules whose versions callers see.
+enum Part : unsigned { value_part, relay_part, fixed_part, area_part, parts };
+inline constexpr unsigned windows = cores * parts + tracked - cores;
+constexpr unsigned window_of(unsigned module, Part part) { return module * parts + part; }
+constexpr unsigned window_of_set(unsigned module) { return cores * parts + module - cores; }
+// Modules of the ring of which single functions are replaced: what is compiled for that knows nothing of other functions.
+constexpr bool is_opaque(unsigned module) { return module % 2 == 0 || module == couple; }
+inline tenon::ModuleOptions options_of(unsigned module) {
+  tenon::ModuleOptions options;
+  options.opaque = is_opaque(module);
+  return options;
+}
+inline constexpr unsigned rings = 6, ring_size = 3; // cycles of modules that are collected
 inline constexpr u32 dropped_mark = 0x8000'0000;
 
 struct Worker;
@@ -79,17 +93,26 @@ struct Mold {
 
 struct Molds {
   std::array<std::array<Mold, variants>, cores> core;
+  std::array<Mold, cores> part, detour; // single functions; what others are redirected to
   std::array<Mold, 2> pair;
+  Mold couple, couple_functions;
+  std::array<std::array<Mold, ring_size>, rings> ring;
+  Mold ring_user;
   std::array<Mold, guests> guest, child;
   std::array<Mold, 3> visitor;
 };
 Molds make_molds();
 
+// The versions of a function, or of a set, that callers may see.
+struct Window {
+  std::atomic<u32> oldest{0}, newest{0};
+};
+
 // A module that stays, through all its versions.
 struct Track {
-  std::atomic<u32> oldest{0}, newest{0};
   std::mutex mutex; // of who changes it; the pair is changed under the first one's
-  std::optional<tenon::Module> module;
+  std::optional<tenon::Module> module, detour;
+  std::optional<tenon::Redirect> redirect; // of value() to detour(), while it is led there
   std::array<const void*, identities> identity{};
   std::atomic<u64> counts{0}; // calls of count() by threads that have ended
   u64 (*value)(u64) = nullptr;
@@ -108,6 +131,12 @@ struct Guest {
   std::atomic<u64 (*)(u64)> function{nullptr}, child_function{nullptr};
 };
 
+// A cycle of collected modules.
+struct Ring {
+  std::mutex mutex;
+  std::optional<tenon::Kept> kept;
+};
+
 struct Settings {
   u64 seed = 1;
   double seconds = 0; // 0: until there were so many patches and calls
@@ -123,12 +152,17 @@ struct World {
   const Settings& settings;
   const Molds& molds;
   tenon::Engine engine;
-  tenon::Library library, guest_library;
+  tenon::Library library, guest_library, ring_library;
+  std::array<Window, windows> window;
   std::array<Track, tracked> tracks;
+  std::array<Ring, rings> ring;
   std::array<Guest, guests> guest;
   u32 (*pair_left)() = nullptr;
   u32 (*pair_right)() = nullptr;
   u32 (*pair_both)() = nullptr;
+  u32 (*couple_left)() = nullptr;
+  u32 (*couple_right)() = nullptr;
+  u32 (*couple_differ)(u32 times) = nullptr;
   std::atomic<u32> serials{0};
   std::atomic<u64> patches{0}, calls{0};
   std::atomic<bool> stop{false};
@@ -140,15 +174,17 @@ struct World {
   void end();
 
 private:
+  void find_functions();
   void settle(const char* when);
+  void end_rings();
 };
 
 // What calls that begin from here on may see; in a thread that has entered, what they may since then.
 struct Since {
   explicit Since(const Worker& worker) noexcept;
-  void check(unsigned module, u32 serial, const char* what) const;
+  void check(unsigned window, u32 serial, const char* what) const;
   const World& world;
-  std::array<u32, tracked> oldest;
+  std::array<u32, windows> oldest;
 };
 
 inline constexpr const char* caller = "caller";
@@ -164,7 +200,7 @@ struct Worker {
   std::array<u64, cores> counts{}, last_count{}, mine{};
   tenon::Border* border = nullptr; // null: the thread says nothing of itself
   bool entries = false;            // it enters for each operation
-  std::array<u32, tracked> oldest_at_entry{};
+  std::array<u32, windows> oldest_at_entry{};
 
   // Before an entry begins, or a quiescent point.
   void before_entry() noexcept;
@@ -196,5 +232,6 @@ extern std::atomic<u64> seed_of_run;
 
 // How often guests' objects were made, less how often destroyed.
 extern std::atomic<long> guests_alive;
+extern std::atomic<long> rings_alive;
 
 } // namespace torture

@@ -18,6 +18,7 @@ namespace torture {
 thread_local Worker* self = nullptr;
 std::atomic<u64> seed_of_run{0};
 std::atomic<long> guests_alive{0};
+std::atomic<long> rings_alive{0};
 
 u64 Random::next() noexcept { // splitmix64
   u64 z = state += 0x9E37'79B9'7F4A'7C15;
@@ -73,12 +74,12 @@ std::string read_input(const std::string& name) {
   return text;
 }
 
-Mold make_mold(const std::string& file, const std::string& defines, const char* level) {
+Mold make_mold(const std::string& file, const std::string& defines, const std::string& level) {
   static const std::string interface = read_input("interface.h");
   std::string text = defines + interface + read_input(file);
   text.erase(text.find("#pragma once"), std::strlen("#pragma once"));
   const tenon::Object object = tenon::test::compile_cpp(
-      text, std::string(level) + " -w -fPIC -fno-inline -fasynchronous-unwind-tables -ffunction-sections -fdata-sections");
+      text, level + " -w -fPIC -fno-inline -fasynchronous-unwind-tables -ffunction-sections -fdata-sections");
   Mold mold;
   mold.name = file;
   mold.bytes.assign(reinterpret_cast<const char*>(object.bytes().data()), object.bytes().size());
@@ -107,10 +108,25 @@ Molds make_molds() {
     for (unsigned v = 0; v < variants; ++v) {
       Mold& mold = molds.core[m][v];
       mold = make_mold("core.cpp", define("MODULE", m) + define("NEXT_MODULE", (m + 1) % cores) + define("VARIANT", v),
-                       levels[v]);
+                       levels[v] + std::string(is_opaque(m) ? " -fsemantic-interposition" : ""));
       mold.name = "core" + std::to_string(m) + "-" + std::to_string(v);
       if (mold.serials.size() < 4) throw std::runtime_error(mold.name + ": serial numbers were not found");
     }
+  for (unsigned m = 0; m < cores; ++m) {
+    molds.part[m] = make_mold("part.cpp", define("MODULE", m), "-O1 -fsemantic-interposition");
+    molds.detour[m] = make_mold("detour.cpp", define("MODULE", m), "-O1");
+    if (molds.part[m].serials.empty() || molds.detour[m].serials.empty())
+      throw std::runtime_error("part, detour: serial numbers were not found");
+  }
+  molds.couple = make_mold("couple.cpp", "", "-O1 -fsemantic-interposition");
+  molds.couple_functions = make_mold("couple.cpp", define("FUNCTIONS", 1), "-O0");
+  for (unsigned r = 0; r < rings; ++r)
+    for (unsigned i = 0; i < ring_size; ++i) {
+      const std::string numbers = define("RING", r) + define("OWN", i) + define("NEXT", (i + 1) % ring_size);
+      molds.ring[r][i] = make_mold("ring.cpp", numbers + define("CORE", r % cores), i == 0 ? "-O0" : "-O1");
+      molds.ring[r][i].name = "ring" + std::to_string(r) + "-" + std::to_string(i);
+    }
+  molds.ring_user = make_mold("ring_user.cpp", "", "-O1");
   for (unsigned m = 0; m < 2; ++m) {
     molds.pair[m] = make_mold("pair.cpp", define("MODULE", cores + m), "-O1");
     if (molds.pair[m].serials.empty()) throw std::runtime_error("pair: serial numbers were not found");
@@ -136,20 +152,32 @@ tenon::Options options_of(const Settings& settings) {
 World::World(const Settings& chosen, const Molds& made)
     : settings(chosen), molds(made), engine(expect(tenon::Engine::create(options_of(chosen)))),
       library(expect(engine.library("core", {.replaceable = true}))),
-      guest_library(expect(engine.library("guests", {.replaceable = true}))) {
-  using tenon::test::function;
+      guest_library(expect(engine.library("guests", {.replaceable = true}))),
+      ring_library(expect(engine.library("rings", {.replaceable = true, .collected = true}))) {
   expect(guest_library.search({tenon::Source::library(library), tenon::Source::process()}));
+  expect(ring_library.search({tenon::Source::library(library), tenon::Source::process()}));
   tenon::Change change = engine.change();
-  std::array<tenon::ModuleId, tracked> ids;
+  std::array<tenon::ModuleId, tracked> ids, detours;
   const u32 serial = next_serial();
-  for (unsigned m = 0; m < tracked; ++m)
-    ids[m] = change.add(library, (m < cores ? molds.core[m][0] : molds.pair[m - cores]).make(serial));
+  for (unsigned m = 0; m < tracked; ++m) {
+    const Mold& mold = m < cores ? molds.core[m][0] : m == couple ? molds.couple : molds.pair[m - cores];
+    ids[m] = change.add(library, mold.make(serial), torture::options_of(m));
+    if (m < cores) detours[m] = change.add(library, molds.detour[m].make(serial));
+  }
   const tenon::Committed committed = expect(tenon::test::try_commit(std::move(change)));
   for (unsigned m = 0; m < tracked; ++m) {
+    tracks[m].module = committed.module(ids[m]);
+    if (m < cores) tracks[m].detour = committed.module(detours[m]);
+  }
+  for (Window& one : window) one.oldest = one.newest = serial;
+  find_functions();
+  live_at_first = engine.usage().live;
+}
+
+void World::find_functions() {
+  using tenon::test::function;
+  for (unsigned m = 0; m < cores; ++m) {
     Track& track = tracks[m];
-    track.module = committed.module(ids[m]);
-    track.oldest = track.newest = serial;
-    if (m >= cores) continue;
     const std::string n = "_" + std::to_string(m);
     track.value = function<u64(u64)>(library, "value" + n);
     track.loop = function<void(u64, Tally*)>(library, "loop" + n);
@@ -164,7 +192,9 @@ World::World(const Settings& chosen, const Molds& made)
   pair_left = function<u32()>(library, "pair_left");
   pair_right = function<u32()>(library, "pair_right");
   pair_both = function<u32()>(library, "pair_both");
-  live_at_first = engine.usage().live;
+  couple_left = function<u32()>(library, "couple_left");
+  couple_right = function<u32()>(library, "couple_right");
+  couple_differ = function<u32(u32)>(library, "couple_differ");
 }
 
 // Until everything that was superseded or removed is free.
@@ -181,10 +211,25 @@ void World::settle(const char* when) {
   wrong("%lu versions are not freed %s%s", u64(engine.usage().superseded), when, text.c_str());
 }
 
+// Nobody has a handle any more: all cycles vanish.
+void World::end_rings() {
+  for (Ring& one : ring) one.kept.reset();
+  for (int i = 0; i < 20000 && (rings_alive != 0 || !expect(ring_library.modules()).empty()); ++i) {
+    expect(engine.collect());
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  const std::vector<tenon::Module> left = expect(ring_library.modules());
+  if (!left.empty() || rings_alive != 0)
+    wrong("%zu modules that nobody reaches are not collected, %ld objects of theirs are alive", left.size(),
+          rings_alive.load());
+}
+
 void World::end() {
   for (unsigned m = 0; m < cores; ++m)
     if (const u64 counted = tracks[m].count() - 1; counted != tracks[m].counts)
       wrong("module %u has counted %lu calls, not %lu", m, counted, tracks[m].counts.load());
+  for (Track& track : tracks) track.redirect.reset();
+  end_rings();
   settle("after the threads have ended");
   if (guest[0].module == std::nullopt) guest[0].module = tenon::test::commit(engine, guest_library, molds.guest[0].make(0));
   if (tenon::Result<void> closed = library.close(); closed || closed.error().code != tenon::ErrorCode::still_used)
@@ -209,9 +254,9 @@ void World::end() {
 
 namespace {
 
-std::array<u32, tracked> oldest_now(const World& world) noexcept {
-  std::array<u32, tracked> oldest;
-  for (unsigned m = 0; m < tracked; ++m) oldest[m] = world.tracks[m].oldest.load(std::memory_order_acquire);
+std::array<u32, windows> oldest_now(const World& world) noexcept {
+  std::array<u32, windows> oldest;
+  for (unsigned w = 0; w < windows; ++w) oldest[w] = world.window[w].oldest.load(std::memory_order_acquire);
   return oldest;
 }
 
@@ -223,11 +268,12 @@ void Worker::before_entry() noexcept { oldest_at_entry = oldest_now(world); }
 Since::Since(const Worker& worker) noexcept
     : world(worker.world), oldest(worker.border != nullptr ? worker.oldest_at_entry : oldest_now(worker.world)) {}
 
-void Since::check(unsigned module, u32 serial, const char* what) const {
-  const u32 newest = world.tracks[module].newest.load(std::memory_order_acquire);
+void Since::check(unsigned window, u32 serial, const char* what) const {
+  const u32 newest = world.window[window].newest.load(std::memory_order_acquire);
+  const unsigned module = window < cores * parts ? window / parts : window - cores * parts + cores;
   if ((serial & dropped_mark) != 0) wrong("%s: version %u of module %u was dropped", what, serial & ~dropped_mark, module);
-  if (serial < oldest[module] || serial > newest)
-    wrong("%s: version %u of module %u was seen, from %u to %u were current", what, serial, module, oldest[module], newest);
+  if (serial < oldest[window] || serial > newest)
+    wrong("%s: version %u of module %u was seen, from %u to %u were current", what, serial, module, oldest[window], newest);
 }
 
 void run_operation(Worker& worker, std::span<Operation> table) {

@@ -42,3 +42,4 @@ inline constexpr unsigned identities = 6;
 
 extern "C" void torture_visit(torture::Visit* visit); // of the host
 extern "C" void torture_guest(int born);
+extern "C" void torture_ring(int born);
