@@ -88,9 +88,11 @@ void lead_switch(memory::Space& space, Definition& definition, std::uint64_t add
 void point(memory::Space& space, Definition& definition, std::uint64_t slot, std::uint64_t entry) noexcept {
   if (definition.led && definition.choice != nullptr) return lead_switch(space, definition, slot, entry);
   definition.entry = entry;
-  store_slot(space, definition, slot);
+  // The slot last: a call that a site has led to a trampoline goes on through the slot, and the next one by the site again,
+  // which must not be behind.
   for (Use* use = definition.uses; use != nullptr; use = use->next)
     if (!use->frozen) bind_sites(space, *use, entry);
+  store_slot(space, definition, slot);
   for (Definition* follower = definition.followers; follower != nullptr; follower = follower->next_follower)
     if (follower->led) point(space, *follower, entry, entry);
 }

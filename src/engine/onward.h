@@ -22,10 +22,11 @@ inline const OwnFunction* own_function(const Version& version, const Definition*
 }
 
 // Members of an old set go on calling each other, also where a thread has declared no entry. But one that stays for good
-// (ModuleState::held) follows those that don't.
+// (ModuleState::held) follows those that don't. What is led elsewhere is not theirs: it may be replaced and freed without
+// them.
 template <class IsMember> void freeze_members(ModuleState& version, IsMember&& is_member) noexcept {
   for (Use& use : version.uses) {
-    if (use.frozen || !is_member(*use.definition)) continue;
+    if (use.frozen || use.definition->leader != nullptr || !is_member(*use.definition)) continue;
     if (version.held) {
       const OwnFunction* own = own_function(version, use.definition);
       if (!use.sites.empty() && (own == nullptr || own->address != use.bound)) continue;

@@ -135,7 +135,8 @@ Result<std::uint64_t> recall(Turn& turn, Recalls& recalls, Definition& definitio
   std::lock_guard lock(engine->commit_mutex);
   if (definition.vanished && !definition.led) return Error{ErrorCode::undefined, "the module's new version lacks it"};
   // While a set is being exchanged, the stub may lead back here: entries of before have no other version.
-  return definition.choice != nullptr ? definition.choice->after.load(std::memory_order_acquire) : definition.stub.address();
+  const bool chosen = definition.choice != nullptr && definition.leader == nullptr;
+  return chosen ? definition.choice->after.load(std::memory_order_acquire) : definition.stub.address();
 }
 
 template <class Work> auto without_exceptions(Work&& work) -> decltype(work()) {

@@ -495,10 +495,11 @@ void publish_definitions(ChangeState& change) noexcept {
   const bool atomic = change.transition != nullptr;
   supersede_functions(change);
   // What others have replaced since this change was linked may be freed by now: nothing may lead to new code before its
-  // calls are caught up with.
+  // calls are caught up with. Likewise what is led elsewhere: its own new version is not to be called.
   for (ModuleDraft& draft : change.drafts)
     for (Use& use : draft.state->uses)
-      if (use.definition->entry != 0 && !changes(change, use.definition->module)) catch_up(space, use);
+      if (use.definition->entry != 0 && (use.definition->leader != nullptr || !changes(change, use.definition->module)))
+        catch_up(space, use);
   for (std::size_t m = 0; m < change.drafts.size(); ++m) {
     ModuleDraft& draft = change.drafts[m];
     if (draft.replaces == nullptr && draft.replacement.replaceable == nullptr) continue;
