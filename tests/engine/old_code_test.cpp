@@ -262,20 +262,30 @@ TEST_F(OldCode, AVersionThatStaysIsWaitedForWhenItsModuleGoes) {
 TEST_F(OldCode, AFunctionInARunOfSectionsStays) {
   Module m = commit(engine, library, assemble(R"(
       .section hooks,"ax",@progbits
+      .p2align 6
       .globl hook
       .type hook,@function
     hook:
       mov $1,%eax
       ret
       .size hook,.-hook
+      .p2align 6
       .section .text.walk,"ax",@progbits
+      .p2align 6
       .globl walk
       .type walk,@function
     walk:
-      lea __start_hooks(%rip),%rax
+      mov bounds(%rip),%rax
       jmp *%rax
       .size walk,.-walk
+      .section .data.rel.ro.bounds,"aw",@progbits
+      .p2align 3
+      .type bounds,@object
+    bounds:
+      .quad __start_hooks
+      .size bounds,8
       .section .text.other,"ax",@progbits
+      .p2align 6
       .globl other
       .type other,@function
     other:
