@@ -163,15 +163,19 @@ public:
   explicit KnownHost(ChangeState& change) : change_(change), generation_(HostGeneration::now()) {}
 
   void resolve(std::span<const std::uint32_t> wanted) {
-    HostCache& cache = change_.engine->host_cache;
-    std::shared_lock lock(change_.engine->tables);
-    if (cache.generation() != generation_) return;
-    for (std::uint32_t id : wanted) {
-      Name& name = (*change_.names)[id];
-      if (!open(name) || (name.flags & flag::tls) != 0) continue;
-      if (std::uint64_t address = cache.find(name.view(), name.hash); address != 0)
-        resolve_to_host(change_, name, HostSymbol{address});
+    const HostCache& cache = change_.engine->host_cache;
+    std::vector<std::pair<std::uint32_t, std::uint64_t>> known;
+    {
+      std::shared_lock lock(change_.engine->tables);
+      if (cache.generation() != generation_) return;
+      for (std::uint32_t id : wanted) {
+        const Name& name = (*change_.names)[id];
+        if (!open(name) || (name.flags & flag::tls) != 0) continue;
+        if (std::uint64_t address = cache.find(name.view(), name.hash); address != 0) known.emplace_back(id, address);
+      }
     }
+    // Without the lock: the dynamic linker may be asked what is there, and its lock is outside of ours.
+    for (const auto& [id, address] : known) resolve_to_host(change_, (*change_.names)[id], HostSymbol{address});
   }
 
   void note(const Name& name, const HostSymbol& host) {
