@@ -9,6 +9,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "compile/closures.h"
 
+#include "base/stable_sort.h"
+
 #include <llvm/ADT/DenseMap.h>
 #include <llvm/ADT/SmallPtrSet.h>
 #include <llvm/ADT/StringExtras.h>
@@ -109,9 +111,7 @@ private:
 
   // Closures that are the same in all that is known of them go by their order.
   void number_alike() {
-    std::stable_sort(in_order_.begin(), in_order_.end(), [&](Closure* a, Closure* b) {
-      return std::pair(a->getLine(), number_of(a)) < std::pair(b->getLine(), number_of(b));
-    });
+    base::stable_sort_by(in_order_, [&](Closure* closure) { return std::pair(closure->getLine(), number_of(closure)); });
     std::map<std::string, unsigned> alike;
     for (Closure* closure : in_order_) {
       const std::string key = context(*closure) + '|' + shape(*closure);
