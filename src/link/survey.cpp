@@ -90,9 +90,10 @@ Result<void> survey(Module& module, const Reach& reach) {
     // Tables of a few relocations each: every one is a cache miss unless it is asked for ahead.
     constexpr std::size_t ahead = 6;
     if (position + ahead < module.kept.size()) {
-      const Relocation* next = module.relocations(module.kept[position + ahead]).data();
-      __builtin_prefetch(next);
-      __builtin_prefetch(reinterpret_cast<const char*>(next) + 64);
+      const std::span<const Relocation> next = module.relocations(module.kept[position + ahead]);
+      constexpr std::size_t per_line = 64 / sizeof(Relocation);
+      if (!next.empty()) __builtin_prefetch(&next.front());
+      if (next.size() > per_line) __builtin_prefetch(&next[per_line]);
     }
     const std::uint32_t i = module.kept[position];
     module.relocation_count += module.relocations(i).size();
