@@ -4,6 +4,7 @@
 
 #include "base/guarded.h"
 #include "engine/change_state.h"
+#include "engine/transition.h"
 
 #include <cxxabi.h>
 
@@ -123,7 +124,8 @@ Result<void> make_again(const std::shared_ptr<EngineState>& engine, const std::s
 }
 
 // Where the call goes on. The trampoline's address on this thread's stack keeps `recalls` and the definition.
-Result<std::uint64_t> recall(Turn& turn, Recalls& recalls, Definition& definition) {
+Result<std::uint64_t> recall(Turn& turn, Recalls& recalls, const RecallEntry& entry) {
+  const Definition& definition = *entry.definition;
   std::shared_ptr<EngineState> engine = recalls.engine.lock();
   std::shared_ptr<ModuleState> module = recalls.module.lock();
   if (engine == nullptr || module == nullptr) return Error{ErrorCode::conflict, "the engine is gone"};
@@ -135,8 +137,8 @@ Result<std::uint64_t> recall(Turn& turn, Recalls& recalls, Definition& definitio
   std::lock_guard lock(engine->commit_mutex);
   if (definition.vanished && !definition.led) return Error{ErrorCode::undefined, "the module's new version lacks it"};
   // While a set is being exchanged, the stub may lead back here: entries of before have no other version.
-  const bool chosen = definition.choice != nullptr && definition.leader == nullptr;
-  return chosen ? definition.choice->after.load(std::memory_order_acquire) : definition.stub.address();
+  const std::uint64_t body = definition.leader == nullptr ? version_after(*engine, definition, entry.trampoline) : 0;
+  return body != 0 ? body : definition.stub.address();
 }
 
 template <class Work> auto without_exceptions(Work&& work) -> decltype(work()) {
@@ -266,7 +268,7 @@ tenon_recall_function(const tenon::engine::RecallEntry* entry) {
   const std::shared_ptr<Recalls> recalls = entry->recalls->shared_from_this();
   tenon::Result<std::uint64_t> target = [&] {
     Turn turn;
-    return without_exceptions([&] { return recall(turn, *recalls, *entry->definition); });
+    return without_exceptions([&] { return recall(turn, *recalls, *entry); });
   }();
   if (!target) fail(*recalls, *entry->definition, target.error());
   errno = saved;

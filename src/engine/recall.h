@@ -33,6 +33,7 @@ struct Caller;
 struct RecallEntry {
   Recalls* recalls = nullptr;
   Definition* definition = nullptr;
+  std::uint64_t trampoline = 0;
 };
 
 struct Recalls : std::enable_shared_from_this<Recalls> {

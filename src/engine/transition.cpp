@@ -225,6 +225,36 @@ bool finish_transitions(EngineState& engine) noexcept {
   return !engine.transitions.empty();
 }
 
+namespace {
+
+// The epoch of the thread's oldest entry, as tenon_choose_version finds it; 0: it has none.
+std::uint64_t epoch_of_this_thread(const reclaim::Borders& borders) noexcept {
+  std::uint64_t oldest = 0;
+  for (const ThreadBorder* border = tenon_thread_borders; border != nullptr; border = border->next) {
+    const std::uint64_t epoch = border->borders == &borders ? border->state->load(std::memory_order_relaxed) : 0;
+    if (epoch != 0 && (oldest == 0 || epoch < oldest)) oldest = epoch;
+  }
+  return oldest;
+}
+
+} // namespace
+
+std::uint64_t version_after(const EngineState& engine, const Definition& definition, std::uint64_t trampoline) noexcept {
+  const Choice* earlier = nullptr;
+  for (const std::unique_ptr<Transition>& transition : engine.transitions)
+    for (const Choice& choice : transition->choices) {
+      if (choice.definition != &definition) continue;
+      const std::uint64_t before = choice.before.load(std::memory_order_relaxed);
+      const bool leads_there = before == trampoline || (earlier != nullptr && before == earlier->switch_address &&
+                                                        earlier->after.load(std::memory_order_relaxed) == trampoline);
+      const std::uint64_t epoch = epoch_of_this_thread(*transition->borders);
+      if (leads_there && epoch != 0 && epoch < transition->epoch.load(std::memory_order_relaxed))
+        return choice.after.load(std::memory_order_acquire);
+      earlier = &choice;
+    }
+  return 0;
+}
+
 void describe_transitions(const EngineState& engine, std::vector<Delay>& delays) {
   for (const std::unique_ptr<Transition>& transition : engine.transitions)
     engine.reclaimer->borders().for_each_lingering(

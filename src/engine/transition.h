@@ -67,6 +67,11 @@ bool finish_transitions(EngineState& engine) noexcept;
 // Who is still inside by an entry of before, for each version of the old sets. Under commit_mutex. May throw std::bad_alloc.
 void describe_transitions(const EngineState& engine, std::vector<Delay>& delays);
 
+// A switch has led this thread to a trampoline, for the set that it sees has the function in no other version: the one that
+// came with the first set after it, which later ones don't change for the thread. 0: the function's stub does not lead it
+// back there. Under commit_mutex.
+std::uint64_t version_after(const EngineState& engine, const Definition& definition, std::uint64_t trampoline) noexcept;
+
 // The page that the switches' choice is made in is there, for threads that may not wait for it.
 void touch_choose_version() noexcept;
 

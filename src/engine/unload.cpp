@@ -165,7 +165,8 @@ void write(memory::Space& space, ModuleState& version, std::uint64_t trampolines
   std::memcpy(space.writable({cell}), &recall, sizeof recall);
   bool near = true;
   std::uint64_t at = code;
-  for (const RecallEntry& entry : version.recalls->entries) {
+  for (RecallEntry& entry : version.recalls->entries) {
+    entry.trampoline = at;
     near &= link::arch::write_recall(space.writable({at}), at, cell, &entry);
     version.functions.push_back({at, entry.definition});
     at += link::arch::recall_bytes;

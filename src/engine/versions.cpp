@@ -492,7 +492,11 @@ void supersede(ChangeState& change, const std::shared_ptr<ModuleState>& current,
 void publish_definitions(ChangeState& change) noexcept {
   if (!change.has_identities) return;
   memory::Space& space = *change.engine->machinery->space;
-  const bool atomic = change.transition != nullptr;
+  // Where a member was unloaded, entries of before run its new version: members may not call each other's directly then.
+  const bool direct = change.transition != nullptr &&
+                      std::none_of(change.drafts.begin(), change.drafts.end(), [](const ModuleDraft& draft) {
+                        return draft.replaces != nullptr && draft.replaces->recalls != nullptr;
+                      });
   supersede_functions(change);
   // What others have replaced since this change was linked may be freed by now: nothing may lead to new code before its
   // calls are caught up with. Likewise what is led elsewhere: its own new version is not to be called.
@@ -520,7 +524,7 @@ void publish_definitions(ChangeState& change) noexcept {
   // What this very change has replaced is caught up with.
   for (ModuleDraft& draft : change.drafts)
     for (Use& use : (draft.partial ? draft.state : draft.identity())->uses) {
-      use.in_new_set = atomic;
+      use.in_new_set = direct;
       link_use(use);
       catch_up(space, use);
     }

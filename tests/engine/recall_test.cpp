@@ -558,6 +558,63 @@ TEST_F(Unloaded, AnAtomicReplacementSupersedesTheTrampolines) {
   EXPECT_EQ(recalls, 0);
 }
 
+// Entries of before run the new version of what was unloaded, and of the others the one that they have seen.
+TEST_F(Unloaded, ASetWithAnUnloadedMemberShowsEntriesOfBeforeNoLaterVersionsOfOthers) {
+  Module other = commit(engine, library, c("int g(void) { return 1; }"));
+  Module m = commit(engine, library, c("int g(void); int f(void) { return 10 + g(); }"));
+  commit(engine, library, c("int f(void); int call(void) { return f(); }"));
+  auto* call = get<int()>("call");
+  unload(m, giving(c("int f(void) { return 0; }")));
+  Border border = expect(engine.border("test"));
+  {
+    Border::Entry entry(border);
+    auto exchange = [&](Object f, Object g) {
+      Change change = engine.change();
+      change.replace(m, std::move(f));
+      change.replace(other, std::move(g));
+      expect(try_commit(std::move(change), Initialize::run, Switch::atomic));
+    };
+    exchange(c("int g(void); int f(void) { return 20 + g(); }"), c("int g(void) { return 2; }"));
+    EXPECT_EQ(call(), 21) << "f has no other version, g has";
+    replace(other, c("int g(void) { return 3; }"), Switch::atomic);
+    EXPECT_EQ(call(), 21);
+    exchange(c("int g(void); int f(void) { return 30 + g(); }"), c("int g(void) { return 4; }"));
+    EXPECT_EQ(call(), 21) << "of the second set it sees what was before";
+    std::thread([&] { EXPECT_EQ(call(), 34) << "no entry"; }).join();
+  }
+  EXPECT_EQ(call(), 34);
+  settle();
+  EXPECT_EQ(call(), 34);
+  EXPECT_EQ(recalls, 0);
+}
+
+TEST_F(Unloaded, AnEntryThatLeadsToATrampolineSeesTheNextSet) {
+  Module m = commit(engine, library, c("int f(void) { return 1; }"));
+  commit(engine, library, c("int f(void); int call(void) { return f(); }"));
+  auto* call = get<int()>("call");
+  Border border = expect(engine.border("old"));
+  std::optional<Border::Entry> old(std::in_place, border);
+  replace(m, c("int f(void) { return 2; }"), Switch::atomic);
+  unload(m, giving(c("int f(void) { return 0; }")));
+  EXPECT_EQ(call(), 1) << "the entry's own";
+  std::thread([&] {
+    Border of_this = expect(engine.border("between"));
+    Border::Entry between(of_this);
+    replace(m, c("int f(void) { return 3; }"), Switch::atomic);
+    EXPECT_EQ(call(), 3) << "it began when there was none";
+    replace(m, c("int f(void) { return 4; }"), Switch::atomic);
+    EXPECT_EQ(call(), 3);
+    replace(m, c("int f(void) { return 5; }"));
+    EXPECT_EQ(call(), 3) << "a plain one leaves what entries of before a set see";
+  }).join();
+  EXPECT_EQ(call(), 1);
+  old.reset();
+  EXPECT_EQ(call(), 5);
+  settle();
+  EXPECT_EQ(call(), 5);
+  EXPECT_EQ(recalls, 0);
+}
+
 TEST_F(Unloaded, WhatCantBeUnloadedSaysWhy) {
   Library fixed = expect(engine.library("fixed"));
   Module m = commit(engine, fixed, c("int f(void) { return 1; }"));

@@ -271,6 +271,8 @@ Operation table[] = {
     {"couple", 10, replace_couple},
     {"unload", 8, unload},
     {"unload once", 2, unload_once},
+    {"redirect", 15, redirect},
+    {"redirect two", 4, redirect_two},
     {"ring", 10, change_ring},
     {"replace ring", 4, replace_ring},
     {"use ring", 2, use_ring},

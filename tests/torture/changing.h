@@ -36,6 +36,15 @@ struct Announcement {
   u32 serial;
 };
 
+// While calls of value() begin to be led elsewhere, or back; the module's mutex is held.
+struct Turning {
+  explicit Turning(Track& module) : track(module) { track.turning.fetch_add(1, std::memory_order_release); }
+  ~Turning() { track.turned.fetch_add(1, std::memory_order_release); }
+  Turning(const Turning&) = delete;
+  Turning& operator=(const Turning&) = delete;
+  Track& track;
+};
+
 // Single functions (functions.cpp).
 void replace_functions(Worker& worker);
 void replace_functions_of_two(Worker& worker);

@@ -37,6 +37,7 @@ void lead_there(Worker& worker, unsigned module) {
   Redirect value = expect(world.library.redirect(name_of("value_", module)));
   const Redirect detour = expect(world.library.redirect(name_of("detour_", module)));
   const Announcement announcement(world, {window_of(module, value_part)}, serial);
+  const Turning turning(track);
   expect(value.to(detour));
   track.redirect = std::move(value);
   announcement.done();
@@ -60,6 +61,7 @@ void lead_back(Worker& worker, unsigned module) {
   const u32 serial = world.next_serial();
   if (!renew(worker, module, serial)) return;
   const Announcement announcement(world, {window_of(module, value_part)}, serial);
+  const Turning turning(track);
   if (how == 0) track.redirect->back();
   if (how == 1) expect(track.redirect->to(*track.redirect));
   track.redirect.reset();
@@ -103,6 +105,7 @@ void redirect_two(Worker& worker) {
   const Redirect detour_a = expect(world.library.redirect(name_of("detour_", a)));
   const Redirect detour_b = expect(world.library.redirect(name_of("detour_", b)));
   const Announcement announcement(world, {window_of(a, value_part), window_of(b, value_part)}, serial);
+  const Turning turning(first), turning2(second);
   if (back) {
     const Redirection home[] = {{&*first.redirect, nullptr}, {&*second.redirect, nullptr}};
     expect(world.engine.redirect(home));

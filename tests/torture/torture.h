@@ -113,6 +113,7 @@ struct Track {
   std::mutex mutex; // of who changes it; the pair is changed under the first one's
   std::optional<tenon::Module> module, detour;
   std::optional<tenon::Redirect> redirect; // of value() to detour(), while it is led there
+  std::atomic<u64> turning{0}, turned{0};  // how often it began to be led there or back, and how often it is done
   std::array<const void*, identities> identity{};
   std::atomic<u64> counts{0}; // calls of count() by threads that have ended
   u64 (*value)(u64) = nullptr;
@@ -181,9 +182,10 @@ private:
 
 // What calls that begin from here on may see; in a thread that has entered, what they may since then.
 struct Since {
-  explicit Since(const Worker& worker) noexcept;
+  explicit Since(const Worker& of) noexcept;
   void check(unsigned window, u32 serial, const char* what) const;
   const World& world;
+  const Worker& worker;
   std::array<u32, windows> oldest;
 };
 
@@ -201,9 +203,13 @@ struct Worker {
   tenon::Border* border = nullptr; // null: the thread says nothing of itself
   bool entries = false;            // it enters for each operation
   std::array<u32, windows> oldest_at_entry{};
+  std::array<u64, cores> turned_at_entry{};
 
   // Before an entry begins, or a quiescent point.
   void before_entry() noexcept;
+  // What an entry sees of a set was decided when it began: when calls of a module's value() are led elsewhere meanwhile, or
+  // back, it goes on with the version that it has there, which may be older than what it has seen.
+  bool may_go_back(unsigned module) const noexcept;
   void called(u64 times) noexcept { world.calls.fetch_add(times, std::memory_order_relaxed); }
 };
 

@@ -262,17 +262,25 @@ std::array<u32, windows> oldest_now(const World& world) noexcept {
 
 } // namespace
 
-void Worker::before_entry() noexcept { oldest_at_entry = oldest_now(world); }
+void Worker::before_entry() noexcept {
+  oldest_at_entry = oldest_now(world);
+  for (unsigned m = 0; m < cores; ++m) turned_at_entry[m] = world.tracks[m].turned.load(std::memory_order_acquire);
+}
+
+bool Worker::may_go_back(unsigned module) const noexcept {
+  return border != nullptr && world.tracks[module].turning.load(std::memory_order_acquire) != turned_at_entry[module];
+}
 
 // An entry that began before an atomic commit goes on seeing the old set.
-Since::Since(const Worker& worker) noexcept
-    : world(worker.world), oldest(worker.border != nullptr ? worker.oldest_at_entry : oldest_now(worker.world)) {}
+Since::Since(const Worker& of) noexcept
+    : world(of.world), worker(of), oldest(of.border != nullptr ? of.oldest_at_entry : oldest_now(of.world)) {}
 
 void Since::check(unsigned window, u32 serial, const char* what) const {
   const u32 newest = world.window[window].newest.load(std::memory_order_acquire);
   const unsigned module = window < cores * parts ? window / parts : window - cores * parts + cores;
   if ((serial & dropped_mark) != 0) wrong("%s: version %u of module %u was dropped", what, serial & ~dropped_mark, module);
-  if (serial < oldest[window] || serial > newest)
+  const bool value = module < cores && window == window_of(module, value_part);
+  if ((serial < oldest[window] && !(value && worker.may_go_back(module))) || serial > newest)
     wrong("%s: version %u of module %u was seen, from %u to %u were current", what, serial, module, oldest[window], newest);
 }
 
