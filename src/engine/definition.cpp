@@ -78,9 +78,9 @@ namespace {
 // A switch stands for it: slot and sites lead there until that is over, and it leads on. Those that were linked to the new
 // set directly don't go through it.
 void lead_switch(memory::Space& space, Definition& definition, std::uint64_t address, std::uint64_t for_sites) noexcept {
-  definition.choice->after.store(address, std::memory_order_release);
   for (Use* use = definition.uses; use != nullptr; use = use->next)
     if (!use->frozen && use->bound != definition.entry) bind_sites(space, *use, for_sites);
+  definition.choice->after.store(address, std::memory_order_release);
 }
 
 // Slot and sites, and those of vanished definitions that go where this one goes. These can't form a circle: what they follow
@@ -119,11 +119,14 @@ void retarget(memory::Space& space, Definition& definition, std::uint64_t body) 
   definition.address = body;
   if (definition.choice == nullptr) return lead_to(space, definition, body);
   // A switch leads there; when it goes, so do all who go through it. Those that were linked to the new set directly don't.
-  const std::uint64_t before = definition.choice->after.exchange(body, std::memory_order_acq_rel);
-  if (definition.leader != nullptr) return;
-  memory::WriteGuard guard(space);
-  for (Use* use = definition.uses; use != nullptr; use = use->next)
-    if (!use->frozen && !use->sites.empty() && use->bound == before) bind_sites(space, *use, body);
+  // As in point(): it leads there last.
+  const std::uint64_t before = definition.choice->after.load(std::memory_order_relaxed);
+  if (definition.leader == nullptr) {
+    memory::WriteGuard guard(space);
+    for (Use* use = definition.uses; use != nullptr; use = use->next)
+      if (!use->frozen && !use->sites.empty() && use->bound == before) bind_sites(space, *use, body);
+  }
+  definition.choice->after.store(body, std::memory_order_release);
 }
 
 void catch_up(memory::Space& space, Use& use) noexcept {

@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "engine/change_state.h"
+#include "engine/transition.h"
 #include "link/arch/arch.h"
 
 #include <algorithm>
@@ -260,6 +261,18 @@ Result<void> check_unloads(ChangeState& change) {
   return {};
 }
 
+namespace {
+
+// Frames of before that call a local function through the switch of a set: it leads to a trampoline from now on.
+void keep_from_switch(memory::Space& space, Definition& definition) noexcept {
+  if (definition.choice == nullptr) return;
+  memory::WriteGuard guard(space);
+  for (Use* use = definition.uses; use != nullptr; use = use->next)
+    if (use->frozen && use->bound == definition.choice->switch_address) bind_sites(space, *use, definition.address);
+}
+
+} // namespace
+
 void publish_unloads(ChangeState& change) noexcept {
   memory::Space& space = *change.engine->machinery->space;
   for (Unload& unload : change.unloads) {
@@ -268,8 +281,10 @@ void publish_unloads(ChangeState& change) noexcept {
     // Frames of what goes call the local functions that they were compiled with: nobody knows whether the version that comes
     // has them, and the frame that makes it come could not go on.
     for (const std::unique_ptr<Definition>& definition : module.replaceable->definitions)
-      if (definition->kind == DefinitionKind::function && definition->local && !definition->vanished)
+      if (definition->kind == DefinitionKind::function && definition->local && !definition->vanished) {
         let_own_frames_call(*change.engine, module, *definition);
+        keep_from_switch(space, *definition);
+      }
     supersede(change, unload.module, *unload.version, false);
     // The dependencies that it keeps name symbols by these.
     module.texts = std::move(unload.version->texts);
