@@ -108,7 +108,8 @@ void call_loop(Worker& worker) {
   Since since(worker);
   worker.world.tracks[m].loop(times, &tally);
   if (tally.wrong != 0) wrong("%lu of %lu calls in a loop had a wrong value", tally.wrong, times);
-  if (tally.disorder != 0 && !worker.may_go_back(callee)) wrong("%lu times in a loop an older version came after a newer one", tally.disorder);
+  if (tally.disorder != 0 && !worker.turned(callee))
+    wrong("%lu times in a loop an older version came after a newer one", tally.disorder);
   since.check(window_of(callee, value_part), tally.first, "the first call of a loop");
   since.check(window_of(callee, value_part), tally.last, "the last call of a loop");
   worker.called(times);

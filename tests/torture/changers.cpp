@@ -56,26 +56,31 @@ const Mold& any_version(Worker& worker, unsigned module) {
 
 Switch any_switch(Worker& worker) { return worker.random.below(2) == 0 ? Switch::each : Switch::atomic; }
 
-std::vector<unsigned> windows_of(const World& world, unsigned module) {
-  if (module >= cores) return {window_of_set(module)};
-  std::vector<unsigned> windows = {window_of(module, relay_part), window_of(module, fixed_part),
-                                   window_of(module, area_part)};
-  if (!world.tracks[module].redirect) windows.push_back(window_of(module, value_part));
+void Windows::add(const Windows& other) {
+  seen.insert(seen.end(), other.seen.begin(), other.seen.end());
+  late.insert(late.end(), other.late.begin(), other.late.end());
+}
+
+Windows windows_of(const World& world, unsigned module) {
+  if (module >= cores) return {{window_of_set(module)}, {}};
+  Windows windows = {{window_of(module, relay_part), window_of(module, fixed_part), window_of(module, area_part)}, {}};
+  (world.tracks[module].redirect ? windows.late : windows.seen).push_back(window_of(module, value_part));
   return windows;
 }
 
-std::vector<unsigned> both(std::vector<unsigned> one, const std::vector<unsigned>& other) {
-  one.insert(one.end(), other.begin(), other.end());
-  return one;
+Windows windows_of_detour(const World& world, unsigned module) {
+  Windows windows;
+  (world.tracks[module].redirect ? windows.seen : windows.late).push_back(window_of(module, value_part));
+  return windows;
 }
 
-Announcement::Announcement(World& of, std::vector<unsigned> windows, u32 number)
-    : world(of), seen(std::move(windows)), serial(number) {
-  for (unsigned window : seen) world.window[window].newest.store(serial, std::memory_order_release);
+Announcement::Announcement(World& of, Windows all, u32 number) : world(of), windows(std::move(all)), serial(number) {
+  for (const std::vector<unsigned>& some : {windows.seen, windows.late})
+    for (unsigned window : some) world.window[window].newest.store(serial, std::memory_order_release);
 }
 
 void Announcement::done(u64 patches) const {
-  for (unsigned window : seen) world.window[window].oldest.store(serial, std::memory_order_release);
+  for (unsigned window : windows.seen) world.window[window].oldest.store(serial, std::memory_order_release);
   world.patches.fetch_add(patches, std::memory_order_relaxed);
 }
 
@@ -105,7 +110,9 @@ void replace_two(Worker& worker) {
   Change change = world.engine.change();
   change.replace(*world.tracks[first].module, one.make(serial), {}, options_of(first));
   change.replace(*world.tracks[second].module, other.make(serial), {}, options_of(second));
-  const Announcement announcement(world, both(windows_of(world, first), windows_of(world, second)), serial);
+  Windows windows = windows_of(world, first);
+  windows.add(windows_of(world, second));
+  const Announcement announcement(world, std::move(windows), serial);
   if (is_done(commit(std::move(change), how))) announcement.done(2);
 }
 
@@ -119,7 +126,7 @@ void replace_pair(Worker& worker) {
   Change change = world.engine.change();
   change.replace(*left.module, world.molds.pair[0].make(serial));
   change.replace(*right.module, world.molds.pair[1].make(serial));
-  const Announcement announcement(world, {window_of_set(cores), window_of_set(cores + 1)}, serial);
+  const Announcement announcement(world, {{window_of_set(cores), window_of_set(cores + 1)}, {}}, serial);
   if (is_done(commit(std::move(change), Switch::atomic))) announcement.done(2);
 }
 

@@ -23,16 +23,22 @@ struct Held {
 const Mold& any_version(Worker& worker, unsigned module);
 tenon::Switch any_switch(Worker& worker);
 
-// All that callers see of a module. Of a function that is led elsewhere they see what it is led to.
-std::vector<unsigned> windows_of(const World& world, unsigned module);
-std::vector<unsigned> both(std::vector<unsigned> one, const std::vector<unsigned>& other);
+// What callers see of a change. Of a function that is led elsewhere they see what it is led to, except by calls that were
+// under way when it was: those may see any version (`late`) that comes until they get there.
+struct Windows {
+  std::vector<unsigned> seen, late;
+  void add(const Windows& other);
+};
+Windows windows_of(const World& world, unsigned module); // all of a module
+
+Windows windows_of_detour(const World& world, unsigned module);
 
 // The newest before the commit, the oldest after it; the modules' mutexes are held.
 struct Announcement {
-  Announcement(World& world, std::vector<unsigned> windows, u32 number);
+  Announcement(World& world, Windows windows, u32 number);
   void done(u64 patches = 1) const;
   World& world;
-  std::vector<unsigned> seen;
+  Windows windows;
   u32 serial;
 };
 

@@ -30,17 +30,18 @@ std::vector<Single> functions_of(unsigned module) {
 }
 
 // Adds some functions of a module to the change. Returns what callers will see of it.
-std::vector<unsigned> add_functions(Worker& worker, Change& change, unsigned module, u32 serial) {
+Windows add_functions(Worker& worker, Change& change, unsigned module, u32 serial) {
   const World& world = worker.world;
   const Track& track = world.tracks[module];
-  std::vector<unsigned> seen;
+  Windows windows;
   const auto see = [&](int part) {
-    if (part >= 0 && (part != value_part || !track.redirect)) seen.push_back(window_of(module, Part(part)));
+    if (part < 0) return;
+    (part == value_part && track.redirect ? windows.late : windows.seen).push_back(window_of(module, Part(part)));
   };
   if (worker.random.below(3) == 0) {
     change.replace_functions(*track.module, world.molds.part[module].make(serial), {}, {}, options_of(module));
     see(value_part);
-    return seen;
+    return windows;
   }
   std::vector<std::string> names;
   const unsigned chosen = 1 + worker.random.below(worker.random.below(2) == 0 ? 15 : 511); // a bit for each
@@ -52,7 +53,7 @@ std::vector<unsigned> add_functions(Worker& worker, Change& change, unsigned mod
     }
   change.replace_functions(*track.module, any_version(worker, module).make(serial), std::move(names), {},
                            options_of(module));
-  return seen;
+  return windows;
 }
 
 // Of a module that is unloaded just now there are no single functions.
@@ -87,14 +88,14 @@ void replace_functions_of_two(Worker& worker) {
   if (!lock || !lock2) return;
   const u32 serial = world.next_serial();
   Change change = world.engine.change();
-  std::vector<unsigned> seen = add_functions(worker, change, first, serial);
+  Windows windows = add_functions(worker, change, first, serial);
   if (is_opaque(second)) {
-    seen = both(seen, add_functions(worker, change, second, serial));
+    windows.add(add_functions(worker, change, second, serial));
   } else {
     change.replace(*world.tracks[second].module, any_version(worker, second).make(serial), {}, options_of(second));
-    seen = both(seen, windows_of(world, second));
+    windows.add(windows_of(world, second));
   }
-  const Announcement announcement(world, seen, serial);
+  const Announcement announcement(world, std::move(windows), serial);
   finish(announcement, std::move(change), how, 2);
 }
 
@@ -116,7 +117,7 @@ void replace_couple(Worker& worker) {
     change.replace_functions(*track.module, whole.make(serial), {"couple_right"}, {}, options_of(couple));
     change.replace_functions(*track.module, functions.make(serial), {"couple_left"}, {}, options_of(couple));
   }
-  const Announcement announcement(world, {window_of_set(couple)}, serial);
+  const Announcement announcement(world, windows_of(world, couple), serial);
   if (is_done(commit(std::move(change), Switch::atomic))) announcement.done();
 }
 

@@ -1,7 +1,8 @@
 // Calls of value() are led to another body and back.
 //
-// Callers must see versions in order, so both ends of the way get a new one just before calls reach them; plainly, because
-// an entry that began before an atomic commit would still see the one before it.
+// Callers must see versions in order, so both ends of the way get a new one just before calls reach them. Two kinds of calls
+// may see older ones afterwards: those of an entry, which goes on with what it has seen of a set, and those that follow one
+// that was under way when calls were led elsewhere (Worker::turned).
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "torture/changing.h"
 
@@ -17,13 +18,12 @@ using tenon::Switch;
 
 std::string name_of(const char* what, unsigned module) { return what + std::to_string(module); }
 
-// A new version of what calls are led to. Seen only while they are.
+// A new version of what calls are led to.
 bool replace_detour(World& world, unsigned module, u32 serial, Switch how) {
   Track& track = world.tracks[module];
   Change change = world.engine.change();
   change.replace(*track.detour, world.molds.detour[module].make(serial));
-  if (!track.redirect) return is_done(commit(std::move(change), how));
-  const Announcement announcement(world, {window_of(module, value_part)}, serial);
+  const Announcement announcement(world, windows_of_detour(world, module), serial);
   if (!is_done(commit(std::move(change), how))) return false;
   announcement.done();
   return true;
@@ -36,7 +36,7 @@ void lead_there(Worker& worker, unsigned module) {
   if (!replace_detour(world, module, serial, Switch::each)) return;
   Redirect value = expect(world.library.redirect(name_of("value_", module)));
   const Redirect detour = expect(world.library.redirect(name_of("detour_", module)));
-  const Announcement announcement(world, {window_of(module, value_part)}, serial);
+  const Announcement announcement(world, {{window_of(module, value_part)}, {}}, serial);
   const Turning turning(track);
   expect(value.to(detour));
   track.redirect = std::move(value);
@@ -60,7 +60,7 @@ void lead_back(Worker& worker, unsigned module) {
   const unsigned how = worker.random.below(3);
   const u32 serial = world.next_serial();
   if (!renew(worker, module, serial)) return;
-  const Announcement announcement(world, {window_of(module, value_part)}, serial);
+  const Announcement announcement(world, {{window_of(module, value_part)}, {}}, serial);
   const Turning turning(track);
   if (how == 0) track.redirect->back();
   if (how == 1) expect(track.redirect->to(*track.redirect));
@@ -104,7 +104,7 @@ void redirect_two(Worker& worker) {
   const Redirect value_b = expect(world.library.redirect(name_of("value_", b)));
   const Redirect detour_a = expect(world.library.redirect(name_of("detour_", a)));
   const Redirect detour_b = expect(world.library.redirect(name_of("detour_", b)));
-  const Announcement announcement(world, {window_of(a, value_part), window_of(b, value_part)}, serial);
+  const Announcement announcement(world, {{window_of(a, value_part), window_of(b, value_part)}, {}}, serial);
   const Turning turning(first), turning2(second);
   if (back) {
     const Redirection home[] = {{&*first.redirect, nullptr}, {&*second.redirect, nullptr}};

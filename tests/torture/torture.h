@@ -203,13 +203,12 @@ struct Worker {
   tenon::Border* border = nullptr; // null: the thread says nothing of itself
   bool entries = false;            // it enters for each operation
   std::array<u32, windows> oldest_at_entry{};
-  std::array<u64, cores> turned_at_entry{};
+  std::array<u64, cores> turned_before{};
 
   // Before an entry begins, or a quiescent point.
   void before_entry() noexcept;
-  // What an entry sees of a set was decided when it began: when calls of a module's value() are led elsewhere meanwhile, or
-  // back, it goes on with the version that it has there, which may be older than what it has seen.
-  bool may_go_back(unsigned module) const noexcept;
+  // Calls of a module's value() have been led elsewhere, or back, since the entry or the operation began.
+  bool turned(unsigned module) const noexcept;
   void called(u64 times) noexcept { world.calls.fetch_add(times, std::memory_order_relaxed); }
 };
 

@@ -62,15 +62,13 @@ void unload(Worker& worker) {
     change.unload(*held.track->module, recall_of(world, held.number, mold, serial | dropped_mark, false));
     return expect_refused(commit(std::move(change), Switch::atomic), ErrorCode::unsupported);
   }
-  std::vector<unsigned> seen = windows_of(world, held.number);
+  Windows windows = what == 1 ? windows_of_detour(world, held.number) : windows_of(world, held.number);
   if (what == 1) {
-    seen.clear();
-    if (held.track->redirect) seen.push_back(window_of(held.number, value_part));
     change.unload(*held.track->detour, recall_of(world, held.number, world.molds.detour[held.number], serial, false));
   } else {
     change.unload(*held.track->module, recall_of(world, held.number, mold, serial, oneself));
   }
-  const Announcement announcement(world, std::move(seen), serial);
+  const Announcement announcement(world, std::move(windows), serial);
   if (is_done(commit(std::move(change)))) announcement.done();
 }
 

@@ -264,11 +264,11 @@ std::array<u32, windows> oldest_now(const World& world) noexcept {
 
 void Worker::before_entry() noexcept {
   oldest_at_entry = oldest_now(world);
-  for (unsigned m = 0; m < cores; ++m) turned_at_entry[m] = world.tracks[m].turned.load(std::memory_order_acquire);
+  for (unsigned m = 0; m < cores; ++m) turned_before[m] = world.tracks[m].turned.load(std::memory_order_acquire);
 }
 
-bool Worker::may_go_back(unsigned module) const noexcept {
-  return border != nullptr && world.tracks[module].turning.load(std::memory_order_acquire) != turned_at_entry[module];
+bool Worker::turned(unsigned module) const noexcept {
+  return world.tracks[module].turning.load(std::memory_order_acquire) != turned_before[module];
 }
 
 // An entry that began before an atomic commit goes on seeing the old set.
@@ -279,8 +279,10 @@ void Since::check(unsigned window, u32 serial, const char* what) const {
   const u32 newest = world.window[window].newest.load(std::memory_order_acquire);
   const unsigned module = window < cores * parts ? window / parts : window - cores * parts + cores;
   if ((serial & dropped_mark) != 0) wrong("%s: version %u of module %u was dropped", what, serial & ~dropped_mark, module);
-  const bool value = module < cores && window == window_of(module, value_part);
-  if ((serial < oldest[window] && !(value && worker.may_go_back(module))) || serial > newest)
+  // What an entry sees of a set was decided when it began. Led there again, it finds its own version, whatever it has seen.
+  const bool back =
+      worker.border != nullptr && module < cores && window == window_of(module, value_part) && worker.turned(module);
+  if ((serial < oldest[window] && !back) || serial > newest)
     wrong("%s: version %u of module %u was seen, from %u to %u were current", what, serial, module, oldest[window], newest);
 }
 
