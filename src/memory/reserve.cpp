@@ -13,6 +13,7 @@
 #include "memory/system.h"
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <cerrno>
 #include <cstdlib>
@@ -99,7 +100,15 @@ Addr place_low(std::uint64_t size) noexcept {
   return {read ? best : 0};
 }
 
-void release_plain(void*, std::byte* begin, std::size_t size) noexcept { system::unmap(begin, size); }
+// The highest place that was given back: its begin, of whole huge pages, and below that its size in pages. Zero: none.
+std::atomic<std::uint64_t> place_given_back{0};
+constexpr std::uint64_t page_count_mask = system::huge_page_size - 1;
+static_assert(reach / system::page_size <= page_count_mask);
+
+void release_plain(void*, std::byte* begin, std::size_t size) noexcept {
+  system::unmap(begin, size);
+  give_back_place(Addr::of(begin), size);
+}
 
 Result<AddressRange> reserve_at(Addr place, std::uint64_t size, bool must) {
   constexpr int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
@@ -132,6 +141,24 @@ Result<AddressRange> reserve_low(const SpaceOptions& options) {
 
 } // namespace
 
+void give_back_place(Addr begin, std::uint64_t size) noexcept {
+  // Only where it would be wanted again whatever has come and gone since: code, the top third of it, near libc.
+  const auto libc = reinterpret_cast<std::uint64_t>(gnu_get_libc_version());
+  const std::uint64_t end = begin.value + size;
+  if (end > libc || libc - end > reach / 2 || begin.value % system::huge_page_size != 0) return;
+  const std::uint64_t place = begin.value | size / system::page_size;
+  for (std::uint64_t known = place_given_back.load(std::memory_order_relaxed);
+       known < place || (known ^ place) % system::huge_page_size != 0;)
+    if (place_given_back.compare_exchange_weak(known, place, std::memory_order_relaxed)) return;
+}
+
+Addr take_given_back(std::uint64_t size) noexcept {
+  std::uint64_t known = place_given_back.load(std::memory_order_relaxed);
+  if ((known & page_count_mask) != size / system::page_size) return {};
+  if (!place_given_back.compare_exchange_strong(known, 0, std::memory_order_relaxed)) return {};
+  return {known & ~page_count_mask};
+}
+
 Addr find_place(const SpaceOptions& options) noexcept {
   const std::uint64_t size = base::align_up(options.size, system::page_size);
   if (size == 0 || size > reach) return {};
@@ -144,6 +171,10 @@ Result<AddressRange> reserve(const SpaceOptions& given) {
   if (options.size == 0 || options.size > reach)
     return Error{ErrorCode::invalid_argument, "a reservation has between one byte and 2 GiB"};
   if (options.low_2gib) return reserve_low(options);
+  if (const Addr place = take_given_back(options.size)) {
+    Result<AddressRange> range = reserve_at(place, options.size, true);
+    if (range || errno != EEXIST) return range;
+  }
   if (const Addr place = find_place(options)) {
     Result<AddressRange> range = reserve_at(place, options.size, false);
     if (range || errno != EEXIST) return range;

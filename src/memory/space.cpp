@@ -124,6 +124,7 @@ struct Space::State : fork::Participant {
 
   Result<void> map_dual();
   Result<void> map_views(int fd);
+  Result<std::byte*> map_alias(int fd);
   Result<void> prepare_areas();
   Result<void> commit(AreaKind kind, std::uint64_t end);
   Result<void> commit_shared(AreaKind kind, std::uint64_t end);
@@ -163,13 +164,41 @@ Result<void> Space::State::map_views(int fd) {
   Result<std::byte*> view = system::map(reinterpret_cast<void*>(owner.dual_begin_), readable, PROT_READ,
                                         MAP_SHARED | MAP_FIXED, fd, 0, "the view of read-only data");
   if (!view) return std::move(view).error();
-  system::advise(*view, readable, MADV_DONTDUMP);
   const std::uint64_t executable = owner.area_end(AreaKind::code).value - code;
   view = system::map(reinterpret_cast<void*>(code), executable, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED, fd, readable,
                      "the executable view of code");
   if (!view) return std::move(view).error();
-  system::advise(*view, executable, MADV_DONTDUMP);
+  system::advise(reinterpret_cast<void*>(owner.dual_begin_), readable + executable, MADV_DONTDUMP);
   return {};
+}
+
+// Both views at the same place within a huge page: nearly always there is room for that right below the reservation, which
+// saves looking for it.
+Result<std::byte*> Space::State::map_alias(int fd) {
+  constexpr const char* what = "the writable alias";
+  const std::uint64_t skew = owner.dual_begin_ % system::huge_page_size;
+  const std::uint64_t distance = base::align_up(range.size, system::huge_page_size);
+  const std::uint64_t near = owner.dual_begin_ < 2 * largest ? 0 : owner.dual_begin_ - distance; // low room is scarce
+  Result<std::byte*> writable =
+      system::map(reinterpret_cast<void*>(near), alias_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0, what);
+  if (!writable || reinterpret_cast<std::uint64_t>(*writable) % system::huge_page_size == skew) return writable;
+  system::unmap(*writable, alias_size);
+  const std::uint64_t with_room = alias_size + system::huge_page_size;
+  Result<std::byte*> room =
+      system::map(nullptr, with_room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0, what);
+  if (!room) return room;
+  const auto begin = reinterpret_cast<std::uint64_t>(*room);
+  const std::uint64_t end = begin + with_room;
+  const std::uint64_t at = base::align_up(begin - skew, system::huge_page_size) + skew;
+  writable =
+      system::map(reinterpret_cast<void*>(at), alias_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0, what);
+  if (!writable) {
+    system::unmap(*room, with_room);
+    return writable;
+  }
+  if (at > begin) system::unmap(*room, at - begin);
+  if (end > at + alias_size) system::unmap(*writable + alias_size, end - at - alias_size);
+  return writable;
 }
 
 Result<void> Space::State::map_dual() {
@@ -178,28 +207,13 @@ Result<void> Space::State::map_dual() {
   if (!fd) return std::move(fd).error();
   Result<void> done = map_views(*fd);
   if (done) {
-    // Both views at the same place within a huge page.
-    const std::uint64_t skew = owner.dual_begin_ % system::huge_page_size;
-    Result<std::byte*> room = system::map(nullptr, alias_size + system::huge_page_size, PROT_NONE,
-                                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0, "the writable alias");
-    if (room) {
-      const auto begin = reinterpret_cast<std::uint64_t>(*room);
-      const std::uint64_t end = begin + alias_size + system::huge_page_size;
-      const std::uint64_t at = base::align_up(begin - skew, system::huge_page_size) + skew;
-      Result<std::byte*> writable = system::map(reinterpret_cast<void*>(at), alias_size, PROT_READ | PROT_WRITE,
-                                                MAP_SHARED | MAP_FIXED, *fd, 0, "the writable alias");
-      if (writable) {
-        if (at > begin) system::unmap(*room, at - begin);
-        if (end > at + alias_size) system::unmap(*writable + alias_size, end - at - alias_size);
-        alias = *writable;
-        system::advise(alias, alias_size, MADV_DONTDUMP);
-        owner.alias_distance_[1] = alias - reinterpret_cast<std::byte*>(owner.dual_begin_);
-      } else {
-        system::unmap(*room, alias_size + system::huge_page_size);
-        done = std::move(writable).error();
-      }
+    Result<std::byte*> writable = map_alias(*fd);
+    if (writable) {
+      alias = *writable;
+      system::advise(alias, alias_size, MADV_DONTDUMP);
+      owner.alias_distance_[1] = alias - reinterpret_cast<std::byte*>(owner.dual_begin_);
     } else {
-      done = std::move(room).error();
+      done = std::move(writable).error();
     }
   }
   ::close(*fd);

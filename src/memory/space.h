@@ -75,6 +75,12 @@ struct SpaceOptions {
 // is free now. Zero if there is none.
 Addr find_place(const SpaceOptions& options) noexcept;
 
+// Reading the process's mappings takes longer than all else about a reservation, so one that ends leaves its place to the
+// next of its size. Without a lock, at most one is remembered: the highest. Zero: none is. Somebody may have mapped
+// something there since: whoever takes it must see what he gets, and then look with find_place().
+void give_back_place(Addr begin, std::uint64_t size) noexcept;
+Addr take_given_back(std::uint64_t size) noexcept;
+
 // Reserves plain address space at the hint or anywhere. Errors: exhausted (low_2gib and no room), system.
 Result<AddressRange> reserve(const SpaceOptions& options);
 

@@ -116,22 +116,33 @@ void push_aside(const Table& table, std::uint64_t count, const memory::Block& co
 } // namespace
 
 Result<Frames> Frames::create(memory::Space& space) {
-  if (auto committed = space.commit_frames(table_offset); !committed) return std::move(committed).error();
-
   Frames frames;
   frames.space_ = &space;
   const Addr area = space.area_begin(memory::AreaKind::frames);
   frames.header_ = area + header_offset;
   frames.empty_fde_ = area + empty_fde_offset;
-  frames.preparing_ = std::make_unique<std::mutex>();
+  frames.preparing_ = std::make_unique<Preparing>();
+  // A backtrace through a wild address may ask at any time. In dual mode it reads zeros then, which are no version of a
+  // table; elsewhere nothing can be read before there is memory.
+  if (space.mapping() != memory::Mapping::dual)
+    if (auto begun = frames.begin_table(); !begun) return std::move(begun).error();
+  return frames;
+}
 
-  const memory::WriteGuard guard(space);
-  std::memcpy(space.writable(area), empty_eh_frame, sizeof empty_eh_frame);
-  std::byte* header = space.writable(frames.header_);
+Result<void> Frames::begin_table() {
+  if (auto committed = space_->commit_frames(table_offset); !committed) return committed;
+  const memory::WriteGuard guard(*space_);
+  const std::lock_guard lock(preparing_->mutex);
+  if (preparing_->begun) return {};
+  std::memcpy(space_->writable(space_->area_begin(memory::AreaKind::frames)), empty_eh_frame, sizeof empty_eh_frame);
+  std::byte* header = space_->writable(header_);
   const std::int32_t to_eh_frame = -static_cast<std::int32_t>(header_offset + sizeof header_encodings);
   std::memcpy(header + sizeof header_encodings, &to_eh_frame, sizeof to_eh_frame);
-  std::memcpy(header, header_encodings, sizeof header_encodings);
-  return frames;
+  // The version comes last, as one store with its neighbours: until it is there the table counts for nothing.
+  std::atomic_ref<std::uint32_t>(*reinterpret_cast<std::uint32_t*>(header))
+      .store(std::bit_cast<std::uint32_t>(header_encodings), std::memory_order_release);
+  preparing_->begun.store(true, std::memory_order_release);
+  return {};
 }
 
 Result<void> Frames::prepare(const memory::Block& code) {
@@ -139,9 +150,12 @@ Result<void> Frames::prepare(const memory::Block& code) {
   const std::uint64_t end = std::uint64_t(code.first_slot) + code.slots;
   if (auto committed = space_->commit_frames(table_offset + end * table_entry_size); !committed) return committed;
 
+  if (!preparing_->begun.load(std::memory_order_acquire))
+    if (auto begun = begin_table(); !begun) return begun;
+
   // The guard comes first: fork() waits for guards, so in the child nobody holds the lock.
   const memory::WriteGuard guard(*space_);
-  const std::lock_guard lock(*preparing_);
+  const std::lock_guard lock(preparing_->mutex);
   const Table table = Table::of(*space_, header_);
   const std::uint64_t count = table.count().load(std::memory_order_relaxed);
   const std::int32_t empty = table.relative(empty_fde_);

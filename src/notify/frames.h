@@ -19,6 +19,7 @@
 
 #include "memory/space.h"
 
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <span>
@@ -39,8 +40,8 @@ Result<memory::AddressRange> reserve_anchor(const memory::SpaceOptions& options)
 
 class Frames {
 public:
-  // For a Space over a range made by reserve_anchor. Writes the header and the empty frame description. The Space must live
-  // as long as the Frames.
+  // For a Space over a range made by reserve_anchor, which must live as long as the Frames. The header and the empty frame
+  // description are written when the first block is prepared: an engine without code has no memory for them.
   static Result<Frames> create(memory::Space& space);
 
   // How many slots a block with so many frames asks for: one more, for what lies before its first function. A search for a
@@ -62,12 +63,18 @@ public:
   std::pair<std::uint32_t, std::uint32_t> slots_within(const memory::Block& code, Addr begin, Addr end) const noexcept;
 
 private:
+  struct Preparing { // in the heap so that Frames can move
+    std::mutex mutex;
+    std::atomic<bool> begun{false}; // the header is there
+  };
+
   Frames() = default;
+  Result<void> begin_table();
 
   memory::Space* space_ = nullptr;
   Addr header_;
   Addr empty_fde_;
-  std::unique_ptr<std::mutex> preparing_; // in the heap so that Frames can move
+  std::unique_ptr<Preparing> preparing_;
 };
 
 // Unwind information of code that lies in the client's own memory, registered with libgcc the classic way. Its cost grows

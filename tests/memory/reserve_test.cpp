@@ -44,6 +44,34 @@ TEST(Reserve, several_at_once_do_not_collide) {
   for (const AddressRange& range : ranges) range.release(range.owner, range.begin, range.size);
 }
 
+TEST(Reserve, a_place_that_was_given_back_serves_the_next_of_its_size) {
+#ifdef TENON_SANITIZED
+  GTEST_SKIP() << "the place below the libraries is taken by the sanitizer's shadow";
+#endif
+  const auto give = [](const AddressRange& range) { range.release(range.owner, range.begin, range.size); };
+  const SpaceOptions options{512 * mib, false, Mapping::dual};
+  (void)take_given_back(options.size); // of earlier tests
+  const AddressRange high = *reserve(options), low = *reserve(options);
+  EXPECT_FALSE(take_given_back(options.size)) << "nothing of it was given back";
+  const AddressRange& better = high.begin > low.begin ? high : low;
+  give(low);
+  give(high);
+  EXPECT_FALSE(take_given_back(256 * mib)) << "of another size";
+  const AddressRange again = *reserve(options);
+  EXPECT_EQ(again.begin, better.begin) << "the highest";
+  EXPECT_FALSE(take_given_back(options.size)) << "it is taken once";
+
+  // Somebody else has mapped something there.
+  give(again);
+  void* const taken = mmap(again.begin + 4 * mib, mib, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+  ASSERT_EQ(taken, again.begin + 4 * mib);
+  const AddressRange elsewhere = *reserve(options);
+  EXPECT_TRUE(elsewhere.begin + elsewhere.size <= taken || elsewhere.begin >= again.begin + 5 * mib);
+  EXPECT_LT(gnu_get_libc_version() - reinterpret_cast<const char*>(elsewhere.begin), std::ptrdiff_t(reach));
+  give(elsewhere);
+  munmap(taken, mib);
+}
+
 TEST(Reserve, low_ones_lie_below_2_gib_and_leave_the_heap_room) {
   const SpaceOptions options{2048 * mib, true, Mapping::dual};
   Result<AddressRange> range = reserve(options);

@@ -193,6 +193,28 @@ TEST(Anchor, ComesAndGoesWithoutATrace) {
   EXPECT_LE(memory::count_mappings(), maps + 1) << "the heap may have grown, nothing else";
 }
 
+TEST(Anchor, TheNextOneTakesThePlaceUnlessSomethingIsThere) {
+  memory::SpaceOptions options;
+  auto first = notify::reserve_anchor(options);
+  ASSERT_TRUE(first) << first.error().message;
+  release(*first);
+  auto again = notify::reserve_anchor(options);
+  ASSERT_TRUE(again) << again.error().message;
+  EXPECT_EQ(again->begin, first->begin);
+  release(*again);
+
+  std::byte* const middle = again->begin + again->size / 2;
+  ASSERT_EQ(mmap(middle, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0), middle);
+  *middle = std::byte{7};
+  auto elsewhere = notify::reserve_anchor(options);
+  ASSERT_TRUE(elsewhere) << elsewhere.error().message;
+  EXPECT_TRUE(elsewhere->begin + elsewhere->size <= middle || elsewhere->begin > middle);
+  EXPECT_EQ(Addr::of(elsewhere->begin).value % (2 << 20), 0u) << "found by looking, not left to the kernel";
+  EXPECT_EQ(*middle, std::byte{7});
+  release(*elsewhere);
+  munmap(middle, 4096);
+}
+
 TEST(Anchor, EveryFailingSystemCallIsAnErrorWithoutATrace) {
   memory::SpaceOptions options;
   auto warm = notify::reserve_anchor(options);

@@ -381,15 +381,29 @@ TEST(Frames, TheCostOfAddingDoesNotGrow) {
 TEST(Frames, TheTableIsWhereTheDynamicLinkerLooks) {
   Engine engine;
   const auto* area = engine.space().area_begin(memory::AreaKind::frames).as<const std::byte*>();
+  const Module module = engine.load({{16}, {16}});
   const unsigned char encodings[] = {1, 0x1B, 0x03, 0x3B};
   EXPECT_EQ(std::memcmp(area + notify::header_offset, encodings, 4), 0);
   std::int32_t to_eh_frame = 0;
   std::memcpy(&to_eh_frame, area + notify::header_offset + 4, 4);
   EXPECT_EQ(area + notify::header_offset + 4 + to_eh_frame, area);
-  const Module module = engine.load({{16}, {16}});
   std::uint32_t count = 0;
   std::memcpy(&count, area + notify::fde_count_offset, 4);
   EXPECT_EQ(count, engine.space().slot_count());
+}
+
+// A backtrace may come upon any address, also of an engine that has no code yet.
+TEST(Frames, ASearchBeforeTheFirstBlockFindsNothing) {
+  for (const memory::Mapping mapping : {memory::Mapping::dual, memory::Mapping::single}) {
+    Engine engine(std::uint64_t(1) << 28, mapping);
+    for (const memory::AreaKind area : {memory::AreaKind::code, memory::AreaKind::data})
+      EXPECT_EQ(find_fde(engine.space().area_begin(area) + 100), nullptr);
+    if (mapping == memory::Mapping::dual) {
+      EXPECT_EQ(engine.space().usage(memory::AreaKind::frames).committed, 0u);
+    }
+    const Module module = engine.load({{16}, {16}});
+    EXPECT_EQ(wrong_pcs(module), 0u);
+  }
 }
 
 TEST(Frames, AForkedChildHasATableOfItsOwn) {
