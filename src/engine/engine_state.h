@@ -141,6 +141,8 @@ void sweep(EngineState& engine) noexcept;
 // as much as can be freed now, by the calling thread. The caller holds no lock.
 void reclaim_later(EngineState& engine) noexcept;
 void reclaim_now(EngineState& engine) noexcept;
+// Whether who removes something may take the time for reclaim_now(), with so much in EngineState::removed.
+bool may_reclaim_now(EngineState& engine, std::size_t removed) noexcept;
 // Made when it is first needed. May throw std::bad_alloc. Errors: invalid_argument (the signal).
 Result<Reclaimer*> reclaimer_of(EngineState& engine);
 // Parts of a sweep, under commit_mutex; `freed` goes once the lock is given back. What a superseded version, about to be

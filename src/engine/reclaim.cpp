@@ -29,9 +29,19 @@ void reclaim_now(EngineState& engine) noexcept {
   try {
     Result<Reclaimer*> reclaimer = reclaimer_of(engine);
     if (!reclaimer) return;
+    const Reclaimer::Payment payment(**reclaimer);
     Result<std::size_t> left = (*reclaimer)->check();
     if (!left || *left != 0 || engine.collection.wanted.load(std::memory_order_relaxed)) (*reclaimer)->wake();
   } catch (const std::bad_alloc&) {
+  }
+}
+
+bool may_reclaim_now(EngineState& engine, std::size_t removed) noexcept {
+  try {
+    Result<Reclaimer*> reclaimer = reclaimer_of(engine);
+    return !reclaimer || (*reclaimer)->has_time(removed);
+  } catch (const std::bad_alloc&) {
+    return true;
   }
 }
 

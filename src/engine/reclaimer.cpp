@@ -351,7 +351,32 @@ void Reclaimer::wake() noexcept {
       return; // no thread to be had: the next commit, or collect(), looks after it
     }
   }
-  woken_.notify_one();
+  if (sleeps_) woken_.notify_one();
+}
+
+namespace {
+constexpr int share = 16;                         // of the time, one part for checks by callers
+constexpr std::size_t crowd = 1024;               // half of the time, with more than so many removed modules
+constexpr std::chrono::milliseconds saved(10);    // at most: checks for as long can follow each other
+constexpr std::chrono::microseconds longest(250); // of a check: a thread that lost its core meanwhile does not pay for that
+} // namespace
+
+bool Reclaimer::has_time(std::size_t removed) const noexcept {
+  const Clock::rep now = Clock::now().time_since_epoch().count();
+  return paid_until_.load(std::memory_order_relaxed) <= now ||
+         (removed > crowd && crowded_until_.load(std::memory_order_relaxed) <= now);
+}
+
+Reclaimer::Payment::Payment(Reclaimer& reclaimer) noexcept : reclaimer_(reclaimer), begin_(Clock::now()) {}
+
+Reclaimer::Payment::~Payment() {
+  const Clock::time_point now = Clock::now();
+  const Clock::duration taken = now - begin_;
+  const Clock::duration since = std::max(Clock::duration(reclaimer_.paid_until_.load(std::memory_order_relaxed)),
+                                         now.time_since_epoch() - share * Clock::duration(saved));
+  const Clock::duration paid = since + share * std::min(taken, Clock::duration(longest));
+  reclaimer_.paid_until_.store(paid.count(), std::memory_order_relaxed);
+  reclaimer_.crowded_until_.store((now + taken).time_since_epoch().count(), std::memory_order_relaxed);
 }
 
 void Reclaimer::stop() noexcept {
@@ -381,7 +406,9 @@ void Reclaimer::run() noexcept {
   std::unique_lock lock(wake_mutex_);
   while (!stopping_) {
     if (!work_) {
+      sleeps_ = true;
       woken_.wait(lock, [this] { return work_ || stopping_; });
+      sleeps_ = false;
       pause = soon;
       continue;
     }
@@ -417,7 +444,7 @@ void Reclaimer::after_fork_in_child() noexcept {
   new (&mutex_) std::mutex;
   new (&wake_mutex_) std::mutex;
   new (&woken_) std::condition_variable;
-  running_ = false;
+  running_ = sleeps_ = false;
 }
 
 } // namespace tenon::engine

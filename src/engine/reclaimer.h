@@ -9,6 +9,8 @@
 
 #include "reclaim/grace.h"
 
+#include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
@@ -61,9 +63,29 @@ public:
   reclaim::Borders& borders() noexcept { return borders_; }
   reclaim::Stacks& stacks() noexcept { return stacks_; }
 
+  // A check costs as much as making and removing a small module some times over, or more if there are many threads, and one
+  // serves all that waits. So who removes now and then looks at once, and who does it all the time leaves most of it to the
+  // thread: checks by callers have a part of the time, of which some can be saved up. With much in `removed` they have more,
+  // so that the thread can't fall behind.
+  bool has_time(std::size_t removed) const noexcept;
+  // Around a check by a caller.
+  class Payment {
+  public:
+    explicit Payment(Reclaimer& reclaimer) noexcept;
+    ~Payment();
+    Payment(const Payment&) = delete;
+    Payment& operator=(const Payment&) = delete;
+
+  private:
+    Reclaimer& reclaimer_;
+    std::chrono::steady_clock::time_point begin_;
+  };
+
   void after_fork_in_child() noexcept;
 
 private:
+  using Clock = std::chrono::steady_clock;
+
   explicit Reclaimer(EngineState& engine) : engine_(engine) {}
   void run() noexcept;
   void collect_garbage(reclaim::Borders::Thread& self) noexcept;
@@ -79,7 +101,10 @@ private:
   std::mutex wake_mutex_;
   std::condition_variable woken_;
   bool work_ = false, stopping_ = false, running_ = false; // under wake_mutex_
+  bool sleeps_ = false;                                    // under wake_mutex_: until it is woken
   std::thread thread_;
+  // For has_time(). Several callers may lose one another's payments: it is an estimate.
+  std::atomic<Clock::rep> paid_until_{0}, crowded_until_{0};
 };
 
 } // namespace tenon::engine

@@ -225,16 +225,22 @@ void retire(EngineState& engine, Removal& removal) noexcept {
   std::sort(removal.modules.begin(), removal.modules.end(),
             [](const auto& a, const auto& b) { return a->sequence < b->sequence; });
   finalize_all(removal.modules);
+  std::size_t removed;
   {
     std::lock_guard lock(engine.commit_mutex);
     for (const std::shared_ptr<ModuleState>& module : removal.modules) {
       for_each_holder(*module, [&](const ModuleState& holder) { release_references(engine.collection, holder); });
       module->finalizing = false;
     }
+    removed = engine.removed.size();
   }
+  const auto waits = [&](const std::shared_ptr<ModuleState>& module) { return !removal.is_quiet(module.get()); };
+  const bool any = std::any_of(removal.modules.begin(), removal.modules.end(), waits);
+  // While all of them wait, nothing can be freed that could not before; whoever finds them free sweeps.
+  if (any && !may_reclaim_now(engine, removed) && std::all_of(removal.modules.begin(), removal.modules.end(), waits))
+    return reclaim_later(engine);
   sweep(engine);
-  if (std::any_of(removal.modules.begin(), removal.modules.end(), [&](const auto& m) { return !removal.is_quiet(m.get()); }))
-    reclaim_now(engine);
+  if (any) reclaim_now(engine);
 }
 
 } // namespace tenon::engine
