@@ -9,7 +9,7 @@ packages=(
   g++ cmake ninja-build make git ccache python3 pkg-config binutils ca-certificates
   llvm-22 llvm-22-dev llvm-22-tools clang-22 lld-22 libclang-rt-22-dev
   libcli11-dev libgtest-dev libgmock-dev libbenchmark-dev libzstd-dev zlib1g-dev
-  libzydis-dev libdw-dev libxxhash-dev libsqlite3-dev liblua5.4-dev valgrind qemu-user
+  libzydis-dev libxxhash-dev libsqlite3-dev liblua5.4-dev valgrind qemu-user
   "$@"
 )
 # Node.js from elsewhere brings its own npm, which Debian's package would conflict with.

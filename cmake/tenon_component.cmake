@@ -31,7 +31,7 @@ function(tenon_library)
   target_compile_features(tenon PUBLIC cxx_std_20)
   target_include_directories(tenon PUBLIC
     "$<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include>" "$<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>")
-  # zstd and elfutils by their bare names: Debian ships no CMake packages for them, and a path found here would be wrong on the
+  # zstd by its bare name: Debian ships no CMake package for it, and a path found here would be wrong on the
   # machine of a consumer.
-  target_link_libraries(tenon PUBLIC Threads::Threads PRIVATE ZLIB::ZLIB zstd dw elf Zydis ${CMAKE_DL_LIBS})
+  target_link_libraries(tenon PUBLIC Threads::Threads PRIVATE ZLIB::ZLIB zstd Zydis ${CMAKE_DL_LIBS})
 endfunction()

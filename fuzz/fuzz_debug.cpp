@@ -1,5 +1,5 @@
 // Arbitrary bytes as debug sections: what an object's relocations would put in them is in the input, so that no mutation is
-// lost to them. What counts is that nothing crashes, hangs, or takes memory out of proportion, here and in libdw.
+// lost to them. What counts is that nothing crashes, hangs, or takes memory out of proportion.
 //
 // The input: for each of the sections below 4 bytes of size, then as many of content; a size that is too large means the
 // rest. The program that they speak of has code at 0x1000, data at 0x2010 and zeroes at 0x3020, 4096 bytes each.

@@ -1,26 +1,23 @@
-// Joins, relocates and wraps an object's debug sections. See debug_image.h.
+// Joins and relocates an object's debug sections. See debug_image.h.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "object/debug_image.h"
 
 #include "base/bytes.h"
-#include "object/elf_format.h"
 
 #include <algorithm>
 #include <array>
-#include <cstring>
 #include <limits>
-#include <string>
 #include <string_view>
 
 namespace tenon::object {
 
 namespace {
 
-// What names, scopes and types are read from. Line tables, ranges and lists of locations are not needed.
-constexpr std::array<std::string_view, 7> wanted = {"info", "types", "abbrev", "str", "line_str", "str_offsets", "addr"};
+// In the order of DebugSection.
+constexpr std::array<std::string_view, debug_sections> wanted = {"info",     "types",       "abbrev", "str",
+                                                                 "line_str", "str_offsets", "addr"};
 constexpr std::size_t info = 0, abbrev = 2;
 constexpr std::size_t unwanted = wanted.size();
-constexpr std::string_view header_names("\0.shstrtab\0", 11);
 
 // One object has no more; a reader's time is bounded by it.
 constexpr std::uint64_t largest = std::uint64_t(1) << 28;
@@ -45,9 +42,6 @@ public:
     if (!choose_addresses() || !join()) return std::nullopt;
     if (joined_[info].empty() || joined_[abbrev].empty()) return std::nullopt;
     for (std::uint32_t i = 0; i < object_.sections().size(); ++i) relocate(i);
-    image_.info_size = joined_[info].size();
-    image_.abbrev_size = joined_[abbrev].size();
-    write();
     return std::move(image_);
   }
 
@@ -114,49 +108,9 @@ private:
     }
   }
 
-  std::uint64_t append(const void* bytes, std::uint64_t size) {
-    const std::uint64_t at = image_.size;
-    image_.size += (size + 7) / 8 * 8;
-    image_.file.resize(image_.size / 8);
-    if (size != 0) std::memcpy(reinterpret_cast<std::byte*>(image_.file.data()) + at, bytes, size);
-    return at;
-  }
-
-  void write() {
-    std::string names(header_names);
-    elf::Header header{};
-    std::array<elf::SectionHeader, wanted.size() + 2> sections{};
-    append(&header, sizeof header);
-    for (std::size_t i = 0; i < wanted.size(); ++i) {
-      elf::SectionHeader& section = sections[i + 2];
-      section.name = std::uint32_t(names.size());
-      names.append(".debug_").append(wanted[i]).push_back('\0');
-      section.type = elf::sht_progbits;
-      section.addralign = 1;
-      section.size = joined_[i].size();
-      section.offset = append(joined_[i].data(), joined_[i].size());
-    }
-    sections[1].name = 1;
-    sections[1].type = elf::sht_strtab;
-    sections[1].addralign = 1;
-    sections[1].size = names.size();
-    sections[1].offset = append(names.data(), names.size());
-    const unsigned char ident[] = {0x7F, 'E', 'L', 'F', elf::class_64, elf::data_little, elf::version_current};
-    std::copy(std::begin(ident), std::end(ident), header.ident);
-    header.type = elf::et_exec;
-    header.machine = elf::em_x86_64;
-    header.version = elf::version_current;
-    header.shoff = append(sections.data(), sizeof sections);
-    header.ehsize = sizeof header;
-    header.shentsize = sizeof(elf::SectionHeader);
-    header.shnum = std::uint16_t(sections.size());
-    header.shstrndx = 1;
-    std::memcpy(image_.file.data(), &header, sizeof header);
-  }
-
   const Object& object_;
   DebugImage image_;
-  std::array<std::vector<std::byte>, wanted.size()> joined_;
+  std::array<std::vector<std::byte>, debug_sections>& joined_ = image_.sections;
   std::vector<std::uint64_t> offsets_; // of each section of the object, in its joined one
 };
 

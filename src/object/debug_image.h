@@ -1,18 +1,22 @@
-// The debug sections of an object as a small executable file in memory, which a DWARF reader understands.
+// The debug sections of an object as those of a finished program, which DWARF is read from.
 //
 // An object's debug sections are compressed, relocated and split among COMDAT groups in ways that readers of finished
 // programs do not know. Here they are uncompressed, sections of one name joined, and relocated: each section of the program
-// gets an address of its own, so that an address in the debug information says which section and offset is meant. What
-// stands around them in the object (headers, tables) is not passed on: it is untrusted, and was read already.
+// gets an address of its own, so that an address in the debug information says which section and offset is meant.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
 #include <tenon/object.h>
 
+#include <array>
 #include <optional>
 #include <vector>
 
 namespace tenon::object {
+
+// What names, scopes and types are read from. Line tables, ranges and lists of locations are not needed.
+enum class DebugSection : std::uint8_t { info, types, abbrev, str, line_str, str_offsets, addr };
+inline constexpr std::size_t debug_sections = 7;
 
 struct DebugImage {
   struct Place {
@@ -20,10 +24,8 @@ struct DebugImage {
     std::uint64_t offset = 0;
   };
 
-  std::vector<std::uint64_t> file; // of words, because readers want it aligned
-  std::uint64_t size = 0;          // of the file, in bytes
-  std::uint64_t info_size = 0, abbrev_size = 0;
-  std::vector<std::uint64_t> bases; // of each section of the object: its address, ascending
+  std::array<std::vector<std::byte>, debug_sections> sections; // by DebugSection
+  std::vector<std::uint64_t> bases;                            // of each section of the object: its address, ascending
 
   std::optional<Place> place_of(std::uint64_t address) const noexcept;
 };

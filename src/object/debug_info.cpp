@@ -17,7 +17,10 @@ namespace tenon::object {
 
 namespace {
 
-constexpr std::size_t most_attributes = 64; // of one abbreviation: compilers use some twenty
+namespace attribute = dwarf::attribute;
+namespace tag = dwarf::tag;
+using dwarf::Die;
+using dwarf::Step;
 
 // Where an entry stands: its scope ("f::", "ns::"), and the blocks in it, "{0}{2}".
 struct Where {
@@ -35,28 +38,15 @@ std::string basename(std::string_view path) {
   return std::string(slash == path.npos ? path : path.substr(slash + 1));
 }
 
-// All of a table of abbreviations is read, so that what an entry of it may cost is known. False: too much.
-bool check_abbreviations(dwarf::File& file, Dwarf_Die unit) {
-  Dwarf_Off at = 0;
-  for (;;) {
-    std::size_t size = 0, attributes = 0;
-    Dwarf_Abbrev* abbreviation = dwarf_getabbrev(&unit, at, &size);
-    if (abbreviation == nullptr) return false;
-    if (abbreviation == DWARF_END_ABBREV) return true;
-    if (size == 0 || !file.spend(size) || dwarf_getattrcnt(abbreviation, &attributes) != 0 || attributes > most_attributes)
-      return false;
-    at += size;
-  }
-}
-
-bool is_cxx(Dwarf_Die unit) {
-  switch (dwarf::own_number(unit, DW_AT_language).value_or(0)) {
-  case DW_LANG_C_plus_plus:
-  case DW_LANG_C_plus_plus_03:
-  case DW_LANG_C_plus_plus_11:
-  case DW_LANG_C_plus_plus_14:
-  case 0x2B:              // C++ 17
-  case 0x2C: return true; // C++ 20
+bool is_cxx(const dwarf::Die& unit) {
+  namespace language = dwarf::language;
+  switch (dwarf::own_number(unit, dwarf::attribute::language).value_or(0)) {
+  case language::cxx:
+  case language::cxx_03:
+  case language::cxx_11:
+  case language::cxx_14:
+  case language::cxx_17:
+  case language::cxx_20: return true;
   default: return false;
   }
 }
@@ -75,22 +65,15 @@ public:
 
 private:
   bool walk_units() {
-    Dwarf_CU* unit = nullptr;
-    Dwarf_Die top;
-    std::uint8_t type = 0;
-    Dwarf_Half version = 0;
-    unsigned units = 0;
-    std::vector<std::pair<Dwarf_Die, std::string>> all;
-    for (;;) {
-      const int status = dwarf_get_units(file_.handle(), unit, &unit, &version, &type, &top, nullptr);
-      if (status < 0 || !file_.spend(64)) return false;
-      if (status > 0) break;
-      if (type == DW_UT_type || type == DW_UT_split_type) continue;
-      if (!check_abbreviations(file_, top)) return false;
-      if (dwarf_tag(&top) != DW_TAG_compile_unit) continue;
-      all.emplace_back(top, basename(dwarf::own_text(top, DW_AT_name)));
-      ++units;
+    std::vector<std::pair<Die, std::string>> all;
+    for (const std::unique_ptr<dwarf::Unit>& unit : file_.units()) {
+      if (!file_.spend(64)) return false;
+      if (unit->type == dwarf::unit::type || unit->type == dwarf::unit::split_type) continue;
+      const std::optional<Die> top = file_.entry(*unit, unit->first);
+      if (!top || top->tag() != tag::compile_unit) continue;
+      all.emplace_back(*top, basename(dwarf::own_text(*top, attribute::name)));
     }
+    const std::size_t units = all.size();
     result_.several_units = units > 1;
     for (const auto& [die, name] : all) {
       tells_types_ = false;
@@ -109,51 +92,51 @@ private:
   }
 
   // The entries below one. False: deeper or more than is sensible.
-  bool walk(Dwarf_Die parent, const Where& where, int depth) {
+  bool walk(const Die& parent, const Where& where, int depth) {
     if (depth > dwarf::deepest || file_.exhausted()) return false;
     std::map<std::string_view, std::uint32_t> namespaces; // may be opened again and again
     std::uint32_t blocks = 0;
-    Dwarf_Die child;
-    int status = dwarf_child(&parent, &child);
-    for (; status == 0; status = dwarf_siblingof(&child, &child)) {
+    Die child;
+    Step step = file_.child(parent, child);
+    for (; step == Step::found; step = file_.sibling(child, child)) {
       if (!file_.spend(8)) return false;
       bool walked = true;
-      switch (dwarf_tag(&child)) {
-      case DW_TAG_variable: note(child, where); break;
-      case DW_TAG_subprogram: walked = walk_function(child, where, depth); break;
-      case DW_TAG_namespace: {
-        auto [found, first] = namespaces.emplace(dwarf::own_text(child, DW_AT_name), 0);
+      switch (child.tag()) {
+      case tag::variable: note(child, where); break;
+      case tag::subprogram: walked = walk_function(child, where, depth); break;
+      case tag::namespace_: {
+        auto [found, first] = namespaces.emplace(dwarf::own_text(child, attribute::name), 0);
         if (first)
           found->second =
               add_scope(scopes_[where.scope] + (found->first.empty() ? "(anonymous)" : std::string(found->first)) + "::");
         walked = walk(child, {found->second, {}}, depth + 1);
         break;
       }
-      case DW_TAG_lexical_block:
-      case DW_TAG_try_block:
-      case DW_TAG_catch_block: {
+      case tag::lexical_block:
+      case tag::try_block:
+      case tag::catch_block: {
         std::string inner = where.blocks + "{" + std::to_string(blocks++) + "}";
         if (!file_.spend(inner.size())) return false;
         walked = walk(child, {where.scope, std::move(inner)}, depth + 1);
         break;
       }
-      case DW_TAG_inlined_subroutine:
-      case DW_TAG_formal_parameter:
-      case DW_TAG_GNU_call_site:
-      case DW_TAG_call_site:
-      case DW_TAG_label: break;
+      case tag::inlined_subroutine:
+      case tag::formal_parameter:
+      case tag::gnu_call_site:
+      case tag::call_site:
+      case tag::label: break;
       default: tells_types_ = true; break;
       }
       if (!walked) return false;
     }
-    return status > 0;
+    return step == Step::end;
   }
 
-  bool walk_function(Dwarf_Die function, const Where& where, int depth) {
-    if (dwarf::has(function, DW_AT_declaration)) return true;
-    std::string_view name = dwarf::text(function, DW_AT_linkage_name);
+  bool walk_function(const Die& function, const Where& where, int depth) {
+    if (dwarf::has(function, attribute::declaration)) return true;
+    std::string_view name = dwarf::text(function, attribute::linkage_name);
     const bool linkage = !name.empty();
-    if (!linkage) name = dwarf::text(function, DW_AT_name);
+    if (!linkage) name = dwarf::text(function, attribute::name);
     if (name.empty()) return true;
     std::string path(name);
     // GCC gives no linkage names to statics, which may be overloaded.
@@ -166,24 +149,24 @@ private:
       path = scopes_[where.scope] + path;
     else if (result_.several_units)
       path = scopes_[where.scope].substr(0, scopes_[where.scope].find('|') + 1) + path;
-    tells_types_ |= dwarf::has(function, DW_AT_prototyped);
-    if (dwarf::has(function, DW_AT_low_pc) || dwarf::has(function, DW_AT_ranges)) {
+    tells_types_ |= dwarf::has(function, attribute::prototyped);
+    if (dwarf::has(function, attribute::low_pc) || dwarf::has(function, attribute::ranges)) {
       // What has its own linkage name is it; a part that was split off has none.
-      const std::string_view own = dwarf::own_text(function, DW_AT_linkage_name);
+      const std::string_view own = dwarf::own_text(function, attribute::linkage_name);
       functions_.push_back({std::string(own.empty() ? name : own), types_.signature(function)});
       file_.spend(functions_.back().signature.size());
     }
     return walk(function, {add_scope(path + "::"), {}}, depth + 1);
   }
 
-  void note(Dwarf_Die die, const Where& where) { variables_.push_back({dwarf::read_variable(die), where}); }
+  void note(const Die& die, const Where& where) { variables_.push_back({dwarf::read_variable(die), where}); }
 
   // The entry whose place in the source is meant.
   const Variable* meant(const Variable& variable) const {
     const Variable* at = &variable;
     for (int i = 0; i < 4 && at->entry.stands_for != 0; ++i) {
       auto found = std::lower_bound(variables_.begin(), variables_.end(), at->entry.stands_for,
-                                    [](const Variable& v, Dwarf_Off offset) { return v.entry.offset < offset; });
+                                    [](const Variable& v, std::uint64_t offset) { return v.entry.offset < offset; });
       if (found == variables_.end() || found->entry.offset != at->entry.stands_for) return nullptr;
       at = &*found;
     }
@@ -212,7 +195,7 @@ private:
     std::sort(variables_.begin(), variables_.end(),
               [](const Variable& a, const Variable& b) { return a.entry.offset < b.entry.offset; });
     const Counts declared = count_declarations();
-    std::unordered_map<Dwarf_Off, std::string> places;
+    std::unordered_map<std::uint64_t, std::string> places;
     std::map<std::string, unsigned> alike;
     for (const Variable& v : variables_) {
       const Variable* source = v.entry.storage.empty() ? nullptr : meant(v);
@@ -224,7 +207,7 @@ private:
       if (!made.alone) {
         std::string& place = places[source->entry.offset];
         if (place.empty()) {
-          place = source->where.blocks + types_.name(dwarf::reference(source->entry.die, DW_AT_type));
+          place = source->where.blocks + types_.name(dwarf::reference(source->entry.die, attribute::type));
           place += "#" + std::to_string(alike[made.path + place]++);
         }
         made.place = place;

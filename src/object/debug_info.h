@@ -2,7 +2,7 @@
 // version of the object: where a variable stands in the source, what a function takes and gives.
 //
 // The input is untrusted: what is malformed is no information, and what would take time or memory out of proportion is given
-// up. Read with elfutils' libdw from a DebugImage.
+// up. Read from a DebugImage (dwarf_reader.h).
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 

@@ -1,13 +1,9 @@
-// libdw, wrapped: attributes as values, and work that is counted, so that hostile input ends.
+// What is wanted of debug information, as values: texts, references, places of variables, types as text.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
-#include "object/debug_image.h"
+#include "object/dwarf_reader.h"
 
-#include <dwarf.h>
-#include <elfutils/libdw.h>
-
-#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -19,44 +15,17 @@ namespace tenon::object::dwarf {
 // Deeper than any compiler nests what is looked at.
 inline constexpr int deepest = 64;
 
-// Names are cut off there: they may be as long as the file, and be used in each entry.
-inline constexpr std::size_t longest_name = 2000;
-
-// The data of a file, whose entries live as long as this does.
-class File {
-public:
-  // Null if there is nothing to read.
-  static std::unique_ptr<File> open(DebugImage image);
-  ~File();
-
-  Dwarf* handle() const noexcept { return dwarf_; }
-  const DebugImage& image() const noexcept { return image_; }
-
-  // False: it has been too much; nothing more is to be looked at.
-  bool spend(std::uint64_t work) noexcept { return work <= left_ ? (left_ -= work, true) : (left_ = 0, false); }
-  bool exhausted() const noexcept { return left_ == 0; }
-
-private:
-  explicit File(DebugImage image) noexcept;
-  DebugImage image_;
-  Elf* elf_ = nullptr;
-  Dwarf* dwarf_ = nullptr;
-  std::uint64_t left_ = 0;
-};
-
-// What reads is not noexcept: libdw takes memory now and then, and std::bad_alloc is thrown if there is none.
-
 // Of this entry itself.
-std::string_view own_text(Dwarf_Die& die, unsigned attribute);
-bool has(Dwarf_Die& die, unsigned attribute);
-std::optional<std::uint64_t> own_number(Dwarf_Die& die, unsigned attribute);
-std::optional<Dwarf_Die> own_reference(Dwarf_Die& die, unsigned attribute);
+std::string_view own_text(const Die& die, unsigned name);
+bool has(const Die& die, unsigned name);
+std::optional<std::uint64_t> own_number(const Die& die, unsigned name);
+std::optional<Die> own_reference(const Die& die, unsigned name);
 
 // What the entry stands for: the abstract instance of an inlined function or variable, or the declaration of a member.
-std::optional<Dwarf_Die> origin_of(Dwarf_Die& die);
+std::optional<Die> origin_of(const Die& die);
 // Of the entry, or else of what it stands for.
-std::string_view text(Dwarf_Die die, unsigned attribute);
-std::optional<Dwarf_Die> reference(Dwarf_Die die, unsigned attribute);
+std::string_view text(Die die, unsigned name);
+std::optional<Die> reference(Die die, unsigned name);
 
 // One piece of storage of a variable; size 0: all of it.
 struct Stored {
@@ -65,15 +34,15 @@ struct Stored {
 
 // A variable's entry, read in one go: there are very many.
 struct VariableEntry {
-  Dwarf_Die die;
-  Dwarf_Off offset = 0;
-  Dwarf_Off stands_for = 0; // another entry, see origin_of
+  Die die;
+  std::uint64_t offset = 0;
+  std::uint64_t stands_for = 0; // another entry, see origin_of
   std::string_view name;
   bool declaration = false;
   bool elsewhere = false; // in a register or frame
   std::vector<Stored> storage;
 };
-VariableEntry read_variable(Dwarf_Die die);
+VariableEntry read_variable(const Die& die);
 
 // Types as text. Keeps what it has made.
 class Types {
@@ -81,18 +50,18 @@ public:
   explicit Types(File& file) : file_(file) {}
 
   // `type`: nothing stands for void.
-  std::string name(const std::optional<Dwarf_Die>& type, int depth = 0);
+  std::string name(const std::optional<Die>& type, int depth = 0);
   // "int (char const*, struct S{16})"
-  std::string signature(Dwarf_Die function, int depth = 0);
+  std::string signature(Die function, int depth = 0);
 
 private:
-  std::string make(Dwarf_Die type, int depth);
-  std::string compound(Dwarf_Die type, const char* keyword, bool sized, std::string_view alias);
-  std::string pointer(Dwarf_Die type, const char* mark, int depth);
-  std::string array(Dwarf_Die type, int depth);
+  std::string make(Die type, int depth);
+  std::string compound(Die type, const char* keyword, bool sized, std::string_view alias);
+  std::string pointer(Die type, const char* mark, int depth);
+  std::string array(Die type, int depth);
 
   File& file_;
-  std::unordered_map<const void*, std::string> known_;
+  std::unordered_map<std::uint64_t, std::string> known_; // by entry
 };
 
 } // namespace tenon::object::dwarf
