@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "engine/onward.h"
 
+#include "engine/recall.h"
 #include "engine/transition.h"
 #include "engine/walk.h"
 
@@ -49,6 +50,10 @@ void Onward::look_at(ModuleState& module) noexcept {
     for (const std::shared_ptr<ModuleState>& other : engine_.removed)
       if (other->serial == module.stale_of) reach(other.get());
   if (module.superseded) reach(module.current.get());
+  for (const ModuleState* unloaded : {&module, module.superseded ? module.current.get() : nullptr})
+    if (unloaded != nullptr && unloaded->recalls != nullptr)
+      for (const RecallEntry& entry : unloaded->recalls->entries)
+        if (entry.before != 0) reach_code(entry.before);
   if (module.transition != nullptr) // switches
     for (const Choice& choice : module.transition->choices) reach_code(choice.after.load(std::memory_order_relaxed));
   if (module.replaceable == nullptr) return;

@@ -135,6 +135,7 @@ Result<std::uint64_t> recall(Turn& turn, Recalls& recalls, const RecallEntry& en
   if (Result<void> made = make_again(engine, module, recalls, definition.name); !made) return std::move(made).error();
   turn.give_up();
   std::lock_guard lock(engine->commit_mutex);
+  if (definition.vanished && !definition.led && entry.before != 0) return entry.before; // kept by Onward
   if (definition.vanished && !definition.led) return Error{ErrorCode::undefined, "the module's new version lacks it"};
   // While a set is being exchanged, the stub may lead back here: entries of before have no other version.
   const std::uint64_t body = definition.leader == nullptr ? version_after(*engine, definition, entry.trampoline) : 0;

@@ -34,6 +34,9 @@ struct RecallEntry {
   Recalls* recalls = nullptr;
   Definition* definition = nullptr;
   std::uint64_t trampoline = 0;
+  // A local function's body, if a set's switch led there when the module was unloaded: a call that was inside of the switch
+  // just then gets to the trampoline, and the version that comes may lack the function.
+  std::uint64_t before = 0;
 };
 
 struct Recalls : std::enable_shared_from_this<Recalls> {

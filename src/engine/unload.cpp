@@ -289,7 +289,9 @@ void publish_unloads(ChangeState& change) noexcept {
     // The dependencies that it keeps name symbols by these.
     module.texts = std::move(unload.version->texts);
     std::uint64_t at = module.recalls->entries.empty() ? 0 : module.blocks[std::size_t(link::Run::code)]->begin.value;
-    for (const RecallEntry& entry : module.recalls->entries) {
+    for (RecallEntry& entry : module.recalls->entries) {
+      const Definition& definition = *entry.definition;
+      entry.before = definition.local && definition.choice != nullptr ? definition.address : 0;
       retarget(space, *entry.definition, at);
       entry.definition->holder = &module;
       at += link::arch::recall_bytes;

@@ -493,10 +493,10 @@ void publish_definitions(ChangeState& change) noexcept {
   if (!change.has_identities) return;
   memory::Space& space = *change.engine->machinery->space;
   // Where a member was unloaded, entries of before run its new version: members may not call each other's directly then.
-  const bool direct = change.transition != nullptr &&
-                      std::none_of(change.drafts.begin(), change.drafts.end(), [](const ModuleDraft& draft) {
-                        return draft.replaces != nullptr && draft.replaces->recalls != nullptr;
-                      });
+  const bool direct =
+      change.transition != nullptr && std::none_of(change.drafts.begin(), change.drafts.end(), [](const ModuleDraft& draft) {
+        return draft.replaces != nullptr && draft.replaces->recalls != nullptr;
+      });
   supersede_functions(change);
   // What others have replaced since this change was linked may be freed by now: nothing may lead to new code before its
   // calls are caught up with. Likewise what is led elsewhere: its own new version is not to be called.
