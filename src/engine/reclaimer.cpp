@@ -65,7 +65,7 @@ struct Look {
   std::uint64_t number = 0;       // of the check
   bool later = false;             // something waits that can't be looked at yet
   bool sweep_again = false;       // a sweep was left to the caller
-  std::vector<ModuleState*> held; // versions that stay, and can be entered at any time
+  std::vector<ModuleState*> held; // versions that can be entered at any time: that stay, or members of a set
 };
 
 // Code of the version that was replaced singly may go on into the rest of it: that waits for it.
@@ -89,7 +89,8 @@ bool is_ready(const EngineState& engine, const ModuleState& module, Look& look) 
 }
 
 void add(const EngineState& engine, std::vector<Waiting>& waiting, const std::shared_ptr<ModuleState>& module, Look& look) {
-  if (module->held && module->current->live.load(std::memory_order_relaxed)) look.held.push_back(module.get());
+  const bool stays = module->held && module->current->live.load(std::memory_order_relaxed);
+  if (stays || module->in_transition) look.held.push_back(module.get());
   if (!module->waiting) return;
   if (module->retirement == nullptr) join(*module, std::make_shared<Retirement>());
   Retirement& retirement = *module->retirement;
