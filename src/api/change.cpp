@@ -403,9 +403,14 @@ struct Code::State {
     std::shared_ptr<engine::EngineState> alive = engine.lock();
     if (alive) engine::end_released(*alive, modules);
     // What waits for the end of a thread keeps its module until then.
+    bool all = true;
     for (const auto& module : modules)
-      if (module->pins.load(std::memory_order_acquire) == 0) module->release_memory();
+      if (module->pins.load(std::memory_order_acquire) == 0)
+        module->release_memory();
+      else
+        all = false;
     engine::unpin_needed(*machinery, needed);
+    if (all) machinery->codes.fetch_sub(1, std::memory_order_release);
     if (alive) engine::sweep(*alive);
   }
 };
@@ -416,6 +421,7 @@ Result<Code> Linked::release(Initialize initialize) && {
     auto code = std::make_shared<Code::State>();
     code->engine = state->engine;
     code->machinery = state->engine->machinery;
+    code->machinery->codes.fetch_add(1, std::memory_order_relaxed);
     Result<std::vector<std::shared_ptr<engine::ModuleState>>> modules =
         engine::release(*state, code->needed, initialize == Initialize::run);
     if (!modules) return std::move(modules).error();

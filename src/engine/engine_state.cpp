@@ -30,6 +30,9 @@ Result<std::shared_ptr<Machinery>> make_machinery(const memory::SpaceOptions& op
     Result<notify::Frames> frames = notify::Frames::create(*machinery->space);
     if (!frames) return std::move(frames).error();
     machinery->frames.emplace(std::move(*frames));
+    // Who wants memory ahead of its use is told here if there is none.
+    if (options.prefault != memory::Prefault::none)
+      if (Result<void> present = machinery->space->commit_frames(1); !present) return std::move(present).error();
   }
   return machinery;
 }
@@ -42,6 +45,35 @@ void collect_all_modules(EngineState& engine) noexcept {
       library->modules.clear();
     }
   std::move(engine.removed.begin(), engine.removed.end(), std::back_inserter(engine.last));
+}
+
+// At the engine's end, finalizers have run: whether the memory goes as a whole with the last module. It does not if released
+// code is left, or what a thread calls at its end, nor if somebody may hold on to a stub or a slot: then what is gone has to
+// be filled with traps, and pages of single-mapping mode go back to the system.
+bool can_drop_memory(const EngineState& engine) noexcept {
+  if (engine.machinery->space->mapping() != memory::Mapping::dual) return false;
+  // Acquire: what such code has done to its memory is over.
+  if (engine.machinery->codes.load(std::memory_order_acquire) != 0) return false;
+  for (const std::weak_ptr<LibraryState>& weak : engine.libraries)
+    if (const std::shared_ptr<LibraryState> library = weak.lock(); library && !library->own_slots.empty()) return false;
+  return std::none_of(engine.last.begin(), engine.last.end(), [](const std::shared_ptr<ModuleState>& module) {
+    return module->pins.load(std::memory_order_acquire) != 0 || module->replaceable != nullptr;
+  });
+}
+
+// Its end looks at nothing that others have.
+bool is_alone(const ModuleState& module) noexcept {
+  return module.replaceable == nullptr && module.collectable == nullptr && module.transition == nullptr &&
+         module.current == nullptr && !module.superseded;
+}
+
+// Modules lie all over the heap, and each is looked at once: how many are asked for ahead.
+constexpr std::ptrdiff_t prefetched = 4;
+
+void prefetch(const ModuleState& module) noexcept {
+  constexpr std::size_t line = 64;
+  for (std::size_t at = 0; at < sizeof module; at += line)
+    __builtin_prefetch(reinterpret_cast<const char*>(&module) + at, 1);
 }
 
 } // namespace
@@ -95,12 +127,17 @@ EngineState::~EngineState() {
                           [](const std::shared_ptr<ModuleState>& module) { return module->codes == 0; });
     for (auto module = ours; module != last.end(); ++module) (*module)->live.store(false, std::memory_order_release);
   }
-  std::sort(last.begin(), ours, [](const auto& a, const auto& b) { return a->sequence < b->sequence; });
+  const auto earlier = [](const auto& a, const auto& b) { return a->sequence < b->sequence; };
+  if (!std::is_sorted(last.begin(), ours, earlier)) std::sort(last.begin(), ours, earlier);
   finalize_all({last.begin(), ours});
+  if (machinery && can_drop_memory(*this)) machinery->dropped.store(true, std::memory_order_relaxed);
   for (auto module = last.begin(); module != ours; ++module) {
+    if (ours - module > prefetched) prefetch(**(module + prefetched));
     (*module)->live.store(false, std::memory_order_release);
     // What a finalizer has left for the end of this thread keeps the module until then.
-    if ((*module)->pins.load(std::memory_order_acquire) == 0) (*module)->release_memory();
+    if ((*module)->pins.load(std::memory_order_acquire) != 0) continue;
+    (*module)->release_memory();
+    if (is_alone(**module)) module->reset(); // while it is in the cache
   }
 }
 

@@ -49,6 +49,11 @@ Result<OwnedBlock> OwnedBlock::adopt(const std::shared_ptr<Machinery>& machinery
 
 void OwnedBlock::reset() noexcept {
   if (block_.size == 0) return;
+  if (machinery_->dropped.load(std::memory_order_relaxed)) { // set by the thread that drops all of them
+    block_ = {};
+    machinery_.reset();
+    return;
+  }
   if (block_.area == memory::AreaKind::code && machinery_->frames) {
     memory::WriteGuard guard(*machinery_->space);
     machinery_->frames->remove(block_);

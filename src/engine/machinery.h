@@ -5,6 +5,7 @@
 #include "memory/space.h"
 #include "notify/frames.h"
 
+#include <atomic>
 #include <memory>
 #include <optional>
 #include <span>
@@ -16,6 +17,8 @@ struct Machinery {
   std::shared_ptr<memory::Space> space;
   std::optional<notify::Frames> frames; // none: the engine registers no unwind information
   bool ended = false;                   // the engine is at its end: who is still needed ends without it; under endings()
+  std::atomic<std::uint32_t> codes{0};  // released code, which may outlive the engine
+  std::atomic<bool> dropped{false};     // nobody needs anything of it any more: blocks need not be freed one by one
 };
 
 struct Stretch {

@@ -216,19 +216,27 @@ Result<void> recall_to_end(EngineState& engine, std::span<const std::shared_ptr<
   return {};
 }
 
+namespace {
+
+// Without a list, which would touch every module twice.
+bool is_any_unloaded(EngineState& engine) noexcept {
+  std::lock_guard lock(engine.commit_mutex);
+  for (const std::weak_ptr<LibraryState>& weak : engine.libraries)
+    if (const std::shared_ptr<LibraryState> library = weak.lock())
+      for (const std::shared_ptr<ModuleState>& module : library->modules)
+        if (module->recalls != nullptr) return true;
+  return false;
+}
+
+} // namespace
+
 void recall_at_engine_end(EngineState& engine) noexcept {
-  const auto in_libraries = [&](auto&& visit) {
-    for (const std::weak_ptr<LibraryState>& weak : engine.libraries)
-      if (const std::shared_ptr<LibraryState> library = weak.lock()) visit(library->modules);
-  };
-  bool unloaded = false;
-  in_libraries([&](const auto& there) {
-    unloaded = unloaded || std::any_of(there.begin(), there.end(), [](const auto& m) { return m->recalls != nullptr; });
-  });
-  if (!unloaded) return; // most engines' ends ask for no memory
+  if (!is_any_unloaded(engine)) return;
   std::vector<std::shared_ptr<ModuleState>> modules;
   const auto gather = [&]() -> Result<void> {
-    in_libraries([&](const auto& there) { modules.insert(modules.end(), there.begin(), there.end()); });
+    for (const std::weak_ptr<LibraryState>& weak : engine.libraries)
+      if (const std::shared_ptr<LibraryState> library = weak.lock())
+        modules.insert(modules.end(), library->modules.begin(), library->modules.end());
     return {};
   };
   // Without memory for a list nothing is made again: a trampoline that is called then says so.

@@ -130,14 +130,13 @@ void fill(const std::shared_ptr<ModuleState>& module, ModuleState& version) {
     append(version.anonymous, holder.anonymous);
   });
   borrow_all(*module, version.borrowed);
-  // Its variables may hold pointers to what it has taken the addresses of.
+  // It goes on referring to all of it: what comes back will call it, and its variables may hold pointers to it.
   for_each_holder(*module, [&](const ModuleState& holder) {
     for (const Use& use : holder.uses) {
-      if (!use.address) continue;
       Use& kept = version.uses.emplace_back();
       kept.definition = use.definition;
       kept.user = module.get();
-      kept.address = true;
+      kept.address = use.address;
     }
   });
   version.usage.bookkeeping = module->usage.bookkeeping;
