@@ -403,7 +403,7 @@ void Reclaimer::run() noexcept {
   reclaim::Borders::Thread self(borders_, "tenon-reclaim");
   pthread_setname_np(pthread_self(), "tenon-reclaim");
   Clock::duration pause = soon;
-  Clock::time_point next_collection{};
+  Clock::time_point next_collection{}, next_look{};
   std::unique_lock lock(wake_mutex_);
   while (!stopping_) {
     if (!work_) {
@@ -413,6 +413,8 @@ void Reclaimer::run() noexcept {
       pause = soon;
       continue;
     }
+    // Not piece by piece while more comes.
+    if (woken_.wait_until(lock, next_look, [this] { return stopping_; })) break;
     work_ = false;
     lock.unlock();
     const Clock::time_point begin = Clock::now();
@@ -429,6 +431,7 @@ void Reclaimer::run() noexcept {
     }
     left |= engine_.collection.wanted.load(std::memory_order_relaxed);
     const Clock::duration taken = Clock::now() - begin;
+    next_look = Clock::now() + std::max(soon, 2 * taken);
     lock.lock();
     if (!left) continue;
     work_ = true;
