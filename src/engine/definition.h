@@ -41,6 +41,7 @@ struct Use {
   bool in_new_set = false;              // of a version that an atomic commit brings
   bool frozen = false;                  // of a set that was exchanged atomically: its members go on calling each other
   bool address = false;                 // refers to it in other ways, too: by its stub or its storage
+  bool through_stub = false;            // calls it by its stub, where a displacement can't be changed at once
   bool past = false;                    // of a version that was superseded: its frames may be running, its needs are over
 };
 
@@ -75,6 +76,7 @@ struct Definition {
   std::uint32_t awaited = 0; // how many switches of others lead to its stub
   ModuleState* holder = nullptr; // functions: whose Version has the current body; the module, or a fragment of it
   std::uint64_t size = 0;
+  std::uint64_t content = 0; // of functions of numbered lambdas, see function_content.h; 0: not known
   std::uint32_t alignment = 1;
   std::uint64_t offset = 0;                            // in its section, of the version that made the storage
   std::uint64_t section_address = 0, section_size = 0; // of variables and constants: the storage that is theirs to keep

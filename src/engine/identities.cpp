@@ -1,6 +1,7 @@
 // Functions that may be replaced: found among a module's symbols, given their stubs, bound.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "engine/change_state.h"
+#include "engine/function_content.h"
 
 #include <algorithm>
 #include <mutex>
@@ -166,6 +167,20 @@ Definition* find_earlier(const ModuleDraft& draft, std::string_view name, Defini
   return found != draft.replaces->replaceable->by_name.end() && found->second->kind == kind ? found->second : nullptr;
 }
 
+bool is_chosen(const ModuleDraft& draft, std::string_view name) noexcept {
+  return std::find(draft.functions.begin(), draft.functions.end(), name) != draft.functions.end();
+}
+
+// The function of a numbered lambda that has this content, which may have been gone for a while.
+Definition* find_alike(const ModuleDraft& draft, std::string_view name, std::uint64_t content) {
+  Definition* definition = find_earlier(draft, name, DefinitionKind::function);
+  if (definition == nullptr || content == 0 || definition->content == content) return content != 0 ? definition : nullptr;
+  for (const std::unique_ptr<Definition>& d : draft.replaces->replaceable->definitions)
+    if (d->vanished && !d->ambiguous && d->kind == DefinitionKind::function && d->content == content && d->name == name)
+      return d.get();
+  return nullptr;
+}
+
 // Under EngineState::commit_mutex: earlier definitions are looked up.
 Result<void> provide(ChangeState& change, std::uint32_t m) {
   link::Module& module = *change.modules[m];
@@ -173,6 +188,7 @@ Result<void> provide(ChangeState& change, std::uint32_t m) {
   Replacement& replacement = draft.replacement;
   std::span<const Symbol> symbols = module.symbols();
   std::unordered_map<std::string_view, std::uint32_t> seen;
+  FunctionContents contents(module.object);
   for (std::uint32_t i = 1; i < symbols.size(); ++i)
     if (module.targets[i].kind == TargetKind::section && symbols[i].defined()) ++seen[symbols[i].name()];
   for (std::uint32_t i = 1; i < symbols.size(); ++i) {
@@ -181,10 +197,15 @@ Result<void> provide(ChangeState& change, std::uint32_t m) {
     const Kind kind = kind_of(module, i);
     if (!kind.named || (kind.kind == DefinitionKind::constant && is_nameless_constant(symbol))) continue;
     const bool local = symbol.is_local() || draft.names[i - module.object.first_global()] == link::none;
-    const bool ambiguous = local && (seen[symbol.name()] > 1 || is_numbered(symbol.name()));
+    bool ambiguous = local && (seen[symbol.name()] > 1 || is_numbered(symbol.name()));
+    const bool closure = local && !ambiguous && kind.kind == DefinitionKind::function && has_numbered_closure(symbol.name());
+    const std::uint64_t content = closure ? contents.of(i) : 0;
     Definition* definition = nullptr;
     if (const auto matched = replacement.matched.find(i); matched != replacement.matched.end()) {
       if (matched->second != nullptr && matched->second->kind == kind.kind) definition = matched->second;
+    } else if (closure && !is_chosen(draft, symbol.name())) {
+      definition = find_alike(draft, symbol.name(), content);
+      ambiguous = definition == nullptr && draft.partial; // the module goes on having its own of that name
     } else if (!ambiguous) {
       definition = find_earlier(draft, symbol.name(), kind.kind);
     }
@@ -200,6 +221,7 @@ Result<void> provide(ChangeState& change, std::uint32_t m) {
     Provided& provided = replacement.provided.emplace_back();
     provided.definition = definition;
     provided.symbol = i;
+    provided.content = content;
     provided.fresh = fresh;
     provided.local = local;
   }

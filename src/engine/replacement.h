@@ -43,6 +43,7 @@ struct Provided {
   bool fresh = false; // not in an earlier version
   bool local = false; // in this one
   std::uint64_t address = 0;
+  std::uint64_t content = 0;                           // see Definition
   std::uint64_t section_address = 0, section_size = 0; // see Definition
 };
 

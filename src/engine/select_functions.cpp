@@ -10,6 +10,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "engine/change_state.h"
 #include "engine/fragment.h"
+#include "engine/function_content.h"
 
 #include "base/printable.h"
 #include "object/eh_frame.h"
@@ -24,7 +25,8 @@ namespace {
 class Selection {
 public:
   Selection(ChangeState& change, std::uint32_t m)
-      : object_(*change.modules[m]), draft_(change.drafts[m]), before_(*draft_.replaces->replaceable) {}
+      : object_(*change.modules[m]), draft_(change.drafts[m]), before_(*draft_.replaces->replaceable),
+        contents_(object_.object) {}
 
   Result<void> select() {
     if (Result<void> sound = check_sections(); !sound) return sound;
@@ -69,9 +71,13 @@ private:
     }
   }
 
-  const Definition* earlier(const Symbol& symbol) const {
+  const Definition* earlier(const Symbol& symbol) {
     auto found = before_.by_name.find(symbol.name());
     if (found == before_.by_name.end() || found->second->vanished) return nullptr;
+    if (symbol.is_local() && is_function(symbol) && !is_named(symbol.name()) && has_numbered_closure(symbol.name())) {
+      const std::uint64_t content = contents_.of(std::uint32_t(&symbol - object_.symbols().data()));
+      if (content == 0 || content != found->second->content) return nullptr; // another's number
+    }
     const DefinitionKind kind = found->second->kind;
     const bool fits = is_function(symbol) ? kind == DefinitionKind::function
                       : symbol.type == SymbolType::object
@@ -203,7 +209,7 @@ private:
   }
 
   // The definition that a symbol stands for, if it is to be bound here.
-  Definition* local_definition(std::uint32_t i) const {
+  Definition* local_definition(std::uint32_t i) {
     const Symbol& symbol = object_.symbols()[i];
     const bool dropped = symbol.section < section_count() && !draft_.dropped.empty() && draft_.dropped[symbol.section] != 0;
     if (symbol.defined() && !dropped) return nullptr;
@@ -223,7 +229,7 @@ private:
   }
 
   // A definition of what is local to the module remains so, whatever it was compiled as.
-  bool is_local_there(const Symbol& symbol) const {
+  bool is_local_there(const Symbol& symbol) {
     if (symbol.is_local() || !symbol.defined() || symbol.section >= section_count()) return false;
     const Definition* definition = earlier(symbol);
     return definition != nullptr && definition->local;
@@ -241,6 +247,7 @@ private:
   const link::Module& object_;
   ModuleDraft& draft_;
   const Replaceable& before_;
+  FunctionContents contents_;
   std::vector<std::vector<std::uint32_t>> members_;
   std::vector<std::uint8_t> wanted_;
   std::vector<std::uint32_t> pending_;

@@ -66,6 +66,7 @@ void make_uses(ChangeState& change, std::uint32_t m) {
     use.sites = std::span<const std::uint64_t>(state.sites).subspan(first, at - first);
     use.bound = module.callees[c].body;
     use.address = module.callees[c].escapes;
+    use.through_stub = module.callees[c].through_stub;
   }
   for (std::uint32_t id : draft.names) {
     if (id == link::none) continue;
@@ -253,6 +254,13 @@ bool address_was_taken(const Definition& definition) noexcept {
   return false;
 }
 
+// Old code may call it so for as long as it is there, and its body is there as long.
+bool is_called_through_stub(const Definition& definition) noexcept {
+  for (const Use* use = definition.uses; use != nullptr; use = use->next)
+    if (use->through_stub) return true;
+  return false;
+}
+
 // A variable or constant moves or vanishes: pointers to it may be held, and a later version may have it there again.
 void retain(Replaceable& replaceable, Definition& d) noexcept {
   if (d.address == 0 || d.size == 0 || has_former(d, d.address)) return;
@@ -313,7 +321,7 @@ bool let_vanish(EngineState& engine, ModuleState& module, Definition& definition
     transition->vanished.push_back(&definition); // has the room
   else if (definition.choice != nullptr)
     definition.ends_with_switch = true;
-  else
+  else if (!is_called_through_stub(definition))
     lead_nowhere(space, definition);
   return false;
 }
@@ -402,6 +410,7 @@ bool publish_provided(EngineState& engine, ModuleDraft& draft, const link::Modul
     definition.address = p.address;
     definition.holder = draft.partial ? draft.state.get() : draft.identity().get();
     definition.size = symbol.size;
+    definition.content = p.content;
     definition.section_address = p.section_address;
     definition.section_size = p.section_size;
     definition.local = p.local;

@@ -1,0 +1,53 @@
+// Functions of lambdas that a compiler has numbered (`main::$_0`, `main::{lambda(int)#2}`), and what carries their number in
+// its own name, as std::function's callers do: one lambda more shifts the numbers, and another's code would read captures
+// that are not its own. So such a name says nothing. The content does: code that is the same, and uses the same, reads the
+// same captures.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+#include <tenon/object.h>
+
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+namespace tenon::engine {
+
+// Whether a lambda's number, or an unnamed type's, is part of a function's name. May throw std::bad_alloc.
+bool has_numbered_closure(std::string_view name);
+
+// Hashes of an object's functions with what they refer to: others by name, literals and those whose names say nothing by
+// content.
+class FunctionContents {
+public:
+  explicit FunctionContents(const Object& object) : object_(object) {}
+
+  // 0: it can't be told. May throw std::bad_alloc.
+  std::uint64_t of(std::uint32_t symbol);
+
+private:
+  struct Place {
+    std::uint32_t section = 0;
+    std::uint64_t offset = 0;
+    std::uint32_t symbol = 0;
+  };
+
+  void list_places();
+  void add(std::uint64_t number) noexcept { hash_ = (hash_ ^ number) * 0x9E37'79B9'7F4A'7C15 + (hash_ >> 29); }
+  void add(Bytes bytes) noexcept;
+  void add_function(std::uint32_t symbol);
+  void add_bytes(std::uint32_t section, std::uint64_t begin, std::uint64_t end);
+  void add_target(const Relocation& relocation, bool code);
+  void add_symbol(std::uint32_t symbol);
+  void add_literal(std::uint32_t section, std::uint64_t offset);
+  // Among those that lie there: the one of the least index, or none.
+  std::uint32_t symbol_over(std::uint32_t section, std::uint64_t offset) const noexcept;
+
+  const Object& object_;
+  std::vector<Place> places_; // of functions and variables, sorted; once it is asked for
+  std::uint64_t hash_ = 0;
+  std::vector<std::uint64_t> visited_; // symbols, and sections behind them
+  bool told_ = true;
+};
+
+} // namespace tenon::engine
