@@ -123,8 +123,24 @@ Result<void> make_again(const std::shared_ptr<EngineState>& engine, const std::s
   return {};
 }
 
+constexpr std::uint64_t call_bytes = 5; // recall.S
+
+// A call by a site goes on by that site, whatever it leads to by then. By the stub it could get to a later version than the
+// site's next call: in a version that a set has superseded meanwhile sites stay where they led, and the stub leads to what
+// came. No order of locks and stores could prevent that, because the thread leaves for the stub without a lock; who calls
+// once more reads where it goes once, as any other call. Nothing but the calling code has to stay for it, and its address is
+// on this thread's stack. It can't come back to the trampoline for ever: the site does not lead there any more, and never
+// does again. The function that the call was for is the same also if a tail call has got here from another version of it.
+bool can_call_again(const EngineState& engine, const RecallEntry& entry, std::uint64_t return_address) noexcept {
+  const std::uint64_t site = return_address - 4; // the displacement comes last
+  for (const Use* use = entry.definition->uses; use != nullptr; use = use->next)
+    if (std::find(use->sites.begin(), use->sites.end(), site) != use->sites.end())
+      return !may_lead_to(engine, use->bound, entry.trampoline);
+  return false;
+}
+
 // Where the call goes on. The trampoline's address on this thread's stack keeps `recalls` and the definition.
-Result<std::uint64_t> recall(Turn& turn, Recalls& recalls, const RecallEntry& entry) {
+Result<std::uint64_t> recall(Turn& turn, Recalls& recalls, const RecallEntry& entry, std::uint64_t return_address) {
   const Definition& definition = *entry.definition;
   std::shared_ptr<EngineState> engine = recalls.engine.lock();
   std::shared_ptr<ModuleState> module = recalls.module.lock();
@@ -139,7 +155,8 @@ Result<std::uint64_t> recall(Turn& turn, Recalls& recalls, const RecallEntry& en
   if (definition.vanished && !definition.led) return Error{ErrorCode::undefined, "the module's new version lacks it"};
   // While a set is being exchanged, the stub may lead back here: entries of before have no other version.
   const std::uint64_t body = definition.leader == nullptr ? version_after(*engine, definition, entry.trampoline) : 0;
-  return body != 0 ? body : definition.stub.address();
+  if (body != 0) return body;
+  return can_call_again(*engine, entry, return_address) ? return_address - call_bytes : definition.stub.address();
 }
 
 template <class Work> auto without_exceptions(Work&& work) -> decltype(work()) {
@@ -269,15 +286,15 @@ void forget_other_threads_recalls() noexcept {
 } // namespace tenon::engine
 
 // Called by tenon_recall (recall.S). The answer: where the call goes on.
-extern "C" __attribute__((visibility("hidden"))) std::uint64_t
-tenon_recall_function(const tenon::engine::RecallEntry* entry) {
+extern "C" __attribute__((visibility("hidden"))) std::uint64_t tenon_recall_function(const tenon::engine::RecallEntry* entry,
+                                                                                     std::uint64_t return_address) {
   using namespace tenon::engine;
   const int saved = errno; // which nobody expects a call to change before it has begun
   // A client that throws unwinds past the trampoline, which may go then.
   const std::shared_ptr<Recalls> recalls = entry->recalls->shared_from_this();
   tenon::Result<std::uint64_t> target = [&] {
     Turn turn;
-    return without_exceptions([&] { return recall(turn, *recalls, *entry); });
+    return without_exceptions([&] { return recall(turn, *recalls, *entry, return_address); });
   }();
   if (!target) fail(*recalls, *entry->definition, target.error());
   errno = saved;

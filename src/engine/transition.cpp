@@ -255,6 +255,16 @@ std::uint64_t version_after(const EngineState& engine, const Definition& definit
   return 0;
 }
 
+bool may_lead_to(const EngineState& engine, std::uint64_t from, std::uint64_t to) noexcept {
+  if (from == to) return true;
+  for (const std::unique_ptr<Transition>& transition : engine.transitions)
+    for (const Choice& choice : transition->choices)
+      if (choice.switch_address == from)
+        return may_lead_to(engine, choice.before.load(std::memory_order_relaxed), to) ||
+               may_lead_to(engine, choice.after.load(std::memory_order_relaxed), to);
+  return false;
+}
+
 void describe_transitions(const EngineState& engine, std::vector<Delay>& delays) {
   for (const std::unique_ptr<Transition>& transition : engine.transitions)
     engine.reclaimer->borders().for_each_lingering(

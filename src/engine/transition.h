@@ -72,6 +72,9 @@ void describe_transitions(const EngineState& engine, std::vector<Delay>& delays)
 // back there. Under commit_mutex.
 std::uint64_t version_after(const EngineState& engine, const Definition& definition, std::uint64_t trampoline) noexcept;
 
+// Whether `from` is `to`, or a switch of a set that is being exchanged and may lead there. Under commit_mutex.
+bool may_lead_to(const EngineState& engine, std::uint64_t from, std::uint64_t to) noexcept;
+
 // The page that the switches' choice is made in is there, for threads that may not wait for it.
 void touch_choose_version() noexcept;
 

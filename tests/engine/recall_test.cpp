@@ -615,6 +615,28 @@ TEST_F(Unloaded, AnEntryThatLeadsToATrampolineSeesTheNextSet) {
   EXPECT_EQ(recalls, 0);
 }
 
+// In a version that a set has superseded calls go on to what they led to: the one that was held up as well.
+TEST_F(Unloaded, ACallThatIsHeldUpWhileASetComesSeesNoLaterVersionThanTheNextOne) {
+  Module m = commit(engine, library, c("int f(void) { return 1; }"));
+  Module user = commit(engine, library, c("int f(void); int twice(void) { int first = f(); return 10 * first + f(); }"));
+  auto* twice = get<int()>("twice");
+  EXPECT_EQ(twice(), 11);
+  unload(m, {[&](const Module&, std::string_view) -> Result<std::optional<Object>> {
+           ++recalls;
+           replace(m, c("int f(void) { return 2; }"));
+           Change change = engine.change();
+           change.replace(m, c("int f(void) { return 3; }"));
+           change.replace(user, c("int f(void); int twice(void) { int first = f(); return 100 * first + f(); }"));
+           expect(try_commit(std::move(change), Initialize::run, Switch::atomic));
+           return std::optional<Object>();
+         }});
+  EXPECT_EQ(twice(), 22) << "the old set";
+  EXPECT_EQ(twice(), 303);
+  settle();
+  EXPECT_EQ(twice(), 303);
+  EXPECT_EQ(recalls, 1);
+}
+
 TEST_F(Unloaded, WhatCantBeUnloadedSaysWhy) {
   Library fixed = expect(engine.library("fixed"));
   Module m = commit(engine, fixed, c("int f(void) { return 1; }"));

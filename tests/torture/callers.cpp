@@ -104,12 +104,14 @@ void call_value(Worker& worker) {
 void call_loop(Worker& worker) {
   const unsigned m = worker.random.below(cores), callee = (m + 1) % cores;
   const u64 times = 1000 + worker.random.below(sanitized ? 1000 : 200'000);
-  Tally tally{0, 0, ~0U, 0};
+  Tally tally{0, 0, ~0U, 0, 0, 0, 0};
   Since since(worker);
   worker.world.tracks[m].loop(times, &tally);
   if (tally.wrong != 0) wrong("%lu of %lu calls in a loop had a wrong value", tally.wrong, times);
   if (tally.disorder != 0 && !worker.turned(callee))
-    wrong("%lu times in a loop an older version came after a newer one", tally.disorder);
+    wrong("%lu times in a loop of module %u an older version came after a newer one: %u after %u, in call %lu of %lu, "
+          "oldest %u",
+          tally.disorder, m, tally.earlier, tally.later, tally.when, times, since.oldest[window_of(callee, value_part)]);
   since.check(window_of(callee, value_part), tally.first, "the first call of a loop");
   since.check(window_of(callee, value_part), tally.last, "the last call of a loop");
   worker.called(times);

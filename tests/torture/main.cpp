@@ -115,14 +115,20 @@ int main(int argc, char** argv) {
   app.add_option("--calls", settings.calls, "... and so many calls made");
   std::vector<std::string> only;
   app.add_option("--only", only, "the only operations of changing threads, by name, to find out which one is at fault");
+  std::vector<std::string> only_calls;
+  app.add_option("--only-calls", only_calls, "the only operations of calling threads, likewise");
   app.add_option("--threads", settings.callers, "threads that call; half as many change")->check(CLI::Range(1, 1000));
   CLI11_PARSE(app, argc, argv);
   if (settings.seconds == 0 && settings.patches == 0 && settings.calls == 0) settings.seconds = 5;
   settings.changers = std::max(1U, settings.callers / 2);
   settings.signals = !torture::thread_sanitized && settings.seed % 2 == 0;
   torture::seed_of_run = settings.seed;
-  for (torture::Operation& operation : torture::changer_operations)
-    if (!only.empty() && std::find(only.begin(), only.end(), operation.name) == only.end()) operation.weight = 0;
+  const auto keep_only = [](std::span<torture::Operation> table, const std::vector<std::string>& names) {
+    for (torture::Operation& operation : table)
+      if (!names.empty() && std::find(names.begin(), names.end(), operation.name) == names.end()) operation.weight = 0;
+  };
+  keep_only(torture::changer_operations, only);
+  keep_only(torture::caller_operations, only_calls);
   std::printf("torture --seed %lu --threads %u\n", settings.seed, settings.callers);
   std::fflush(stdout);
   torture::report_fatal_signals();

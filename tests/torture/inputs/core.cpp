@@ -82,7 +82,12 @@ void OWN(loop)(u64 n, Tally* tally) {
     const u64 got = NEXT(value)(i);
     tally->wrong += unsigned(got) != unsigned(i * 3 + NEXT_MODULE);
     const unsigned serial = unsigned(got >> 32);
-    tally->disorder += serial < last;
+    if (serial < last) {
+      ++tally->disorder;
+      tally->later = last;
+      tally->earlier = serial;
+      tally->when = i;
+    }
     last = serial;
     if (serial < tally->first) tally->first = serial;
     if (serial > tally->last) tally->last = serial;

@@ -29,6 +29,8 @@ struct Visit {
 struct Tally {
   unsigned long wrong, disorder; // values; versions that came after later ones
   unsigned first, last;          // serial numbers: the lowest, the highest
+  unsigned later, earlier;       // that came after it: of the last disorder
+  unsigned long when;            // after how many calls
 };
 
 struct Shape {
