@@ -70,8 +70,32 @@ void Engine::undeclare_stack(Addr begin) noexcept {
 
 const Options& Engine::options() const noexcept { return state_->options; }
 
+namespace {
+
+void count_modules(engine::EngineState& engine, EngineUsage& usage) noexcept {
+  std::lock_guard lock(engine.commit_mutex);
+  auto count = [&](const engine::ModuleState& module) {
+    ++(module.auxiliary ? usage.superseded : usage.modules);
+    usage.bookkeeping += module.usage.bookkeeping;
+  };
+  for (const std::weak_ptr<engine::LibraryState>& weak : engine.libraries) {
+    std::shared_ptr<engine::LibraryState> library = weak.lock();
+    if (!library) continue;
+    usage.symbols += library->symbols.size();
+    usage.bookkeeping += library->symbols.bytes() + library->groups.bytes();
+    for (const auto& module : library->modules) count(*module);
+  }
+  for (const auto& module : engine.removed) count(*module);
+  usage.modules += engine.modules_leaving.load(std::memory_order_acquire);
+  usage.superseded += engine.versions_leaving.load(std::memory_order_acquire);
+}
+
+} // namespace
+
 EngineUsage Engine::usage() const noexcept {
   EngineUsage usage;
+  count_modules(*state_, usage);
+  // After these: what is not counted there any more is not in memory either.
   const memory::Space& space = *state_->machinery->space;
   for (std::size_t area = 0; area < memory::area_kinds; ++area) {
     memory::AreaUsage used = space.usage(memory::AreaKind(area));
@@ -80,19 +104,6 @@ EngineUsage Engine::usage() const noexcept {
     usage.live += used.live;
   }
   usage.frames = state_->machinery->frames ? space.slot_count() : 0;
-  std::lock_guard lock(state_->commit_mutex);
-  auto count = [&](const engine::ModuleState& module) {
-    ++(module.auxiliary ? usage.superseded : usage.modules);
-    usage.bookkeeping += module.usage.bookkeeping;
-  };
-  for (const std::weak_ptr<engine::LibraryState>& weak : state_->libraries) {
-    std::shared_ptr<engine::LibraryState> library = weak.lock();
-    if (!library) continue;
-    usage.symbols += library->symbols.size();
-    usage.bookkeeping += library->symbols.bytes() + library->groups.bytes();
-    for (const auto& module : library->modules) count(*module);
-  }
-  for (const auto& module : state_->removed) count(*module);
   return usage;
 }
 

@@ -91,6 +91,8 @@ struct EngineState : std::enable_shared_from_this<EngineState> {
   std::size_t stale_parts = 0;    // of `removed`, those that stand for a part of a version (ModuleState::stale)
   bool walked = false;            // somebody walks over `removed` in steps: nothing may be taken out by others,
   bool sweep_again = false;       // who leave their sweep to that walk
+  // Taken out of `removed`, their memory not yet freed. Counted down by release, once it is: who reads 0 sees it free.
+  std::atomic<std::size_t> modules_leaving{0}, versions_leaving{0};
   std::uint64_t sweep_number = 0;
   std::uint64_t onward_number = 0; // of the last Onward
   std::uint64_t next_sequence = 1;

@@ -37,6 +37,7 @@ public:
     // What threads that were still inside have registered after the finalizers had run.
     for (const std::shared_ptr<ModuleState>& module : dead_) finalize_all({&module, 1});
     for (const std::shared_ptr<ModuleState>& module : dead_) module->release_memory();
+    for (const std::shared_ptr<ModuleState>& module : dead_) leaving(*module).fetch_sub(1, std::memory_order_release);
     dead_.clear();
   }
 
@@ -152,9 +153,14 @@ private:
     }
   }
 
+  std::atomic<std::size_t>& leaving(const ModuleState& module) noexcept {
+    return module.auxiliary ? engine_.versions_leaving : engine_.modules_leaving;
+  }
+
   // Nobody marks from it again, and what it points to may be freed before its handles go.
   void detach(ModuleState& module) noexcept {
     module.removed = false;
+    leaving(module).fetch_add(1, std::memory_order_relaxed);
     --engine_.module_count;
     for_each_holder(module, [](ModuleState& holder) {
       holder.dependencies.clear();
