@@ -196,12 +196,16 @@ void describe(const EngineState& engine, const std::vector<Waiting>& waiting, co
     code.clear();
     add_code_of(engine, *module, code);
     for (const reclaim::Delay& delay : verdicts[retirement->verdict].delays) {
+      // A return address: what it stands behind may be the last instruction of all.
+      const Addr call{delay.address.value - 1};
       const bool here = std::any_of(code.begin(), code.end(), [&](const reclaim::Range& range) {
-        return delay.address >= range.begin && delay.address < range.end;
+        return delay.address >= range.begin && delay.address <= range.end;
       });
+      const bool begins =
+          std::any_of(code.begin(), code.end(), [&](const reclaim::Range& range) { return delay.address == range.begin; });
       if (delay.inside && !here) continue; // in one that leads to it
       delays.push_back({delay.name, delay.tid, delay.inside, module->name,
-                        delay.inside ? module->function_at(delay.address) : std::string(), delay.address,
+                        delay.inside ? module->function_at(begins ? delay.address : call) : std::string(), delay.address,
                         to_string(delay.why)});
     }
   }

@@ -21,6 +21,10 @@ __attribute__((visibility("default"))) void old_code_wait(int door) {
   ++waiting[std::size_t(door)];
   while (doors[std::size_t(door)].load() == 0) usleep(200);
 }
+// Goes back to the caller of who has called it, where nothing comes behind that call.
+__attribute__((visibility("default"), naked)) void old_code_wait_and_leave() {
+  asm("sub $8, %rsp\n mov $2, %edi\n call old_code_wait\n add $24, %rsp\n ret");
+}
 __attribute__((visibility("default"))) void old_code_end() { ++ends; }
 }
 
@@ -121,6 +125,24 @@ TEST_F(OldCode, ARemovedModuleWaitsForThreadsInThoseThatCallIt) {
   EXPECT_EQ(result, 7);
   for (int i = 0; i < 5000 && engine.usage().live > before; ++i) collect_for(1);
   EXPECT_LE(engine.usage().live, before);
+}
+
+// A return address may be the first byte behind the code: of a call that never returns, at its very end.
+TEST_F(OldCode, WhoIsInTheLastInstructionIsNamed) {
+  auto text = [](const std::string& body) {
+    return assemble(".section .text.last,\"ax\",@progbits\n.p2align 4\n.globl last\n.type last,@function\nlast:\n" + body +
+                    "\n.size last,.-last\n");
+  };
+  const auto host = std::to_string(reinterpret_cast<std::uint64_t>(&old_code_wait_and_leave));
+  Module m = commit(engine, library, text("movabs $" + host + ",%rax\n sub $8,%rsp\n call *%rax")); // 16 bytes
+  auto* last = get<void()>("last");
+  std::thread thread([&] { last(); });
+  await(2);
+  replace(m, text("ret"));
+  EXPECT_TRUE(is_seen_in("last"));
+  doors[2] = 1;
+  thread.join();
+  settle();
 }
 
 TEST_F(OldCode, AVersionWaitsForThreadsWhereItsCodeWasBeforeItWasMoved) {

@@ -17,16 +17,6 @@ namespace tenon::test {
 inline constexpr const char* replaceable_gcc = "-O1 -fPIC -ffunction-sections -fdata-sections -fno-inline -fno-ipa-ra";
 inline constexpr const char* replaceable_clang = "-O1 -fPIC -ffunction-sections -fdata-sections -fno-inline";
 
-// Overwrites what calls that are over have left below the caller's frame. A stack is looked at word by word, and in a frame
-// that comes to lie there a return address of before may stay between the variables.
-#if defined(__clang__)
-__attribute__((no_sanitize("address", "thread", "undefined")))
-#endif
-__attribute__((noinline)) inline void scrub_stack() {
-  volatile unsigned char below[16384];
-  for (volatile unsigned char& byte : below) byte = 0;
-}
-
 struct ReplaceFixture : testing::Test {
   Engine engine = make_engine();
   Library library = expect(engine.library("main", {.replaceable = true}));

@@ -10,6 +10,7 @@
 #include <chrono>
 #include <cstdio>
 #include <fstream>
+#include <memory>
 #include <random>
 #include <thread>
 
@@ -52,7 +53,9 @@ bool is_over(const World& world, double seconds) {
 // One engine's life, from nothing to nothing.
 void live(const Settings& settings, const Molds& molds, bool tell) {
   constexpr double patience = 120; // seconds without a patch or a call: somebody waits for ever
-  World world(settings, molds);
+  // Not on the stack: pointers to functions may look like return addresses there.
+  const auto there = std::make_unique<World>(settings, molds);
+  World& world = *there;
   const Clock::time_point begin = Clock::now();
   std::vector<std::thread> threads = begin_threads(world);
   const bool terminal = isatty(2) != 0;
@@ -75,6 +78,7 @@ void live(const Settings& settings, const Molds& molds, bool tell) {
   world.stop = true;
   for (std::thread& thread : threads) thread.join();
   const double seconds = seconds_since(begin);
+  tenon::test::scrub_stack();
   world.end();
   if (!tell) return;
   if (terminal) std::fputc('\r', stderr);
