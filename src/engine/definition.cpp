@@ -88,13 +88,13 @@ void lead_switch(memory::Space& space, Definition& definition, std::uint64_t add
 void point(memory::Space& space, Definition& definition, std::uint64_t slot, std::uint64_t entry) noexcept {
   if (definition.led && definition.choice != nullptr) return lead_switch(space, definition, slot, entry);
   definition.entry = entry;
-  // The slot last: a call that a site has led to a trampoline goes on through the slot, and the next one by the site again,
-  // which must not be behind.
+  // The slot last: a call that a site, or a follower's, has led to a trampoline goes on through the slot, and the next one by
+  // the site again, which must not be behind.
+  for (Definition* follower = definition.followers; follower != nullptr; follower = follower->next_follower)
+    if (follower->led) point(space, *follower, entry, entry);
   for (Use* use = definition.uses; use != nullptr; use = use->next)
     if (!use->frozen) bind_sites(space, *use, entry);
   store_slot(space, definition, slot);
-  for (Definition* follower = definition.followers; follower != nullptr; follower = follower->next_follower)
-    if (follower->led) point(space, *follower, entry, entry);
 }
 
 void link_follower(Definition& definition, Definition& leader) noexcept {
@@ -110,9 +110,10 @@ void link_follower(Definition& definition, Definition& leader) noexcept {
 void lead_to(memory::Space& space, Definition& definition, std::uint64_t entry) noexcept {
   definition.own = entry;
   memory::WriteGuard guard(space);
-  if (!definition.led && definition.leader == nullptr) point(space, definition, entry, entry);
+  // These first: see point().
   for (Definition* follower = definition.followers; follower != nullptr; follower = follower->next_follower)
     if (!follower->led) point(space, *follower, entry, entry);
+  if (!definition.led && definition.leader == nullptr) point(space, definition, entry, entry);
 }
 
 void retarget(memory::Space& space, Definition& definition, std::uint64_t body) noexcept {
