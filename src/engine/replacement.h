@@ -106,7 +106,8 @@ bool is_numbered(std::string_view name) noexcept;
 // A constant that is known by its content, whether it has a name or not: string literals, which assemblers may leave their
 // private names (`.L.str`), and numbered ones.
 inline bool is_nameless_constant(const Symbol& symbol) noexcept {
-  return symbol.is_local() && (is_numbered(symbol.name()) || symbol.name().starts_with(".L"));
+  return symbol.is_local() && symbol.type != SymbolType::function &&
+         (is_numbered(symbol.name()) || symbol.name().starts_with(".L"));
 }
 
 // Jump tables and the like: they are their own version's, whatever their bytes are.

@@ -215,9 +215,10 @@ private:
     if (symbol.defined() && !dropped) return nullptr;
     const Symbol* named = &symbol;
     if (symbol.type == SymbolType::section) {
-      // With a section for each variable and function it is the same as the symbol.
+      // With a section for each variable and function it is the same as the symbol, or as each of several that are one.
       const std::vector<std::uint32_t>& members = members_[symbol.section];
-      if (members.size() != 1 || object_.symbols()[members[0]].value != 0) return nullptr;
+      const auto begins = [&](std::uint32_t member) { return object_.symbols()[member].value == 0; };
+      if (members.empty() || !std::all_of(members.begin(), members.end(), begins)) return nullptr;
       named = &object_.symbols()[members[0]];
     }
     auto found = before_.by_name.find(named->name());

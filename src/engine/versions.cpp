@@ -498,6 +498,23 @@ void supersede(ChangeState& change, const std::shared_ptr<ModuleState>& current,
   ++change.engine->module_count;
 }
 
+namespace {
+
+// A plain change while a set is still being exchanged: what an entry of before calls is decided by that one's switch, also
+// from new code. The switch leads to the new bodies before new code calls through it, so that nobody else gets to old ones.
+void go_by_switches(memory::Space& space, ChangeState& change) noexcept {
+  if (change.transition != nullptr) return;
+  for (ModuleDraft& draft : change.drafts)
+    for (const Provided& p : draft.replacement.provided)
+      if (!p.fresh && p.definition->choice != nullptr && p.definition->leader == nullptr && !p.definition->led)
+        retarget(space, *p.definition, p.address);
+  for (ModuleDraft& draft : change.drafts)
+    for (Use& use : draft.state->uses)
+      if (use.definition->choice != nullptr) catch_up(space, use);
+}
+
+} // namespace
+
 void publish_definitions(ChangeState& change) noexcept {
   if (!change.has_identities) return;
   memory::Space& space = *change.engine->machinery->space;
@@ -513,6 +530,7 @@ void publish_definitions(ChangeState& change) noexcept {
     for (Use& use : draft.state->uses)
       if (use.definition->entry != 0 && (use.definition->leader != nullptr || !changes(change, use.definition->module)))
         catch_up(space, use);
+  go_by_switches(space, change);
   for (std::size_t m = 0; m < change.drafts.size(); ++m) {
     ModuleDraft& draft = change.drafts[m];
     if (draft.replaces == nullptr && draft.replacement.replaceable == nullptr) continue;

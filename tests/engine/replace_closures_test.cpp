@@ -123,11 +123,10 @@ std::string name_of(const testing::TestParamInfo<std::tuple<int, const char*>>& 
   return std::string(compilers[std::get<0>(info.param)].name) + (std::get<1>(info.param) + 1);
 }
 
-INSTANTIATE_TEST_SUITE_P(Clang, ReplaceClosures, testing::Combine(testing::Values(0), testing::Values("-O0", "-O1", "-O2")),
-                         name_of);
-// Not GCC's -O2, which makes weak functions of std::function's constructors: those still go by the lambda's number, and a
-// closure of before then runs another one's body (docs/REPLACING.md).
-INSTANTIATE_TEST_SUITE_P(Gcc, ReplaceClosures, testing::Combine(testing::Values(1), testing::Values("-O0", "-O1")), name_of);
+INSTANTIATE_TEST_SUITE_P(Clang, ReplaceClosures,
+                         testing::Combine(testing::Values(0), testing::Values("-O0", "-O1", "-O2", "-O3")), name_of);
+INSTANTIATE_TEST_SUITE_P(Gcc, ReplaceClosures,
+                         testing::Combine(testing::Values(1), testing::Values("-O0", "-O1", "-O2", "-O3")), name_of);
 
 } // namespace
 } // namespace tenon::test
