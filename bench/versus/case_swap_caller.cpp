@@ -4,6 +4,10 @@
 // the processor's counter, and the worst in ten thousand reported, per round: without swaps, with swaps, and, to show the
 // scheduler's share, with swaps for callers that call a function of this program only. The note says how long callers waited
 // for a core in the worst round, and the slowest call of all.
+//
+// `lines` is what no way of replacing code can be below on the machine: the first call after a swap fetches an instruction
+// that another core has just changed, and by that code that another core has just written. Here a call reads a word that
+// another thread stores now and then, and by that another one.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "callers.h"
 #include "cases.h"
@@ -94,6 +98,42 @@ __attribute__((noinline)) int own_function(int x) {
   return x + 1;
 }
 
+// What a thread has written, as it would write code: the second word's place is in the first.
+class WrittenLines {
+public:
+  WrittenLines()
+      : thread_([this] {
+          for (std::size_t next = 1; !stopping_.load(std::memory_order_relaxed); next = (next + 1) % lines_.size()) {
+            for (const double end = now_ms() + between_ms; now_ms() < end;) {
+            }
+            lines_[next].word.store(static_cast<int>(next), std::memory_order_relaxed);
+            current_.word.store(static_cast<int>(next), std::memory_order_release);
+          }
+        }) {}
+  ~WrittenLines() {
+    stopping_ = true;
+    thread_.join();
+  }
+  int read() const noexcept {
+    const auto at = static_cast<std::size_t>(current_.word.load(std::memory_order_acquire));
+    return lines_[at].word.load(std::memory_order_relaxed);
+  }
+
+private:
+  static constexpr double between_ms = 0.006; // about a swap
+  struct alignas(128) Line {
+    std::atomic<int> word{0};
+  };
+  Line current_;
+  std::array<Line, 64> lines_;
+  std::atomic<bool> stopping_{false};
+  std::thread thread_;
+};
+
+const WrittenLines* written_lines = nullptr;
+
+__attribute__((noinline)) int read_lines(int x) { return x + written_lines->read(); }
+
 struct Measured {
   Histogram calls;
   std::uint64_t waited = 0;
@@ -133,7 +173,8 @@ Measured measure_all(int (*function)(int), tenon::Engine& engine) {
 struct Variation {
   const char* name;
   bool swapping;
-  bool linked_code;
+  bool linked_code; // else a function of this program
+  bool lines = false;
   Figure figure = {};
   double worst_ns = 0;
   std::uint64_t calls = 0, waited = 0, swaps = 0;
@@ -141,8 +182,10 @@ struct Variation {
 
 Result<void> take_turn(Variation& one, LiveFunction& live) {
   std::optional<Swapper> swapper;
+  std::optional<WrittenLines> lines;
   if (one.swapping) swapper.emplace(live);
-  Measured measured = measure_all(one.linked_code ? live.caller() : own_function, live.engine());
+  if (one.lines) written_lines = &lines.emplace();
+  Measured measured = measure_all(one.linked_code ? live.caller() : (one.lines ? read_lines : own_function), live.engine());
   if (swapper) {
     Result<std::uint64_t> swaps = swapper->stop();
     if (!swaps) return std::move(swaps).error();
@@ -159,8 +202,8 @@ Row run_swap_caller(const Settings& settings) {
   Row row{"swap/caller", "ns", {}, {}, {}};
   auto live = LiveFunction::create();
   if (!live) return row.faults.push_back(live.error().message), row;
-  std::array<Variation, 3> variations{Variation{"with", true, true}, Variation{"without", false, true},
-                                      Variation{"scheduler", true, false}};
+  std::array<Variation, 4> variations{Variation{"with", true, true}, Variation{"without", false, true},
+                                      Variation{"scheduler", true, false}, Variation{"lines", false, false, true}};
   for (Variation& one : variations) one.figure.name = one.name;
   settings.progress("swap/caller");
   in_turns(variations.size(), settings.repeat != 0 ? settings.repeat : usual_rounds, [&](std::size_t index) {
