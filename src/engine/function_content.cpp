@@ -33,17 +33,35 @@ bool has_clang_number(std::string_view name) noexcept {
   return false;
 }
 
+// Null: it is no mangled name. May throw std::bad_alloc.
+std::unique_ptr<char, void (*)(void*)> demangle(std::string_view name) {
+  int status = 0;
+  std::unique_ptr<char, void (*)(void*)> text(abi::__cxa_demangle(std::string(name).c_str(), nullptr, nullptr, &status),
+                                              std::free);
+  if (status == -1) throw std::bad_alloc();
+  return text;
+}
+
 } // namespace
+
+std::string without_closure_numbers(std::string_view name) {
+  const std::unique_ptr<char, void (*)(void*)> text = demangle(name);
+  std::string result(text != nullptr ? std::string_view(text.get()) : name);
+  for (std::size_t at = 0; (at = result.find_first_of("#$", at)) != result.npos; ++at) { // `lambda()#1`, `$_0`
+    const std::size_t number = result[at] == '$' ? at + 2 : at + 1;
+    std::size_t end = std::min(number, result.size());
+    while (end < result.size() && is_digit(result[end])) ++end;
+    if (end > number) result.erase(number, end - number);
+  }
+  return result;
+}
 
 bool has_numbered_closure(std::string_view name) {
   if (!name.starts_with("_Z") || name.find(named_mark) != name.npos) return false;
   if (has_clang_number(name)) return true;
   // Itanium C++ ABI, "Unnamed types": Ul <signature> E [number] _, Ut [number] _. Other names may hold those letters.
   if (name.find("Ul") == name.npos && name.find("Ut") == name.npos) return false;
-  int status = 0;
-  const std::unique_ptr<char, void (*)(void*)> text(
-      abi::__cxa_demangle(std::string(name).c_str(), nullptr, nullptr, &status), std::free);
-  if (status == -1) throw std::bad_alloc();
+  const std::unique_ptr<char, void (*)(void*)> text = demangle(name);
   if (text == nullptr) return true; // nothing is known of it
   const std::string_view readable(text.get());
   return readable.find("{lambda(") != readable.npos || readable.find("{unnamed type#") != readable.npos;
@@ -77,6 +95,7 @@ std::uint64_t FunctionContents::of(std::uint32_t symbol) {
   list_places();
   hash_ = 0x2545'F491'4F6C'DD1D;
   visited_.clear();
+  mentioned_.clear();
   told_ = true;
   add_function(symbol);
   if (!told_) return 0;
@@ -139,6 +158,7 @@ void FunctionContents::add_target(const Relocation& r, bool code) {
 void FunctionContents::add_symbol(std::uint32_t index) {
   const Symbol& symbol = object_.symbols()[index];
   const std::string_view name = symbol.name();
+  mentioned_.push_back(index);
   add(hash_name(name));
   const bool function = symbol.type == SymbolType::function && symbol.is_local() && symbol.defined() &&
                         symbol.section < object_.sections().size();

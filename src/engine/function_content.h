@@ -8,6 +8,8 @@
 #include <tenon/object.h>
 
 #include <cstdint>
+#include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -15,6 +17,8 @@ namespace tenon::engine {
 
 // Whether a lambda's number, or an unnamed type's, is part of a function's name. May throw std::bad_alloc.
 bool has_numbered_closure(std::string_view name);
+// The name for people without such numbers: what all that may have changed places have in common. May throw std::bad_alloc.
+std::string without_closure_numbers(std::string_view name);
 
 // Hashes of an object's functions with what they refer to: others by name, literals and those whose names say nothing by
 // content.
@@ -24,6 +28,8 @@ public:
 
   // 0: it can't be told. May throw std::bad_alloc.
   std::uint64_t of(std::uint32_t symbol);
+  // What that one, and what counts with it, refer to by name. Valid until the next of().
+  std::span<const std::uint32_t> mentioned() const noexcept { return mentioned_; }
 
 private:
   struct Place {
@@ -47,6 +53,7 @@ private:
   std::vector<Place> places_; // of functions and variables, sorted; once it is asked for
   std::uint64_t hash_ = 0;
   std::vector<std::uint64_t> visited_; // symbols, and sections behind them
+  std::vector<std::uint32_t> mentioned_;
   bool told_ = true;
 };
 

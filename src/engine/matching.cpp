@@ -4,13 +4,18 @@
 // is that only differs in the number, in either version, or if there are several of its name. Such a one is never taken for
 // one of the same name. Its path (function and name) decides: it must be declared once there in both versions, or as often,
 // at the same places, in both. What has no like in the version before is new, if that version's variables are all known.
+//
+// A lambda's number is part of its variables' names, and debug information knows it by that number, too. Where only one
+// variable of the function around it can be meant, in both versions, it is that one; else the lambda must be as it was.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "engine/matching.h"
 
 #include "engine/change_state.h"
+#include "engine/function_content.h"
 #include "object/debug_info.h"
 
 #include <algorithm>
+#include <iterator>
 #include <unordered_map>
 #include <unordered_set>
 
@@ -108,12 +113,15 @@ public:
     list_module();
     list_before();
     find_crowds();
+    for (const Local& local : now_)
+      if ((keeps_value(local) || is_thread_local(local)) && has_numbered_closure(local.name))
+        if (Result<void> matched = match_in_closure(local); !matched) return matched;
     for (const Local& local : now_) {
-      if (!is_in_doubt(local.name) || local.name.starts_with(guard_prefix)) continue;
+      if (!is_in_doubt(local.name) || local.name.starts_with(guard_prefix) || is_matched(local)) continue;
       if (Result<void> matched = match(local); !matched) return matched;
     }
     for (const Local& local : now_)
-      if (is_in_doubt(local.name) && local.name.starts_with(guard_prefix))
+      if (is_in_doubt(local.name) && local.name.starts_with(guard_prefix) && !is_matched(local))
         if (Result<void> matched = match_guard(local); !matched) return matched;
     return {};
   }
@@ -191,6 +199,8 @@ private:
   bool keeps_value(const Local& local) const {
     return module_.places[module_.symbols()[local.symbol].section].run == link::Run::data;
   }
+  bool is_thread_local(const Local& local) const { return module_.symbols()[local.symbol].type == SymbolType::tls; }
+  bool is_matched(const Local& local) const { return draft_.replacement.matched.contains(local.symbol); }
 
   void settle(const Local& local, Definition* definition) { draft_.replacement.matched.emplace(local.symbol, definition); }
 
@@ -229,6 +239,62 @@ private:
     const std::string key = key_of(all_alone, local.debug->place, local.debug->piece, local.debug->piece_size);
     settle(local, std::find_if(theirs.begin(), theirs.end(), [&](auto& t) { return t.first == key; })->second);
     return {};
+  }
+
+  using ByBase = std::unordered_map<std::string, std::vector<const Local*>>;
+  static ByBase list_by_base(const std::vector<Local>& all) {
+    ByBase by_base;
+    for (const Local& local : all)
+      if (has_numbered_closure(local.name)) by_base[without_closure_numbers(local.name)].push_back(&local);
+    return by_base;
+  }
+
+  // Of which variables all functions with a lambda's number that get to them have the code that the one of that number has
+  // had. (The lambda's own may be inlined into others.) The variable's name, with the number, counts.
+  void index_closures() {
+    if (closures_indexed_) return;
+    closures_indexed_ = true;
+    now_by_base_ = list_by_base(now_);
+    earlier_by_base_ = list_by_base(earlier_);
+    FunctionContents contents(module_.object);
+    for (std::uint32_t i = 1; i < module_.symbols().size(); ++i) {
+      const Symbol& function = module_.symbols()[i];
+      const bool numbered = function.type == SymbolType::function && function.defined() && function.is_local() &&
+                            !is_part_of_another(function.name()) && has_numbered_closure(function.name());
+      if (!numbered) continue;
+      const std::uint64_t content = contents.of(i);
+      const auto found = before_.replaceable->by_name.find(function.name());
+      const bool same = content != 0 && found != before_.replaceable->by_name.end() && !found->second->vanished &&
+                        found->second->content == content;
+      closures_untold_ |= content == 0;
+      (same ? as_they_were_ : changed_).insert(contents.mentioned().begin(), contents.mentioned().end());
+    }
+  }
+
+  Result<void> match_in_closure(const Local& local) {
+    index_closures();
+    const std::string base = without_closure_numbers(local.name);
+    const std::vector<const Local*>&then = earlier_by_base_[base], &now = now_by_base_[base];
+    if (then.size() <= 1 && now.size() == 1) {
+      settle(local, then.empty() ? nullptr : then[0]->definition);
+      return {};
+    }
+    std::vector<const Local*> of_this_name;
+    std::copy_if(then.begin(), then.end(), std::back_inserter(of_this_name),
+                 [&](const Local* l) { return l->name == local.name; });
+    const bool as_it_was = !closures_untold_ && as_they_were_.contains(local.symbol) && !changed_.contains(local.symbol);
+    if (of_this_name.size() == 1 && as_it_was) {
+      settle(local, of_this_name[0]->definition);
+      return {};
+    }
+    if (then.empty()) {
+      settle(local, nullptr);
+      return {};
+    }
+    return Error{ErrorCode::needs_flag,
+                 "variable '" + base + "' is one of several in lambdas, which the compiler numbers, and its lambda is not " +
+                     "what the earlier version has by that number: which one it was can't be told; give it a name of its " +
+                     "own, or let tenon-llvm compile it (CompileOptions::name_closures)"};
   }
 
   // Debug information does not know guards of initializations: they go with their variables.
@@ -285,6 +351,9 @@ private:
   std::unordered_set<std::string_view> globals_now_, globals_; // of the module; of the version before
   std::unordered_map<std::string_view, std::vector<const Local*>> now_by_path_, earlier_by_path_;
   bool indexed_ = false;
+  ByBase now_by_base_, earlier_by_base_; // variables in numbered lambdas
+  std::unordered_set<std::uint32_t> as_they_were_, changed_;
+  bool closures_indexed_ = false, closures_untold_ = false;
 };
 
 // Whether somebody who is not compiled with the new version may call it.

@@ -119,6 +119,37 @@ TEST_P(ReplaceClosures, ASingleFunctionBringsItsOwn) {
   EXPECT_EQ(make(1, 8, "a")(), 1097);
 }
 
+// One that counts from `begin` on.
+std::string counter(int which, int begin) {
+  return "  if (which == " + std::to_string(which) + ") *to = [] { static int count = " + std::to_string(begin) +
+         "; return ++count; };\n";
+}
+
+TEST_P(ReplaceClosures, AVariableInOneKeepsItsValueWhateverTheNumber) {
+  Module m = commit(engine, library, compile(text_of(counter(0, 0))));
+  EXPECT_EQ(make(0, 0)(), 1);
+  EXPECT_EQ(make(0, 0)(), 2);
+  replace(m, compile(text_of(inserted + counter(0, 0))));
+  EXPECT_EQ(make(0, 0)(), 3);
+  EXPECT_EQ(make(1, 8, "a")(), 1097);
+  replace(m, compile(text_of(counter(0, 0), "1")));
+  EXPECT_EQ(make(0, 0)(), 4);
+}
+
+TEST_P(ReplaceClosures, WhichOfSeveralVariablesItIsIsNeverGuessed) {
+  Module m = commit(engine, library, compile(text_of(counter(0, 10) + counter(1, 20))));
+  EXPECT_EQ(make(0, 0)(), 11);
+  EXPECT_EQ(make(1, 0)(), 21);
+  replace(m, compile(text_of(counter(0, 10) + counter(1, 20), "1")));
+  EXPECT_EQ(make(0, 0)(), 12) << "the lambdas are what they were";
+  EXPECT_EQ(make(1, 0)(), 22);
+  const Result<Committed> replaced = try_replace(m, compile(text_of(kept + counter(0, 10) + counter(1, 20))));
+  ASSERT_FALSE(replaced.ok());
+  EXPECT_EQ(replaced.error().code, ErrorCode::needs_flag);
+  EXPECT_NE(replaced.error().message.find("count"), std::string::npos) << replaced.error().message;
+  EXPECT_EQ(make(0, 0)(), 13);
+}
+
 std::string name_of(const testing::TestParamInfo<std::tuple<int, const char*>>& info) {
   return std::string(compilers[std::get<0>(info.param)].name) + (std::get<1>(info.param) + 1);
 }
