@@ -207,7 +207,8 @@ public:
   // callers that are not replaced with them go on passing what the version before took. What only the module itself can
   // call is not among them. And COMDAT groups (inline functions) of replaced modules that another module provides for all, if
   // one's copy has changed since they were taken to agree and the other's has not: calls reach the provider's. `symbol` is
-  // the group's name. Void with the draft.
+  // the group's name. And lambdas of inline functions, which go by the number that the compiler gives them, where that is
+  // another's now. Void with the draft.
   std::span<const Warning> warnings() const noexcept;
   // What a client that places at this granularity must provide: upper bounds.
   Result<std::vector<BlockRequest>> blocks(Granularity granularity) const;

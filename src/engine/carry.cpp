@@ -249,6 +249,7 @@ Result<void> carry_variables(ChangeState& change, std::uint32_t m) {
                                               "with -fno-common"};
   if (Result<void> matched = match_variables(change, m); !matched) return matched;
   compare_signatures(change, m);
+  compare_shared_closures(change, m);
   const std::vector<Member> all = members_of(module, link::Run::data);
   if (Result<void> checked = check_nameless(module, all); !checked) return checked;
   Result<void> judged = for_each_section(all, [&](std::span<const Member> section) -> Result<void> {

@@ -198,8 +198,9 @@ Result<void> provide(ChangeState& change, std::uint32_t m) {
     if (!kind.named || (kind.kind == DefinitionKind::constant && is_nameless_constant(symbol))) continue;
     const bool local = symbol.is_local() || draft.names[i - module.object.first_global()] == link::none;
     bool ambiguous = local && (seen[symbol.name()] > 1 || is_numbered(symbol.name()));
-    const bool closure = local && !ambiguous && kind.kind == DefinitionKind::function && has_numbered_closure(symbol.name());
-    const std::uint64_t content = closure ? contents.of(i) : 0;
+    const bool numbered = !ambiguous && kind.kind == DefinitionKind::function && has_numbered_closure(symbol.name());
+    const bool closure = numbered && local;
+    const std::uint64_t content = numbered ? contents.of(i) : 0;
     Definition* definition = nullptr;
     if (const auto matched = replacement.matched.find(i); matched != replacement.matched.end()) {
       if (matched->second != nullptr && matched->second->kind == kind.kind) definition = matched->second;

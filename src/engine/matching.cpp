@@ -422,6 +422,31 @@ void compare_signatures(ChangeState& change, std::uint32_t m) {
   }
 }
 
+void compare_shared_closures(ChangeState& change, std::uint32_t m) {
+  const link::Module& module = *change.modules[m];
+  const auto& by_name = change.drafts[m].replaces->replaceable->by_name;
+  FunctionContents contents(module.object);
+  std::string first;
+  std::size_t more = 0;
+  for (std::uint32_t i = module.object.first_global(); i < module.symbols().size(); ++i) {
+    const Symbol& symbol = module.symbols()[i];
+    if (symbol.type != SymbolType::function || !symbol.defined() || !has_numbered_closure(symbol.name())) continue;
+    const auto found = by_name.find(symbol.name());
+    if (found == by_name.end() || found->second->vanished || found->second->content == 0) continue;
+    if (found->second->content == contents.of(i)) continue;
+    if (first.empty())
+      first = symbol.name();
+    else
+      ++more;
+  }
+  if (first.empty()) return;
+  change.warnings.push_back({module.name, first,
+                             "'" + first + "' of module " + module.name + ", and " + std::to_string(more) +
+                                 " more functions of lambdas that the compiler numbers, are not what they were: who holds a "
+                                 "closure of before runs what has its number now; let tenon-llvm compile it "
+                                 "(CompileOptions::name_closures)"});
+}
+
 Definition* earlier_variable(const ChangeState& change, std::uint32_t m, std::uint32_t symbol, DefinitionKind kind,
                              bool vanished_too) {
   const ModuleDraft& draft = change.drafts[m];

@@ -50,6 +50,8 @@ void read_debug_info(ChangeState& change, std::uint32_t module);
 Result<void> match_variables(ChangeState& change, std::uint32_t module);
 // Under EngineState::commit_mutex: ChangeState::warnings.
 void compare_signatures(ChangeState& change, std::uint32_t module);
+// Likewise: of lambdas that modules may share, which go by name and so by number.
+void compare_shared_closures(ChangeState& change, std::uint32_t module);
 // What the version before has for a variable or constant of the module, or null. `vanished_too`: or one before that had.
 // Under EngineState::commit_mutex.
 Definition* earlier_variable(const ChangeState& change, std::uint32_t module, std::uint32_t symbol, DefinitionKind kind,

@@ -150,6 +150,32 @@ TEST_P(ReplaceClosures, WhichOfSeveralVariablesItIsIsNeverGuessed) {
   EXPECT_EQ(make(0, 0)(), 13);
 }
 
+TEST_P(ReplaceClosures, OnesThatModulesMayShareAreWarnedOf) {
+  const auto text = [&](const std::string& lambdas) {
+    return "#include <functional>\n"
+           "inline std::function<int()> give(int which, int n, const char* text) {\n"
+           "  if (which < 0) return {};\n  std::function<int()> made, *to = &made;\n" +
+           lambdas + "  return made; }\n" +
+           "extern \"C\" void make(std::function<int()>* to, int which, int n, const char* text) "
+           "{ *to = give(which, n, text); }\n";
+  };
+  Module m = commit(engine, library, compile(text(kept)));
+  EXPECT_EQ(make(0, 7)(), 21);
+  const auto warnings = [&](const std::string& of) {
+    Change change = engine.change();
+    change.replace(m, compile(text(of)));
+    Draft draft = expect(std::move(change).draft());
+    std::vector<Warning> told(draft.warnings().begin(), draft.warnings().end());
+    expect(expect(expect(std::move(draft).place()).link()).commit());
+    return told;
+  };
+  EXPECT_TRUE(warnings(kept).empty());
+  const std::vector<Warning> told = warnings(inserted + kept);
+  ASSERT_EQ(told.size(), 1U);
+  EXPECT_NE(told[0].text.find("numbers"), std::string::npos) << told[0].text;
+  EXPECT_EQ(make(0, 8)(), 24);
+}
+
 std::string name_of(const testing::TestParamInfo<std::tuple<int, const char*>>& info) {
   return std::string(compilers[std::get<0>(info.param)].name) + (std::get<1>(info.param) + 1);
 }
