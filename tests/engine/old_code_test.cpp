@@ -69,6 +69,31 @@ struct OldCode : ReplaceFixture {
     while (waiting[std::size_t(door)].load() == 0) usleep(200);
     usleep(5000); // asleep
   }
+  // A thread that sleeps at door 0, in the function that it has called.
+  class Caller {
+  public:
+    Caller(OldCode& test, int (*function)()) : test_(test), thread_([this, function] { result_ = function(); }) { await(0); }
+    // It returns.
+    int leaves(int door = 0) {
+      doors[std::size_t(door)] = 1;
+      thread_.join();
+      return result_;
+    }
+    // It jumps to that one, sleeps there at door 1, and returns.
+    int goes_on_to(const std::string& function) {
+      test_.collect_for();
+      doors[0] = 1;
+      await(1);
+      test_.collect_for();
+      EXPECT_TRUE(test_.is_seen_in(function));
+      return leaves(1);
+    }
+
+  private:
+    OldCode& test_;
+    int result_ = 0;
+    std::thread thread_;
+  };
   // Frees all that the engine takes to be free.
   void collect_for(int times = 30) {
     for (int i = 0; i < times; ++i) {
@@ -110,19 +135,9 @@ TEST_F(OldCode, ARemovedModuleWaitsForThreadsInThoseThatCallIt) {
   Committed both = commit(engine, ordinary,
                           {compile_c(waits("int callee(void);", "caller", 0, "return callee();"), optimized),
                            compile_c(waits("", "callee", 1, "return 7;"), optimized)});
-  auto* caller = function<int()>(ordinary, "caller");
-  int result = 0;
-  std::thread thread([&] { result = caller(); });
-  await(0);
+  Caller caller(*this, function<int()>(ordinary, "caller"));
   remove({both.modules()[0], both.modules()[1]});
-  collect_for();
-  doors[0] = 1;
-  await(1);
-  collect_for();
-  EXPECT_TRUE(is_seen_in("callee"));
-  doors[1] = 1;
-  thread.join();
-  EXPECT_EQ(result, 7);
+  EXPECT_EQ(caller.goes_on_to("callee"), 7);
   for (int i = 0; i < 5000 && engine.usage().live > before; ++i) collect_for(1);
   EXPECT_LE(engine.usage().live, before);
 }
@@ -150,19 +165,10 @@ TEST_F(OldCode, AVersionWaitsForThreadsWhereItsCodeWasBeforeItWasMoved) {
   auto text = [](int n) { return assemble(returns_after("later", 1, n) + jumps("work", 0, "later")); };
   Module m = commit(engine, library, text(1));
   auto* work = get<int()>("work");
-  int result = 0;
-  std::thread thread([&] { result = work(); });
-  await(0);
+  Caller caller(*this, work);
   expect(engine.move(m, "work"));
   replace(m, text(2));
-  collect_for();
-  doors[0] = 1;
-  await(1);
-  collect_for();
-  EXPECT_TRUE(is_seen_in("later"));
-  doors[1] = 1;
-  thread.join();
-  EXPECT_EQ(result, 1);
+  EXPECT_EQ(caller.goes_on_to("later"), 1);
   settle();
 }
 
@@ -174,18 +180,14 @@ TEST_F(OldCode, AnOldMemberOfASetIsFollowedToWhereItIsMoved) {
                     opaque);
   functions(m, compile_c(waits("int second(void);", "first", 0, "return second();"), plain));
   auto* first = get<int()>("first");
-  int result = 0;
-  std::thread thread([&] { result = first(); });
-  await(0);
+  Caller caller(*this, first);
   functions(m, compile_c("int first(void) { return 10; } int second(void) { return 20; }", plain), Switch::atomic);
   collect_for(5);
   const std::uint64_t superseded = engine.usage().superseded;
   expect(engine.move(m));
   for (int i = 0; i < 5000 && engine.usage().superseded > superseded; ++i) collect_for(1);
   EXPECT_EQ(engine.usage().superseded, superseded) << "nobody is where the code was";
-  doors[0] = 1;
-  thread.join();
-  EXPECT_EQ(result, 2) << "members of the old set keep calling each other";
+  EXPECT_EQ(caller.leaves(), 2) << "members of the old set keep calling each other";
   EXPECT_EQ(first(), 10);
   settle();
 }
@@ -198,21 +200,12 @@ TEST_F(OldCode, AVersionWithAnOldMemberOfASetWaitsForTheOthers) {
              opaque);
   functions(m, assemble(jumps("first", 0, "second")));
   auto* first = get<int()>("first");
-  int result = 0;
-  std::thread thread([&] { result = first(); });
-  await(0);
+  Caller caller(*this, first);
   functions(m, compile_c("int first(void) { return 10; } int second(void) { return 20; }", plain), Switch::atomic);
   collect_for(5);
   replace(m, compile_c("int first(void) { return 100; } int second(void) { return 200; } int other(void) { return 300; }",
                        in_one_section));
-  collect_for();
-  doors[0] = 1;
-  await(1);
-  collect_for();
-  EXPECT_TRUE(is_seen_in("second"));
-  doors[1] = 1;
-  thread.join();
-  EXPECT_EQ(result, 2);
+  EXPECT_EQ(caller.goes_on_to("second"), 2);
   settle();
 }
 
@@ -223,18 +216,9 @@ TEST_F(OldCode, AVanishedFunctionWhoseFirstBodyIsGoneIsCalledInItsFragment) {
   auto* f = get<int()>("f");
   functions(m, compile_c(waits("", "g", 1, "return 2;"), plain));
   settle();
-  int result = 0;
-  std::thread thread([&] { result = f(); });
-  await(0);
+  Caller caller(*this, f);
   replace(m, compile_c("int f(void) { return 30; }", plain));
-  collect_for();
-  doors[0] = 1;
-  await(1);
-  collect_for();
-  EXPECT_TRUE(is_seen_in("g"));
-  doors[1] = 1;
-  thread.join();
-  EXPECT_EQ(result, 2);
+  EXPECT_EQ(caller.goes_on_to("g"), 2);
   EXPECT_EQ(f(), 30);
   settle();
 }
@@ -266,15 +250,11 @@ TEST_F(OldCode, AVersionThatStaysIsWaitedForWhenItsModuleGoes) {
   int (*gone)() = get<int (*())()>("take")();
   replace(m, compile_c("int (*take(void))(void) { return 0; }", optimized));
   collect_for();
-  int result = 0;
-  std::thread thread([&] { result = gone(); });
-  await(0);
+  Caller caller(*this, gone);
   remove({m});
   collect_for();
   EXPECT_TRUE(is_seen_in("gone"));
-  doors[0] = 1;
-  thread.join();
-  EXPECT_EQ(result, 5);
+  EXPECT_EQ(caller.leaves(), 5);
   settle();
   for (int i = 0; i < 5000 && engine.usage().live > before; ++i) collect_for(1);
   EXPECT_LE(engine.usage().live, before);
@@ -350,16 +330,12 @@ TEST_F(OldCodeOfCollected, AFrameKeepsWhatItsVersionRefersTo) {
         commit(engine, users, std::vector{compile_c(waits("int one(void);", "user", 0, "return one();"), optimized)});
     one.reset();
     auto* user = function<int()>(users, "user");
-    int result = 0;
-    std::thread thread([&] { result = user(); });
-    await(0);
+    Caller caller(*this, user);
     replace(committed.modules()[0], compile_c("int user(void) { return 2; }", optimized));
     collect_for();
     EXPECT_EQ(ends, 0) << "the frame will call it";
     EXPECT_TRUE(garbage.find("one"));
-    doors[0] = 1;
-    thread.join();
-    EXPECT_EQ(result, 1);
+    EXPECT_EQ(caller.leaves(), 1);
     EXPECT_TRUE(is_collected());
     remove({committed.modules()[0]});
   }

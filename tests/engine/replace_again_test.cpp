@@ -8,13 +8,7 @@
 namespace tenon::test {
 namespace {
 
-struct Compiler {
-  const char* name;
-  Object (*compile)(std::string_view, std::string_view, std::string_view);
-  const char* flags;
-};
-
-const Compiler compilers[] = {
+const CompilerSetting compilers[] = {
     {"gcc -O0", compile_gcc, "-O0 -fPIC -ffunction-sections -fdata-sections"},
     {"gcc -O2", compile_gcc, "-O2 -fPIC -ffunction-sections -fdata-sections -fno-inline -fno-ipa-ra"},
     {"gcc -O0, C", compile_gcc, "-x c -std=c17 -O0 -fPIC -ffunction-sections -fdata-sections"},
@@ -86,7 +80,7 @@ struct ReplaceAgain : ReplaceFixture {
 };
 
 TEST_F(ReplaceAgain, TablesOfPointersThatTakeTurns) {
-  for (const Compiler& compiler : compilers) {
+  for (const CompilerSetting& compiler : compilers) {
     SCOPED_TRACE(compiler.name);
     std::vector<Object> versions;
     for (int v = 0; v < 2; ++v) versions.push_back(compiler.compile(tables(v), compiler.flags, "tables.o"));
@@ -102,7 +96,7 @@ TEST_F(ReplaceAgain, ThreeVersionsThatTakeTurns) {
 
 // A pointer to a literal outlives the version that had it, whatever section the compiler has put it in.
 TEST_F(ReplaceAgain, ALiteralStays) {
-  for (const Compiler& compiler : compilers) {
+  for (const CompilerSetting& compiler : compilers) {
     SCOPED_TRACE(compiler.name);
     auto text = [](int version) {
       return std::string("\n#ifdef __cplusplus\nextern \"C\"\n#endif\nconst char* literal(void) { return \"literal ") +

@@ -9,15 +9,9 @@
 namespace tenon::test {
 namespace {
 
-struct Compiler {
-  const char* name;
-  Object (*compile)(std::string_view, std::string_view, std::string_view);
-  const char* flags;
-};
+const CompilerSetting compilers[] = {{"clang", compile_cpp, replaceable_clang}, {"gcc", compile_gcc, replaceable_gcc}};
 
-const Compiler compilers[] = {{"clang", compile_cpp, replaceable_clang}, {"gcc", compile_gcc, replaceable_gcc}};
-
-std::string flags_of(const Compiler& compiler, const std::string& level) {
+std::string flags_of(const CompilerSetting& compiler, const std::string& level) {
   std::string flags = compiler.flags;
   flags.replace(flags.find("-O1"), 3, level);
   if (compiler.compile == compile_gcc) flags += " -fno-ipa-icf"; // one body for two lambdas can't be taken apart
@@ -54,7 +48,7 @@ protected:
   }
 
 private:
-  const Compiler& compiler_;
+  const CompilerSetting& compiler_;
 };
 
 TEST_P(ReplaceClosures, OneThatIsHeldRunsItsOwnBodyThoughAnotherHasItsNumber) {

@@ -17,6 +17,12 @@ namespace tenon::test {
 inline constexpr const char* replaceable_gcc = "-O1 -fPIC -ffunction-sections -fdata-sections -fno-inline -fno-ipa-ra";
 inline constexpr const char* replaceable_clang = "-O1 -fPIC -ffunction-sections -fdata-sections -fno-inline";
 
+struct CompilerSetting {
+  const char* name;
+  Object (*compile)(std::string_view, std::string_view, std::string_view);
+  const char* flags;
+};
+
 struct ReplaceFixture : testing::Test {
   Engine engine = make_engine();
   Library library = expect(engine.library("main", {.replaceable = true}));
