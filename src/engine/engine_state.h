@@ -4,7 +4,7 @@
 //
 //     Collection::mutex, EngineState::walk_mutex  one thread collects, one walks over removed modules; neither in the other
 //     EngineState::commit_mutex  one commit, removal or definition at a time; short: no byte is linked, no client code runs
-//     EngineState::tables        all symbol tables of the engine: shared to find, exclusive to change
+//     EngineState::tables        all symbol tables of the engine: shared to find, exclusive to change; once in a thread
 //     memory's and the unwinder's own locks
 //
 // No lock is held while the client's resolver, memory, inspector, initializers or finalizers run.
@@ -13,6 +13,7 @@
 
 #include <tenon/engine.h>
 
+#include "base/spread_mutex.h"
 #include "engine/collector.h"
 #include "engine/host_cache.h"
 #include "engine/machinery.h"
@@ -77,7 +78,7 @@ struct EngineState : std::enable_shared_from_this<EngineState> {
 
   std::mutex walk_mutex; // one such walk at a time; outside of commit_mutex
   std::mutex commit_mutex;
-  std::shared_mutex tables;
+  base::SpreadMutex tables;
   Collection collection;
   HostCache host_cache; // under tables
 

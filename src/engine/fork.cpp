@@ -19,13 +19,6 @@
 #include <system_error>
 #include <vector>
 
-#ifdef __has_feature
-#if __has_feature(thread_sanitizer)
-#include <sanitizer/tsan_interface.h>
-#define TENON_ANNOTATES_LOCKS
-#endif
-#endif
-
 namespace tenon::engine {
 
 namespace {
@@ -74,15 +67,8 @@ void after_fork_in_child() {
   unlock_recalls();
   endings().unlock();
   for (auto engine = all.engines.rbegin(); engine != all.engines.rend(); ++engine) {
-    // glibc tells a writer's unlock from a reader's by the thread's id, and the child's thread has another one: the lock is
-    // made anew. Nobody else is there to hold it or to wait for it.
     (*engine)->stubs->unlock();
-#ifdef TENON_ANNOTATES_LOCKS
-    // To ThreadSanitizer it is still locked.
-    __tsan_mutex_pre_unlock(&(*engine)->tables, 0);
-    __tsan_mutex_post_unlock(&(*engine)->tables, 0);
-#endif
-    new (&(*engine)->tables) std::shared_mutex;
+    (*engine)->tables.unlock_in_child();
     (*engine)->commit_mutex.unlock();
     // Whoever collected, or walked over removed modules, did it in steps: between two of them all is whole.
     new (&(*engine)->collection.mutex) std::mutex;
