@@ -34,14 +34,14 @@ unsigned seed() {
   return value;
 }
 
-// Of this process; it has announced itself, and does nothing but wait for the mutex.
+// Or over, if the mutex has not kept it. It has announced itself, and does nothing but wait for the mutex.
 void wait_until_asleep(const std::atomic<pid_t>& thread) {
   while (thread == 0) std::this_thread::yield();
   const std::string path = "/proc/self/task/" + std::to_string(thread) + "/stat";
   for (std::string state; state != "S";) {
     std::this_thread::sleep_for(1ms);
     std::string number, name;
-    std::ifstream(path) >> number >> name >> state;
+    if (!(std::ifstream(path) >> number >> name >> state)) return;
   }
 }
 
