@@ -8,6 +8,7 @@
 #include "engine/tls.h"
 #include "engine/transition.h"
 #include "link/arch/arch.h"
+#include "memory/spare.h"
 
 #include <algorithm>
 #include <optional>
@@ -19,13 +20,16 @@ namespace {
 
 Result<std::shared_ptr<Machinery>> make_machinery(const memory::SpaceOptions& options, bool unwinding) {
   auto machinery = std::make_shared<Machinery>(); // before there is a range to give back
-  Result<memory::AddressRange> range = unwinding ? notify::reserve_anchor(options) : memory::reserve(options);
-  if (!range) return std::move(range).error();
-  memory::SpaceOptions granted = options;
-  granted.size = range->size; // the low 2 GiB may have had room for less
-  Result<std::shared_ptr<memory::Space>> space = memory::Space::create(granted, *range);
-  if (!space) return std::move(space).error();
-  machinery->space = std::move(*space);
+  machinery->space = memory::spare::take(options, unwinding);
+  if (machinery->space == nullptr) {
+    Result<memory::AddressRange> range = unwinding ? notify::reserve_anchor(options) : memory::reserve(options);
+    if (!range) return std::move(range).error();
+    memory::SpaceOptions granted = options;
+    granted.size = range->size; // the low 2 GiB may have had room for less
+    Result<std::shared_ptr<memory::Space>> space = memory::Space::create(granted, *range);
+    if (!space) return std::move(space).error();
+    machinery->space = std::move(*space);
+  }
   if (unwinding) {
     Result<notify::Frames> frames = notify::Frames::create(*machinery->space);
     if (!frames) return std::move(frames).error();

@@ -4,11 +4,16 @@
 
 #include "base/align.h"
 #include "memory/free_space.h"
+#include "memory/spare.h"
 
 #include <algorithm>
 #include <tuple>
 
 namespace tenon::engine {
+
+Machinery::~Machinery() {
+  if (frames) memory::spare::keep(std::move(space));
+}
 
 std::vector<Stretch> whole_granules(std::vector<Stretch> stretches) {
   std::sort(stretches.begin(), stretches.end(), [](const Stretch& a, const Stretch& b) { return a.begin < b.begin; });

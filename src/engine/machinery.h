@@ -14,6 +14,11 @@
 namespace tenon::engine {
 
 struct Machinery {
+  Machinery() = default;
+  ~Machinery();
+  Machinery(const Machinery&) = delete;
+  Machinery& operator=(const Machinery&) = delete;
+
   std::shared_ptr<memory::Space> space;
   std::optional<notify::Frames> frames; // none: the engine registers no unwind information
   bool ended = false;                   // the engine is at its end: who is still needed ends without it; under endings()

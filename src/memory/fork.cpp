@@ -50,6 +50,7 @@ std::atomic<std::uint32_t> next_cell{0};
 // inside could hold.
 std::mutex list_mutex;
 Participant* participants = nullptr;
+Participant* resting = nullptr;
 bool handlers_installed = false;
 // Shared with children: where the child's word goes if there was no descriptor left for a pipe.
 std::atomic<std::uint32_t>* shared_word = nullptr;
@@ -120,6 +121,7 @@ void in_child() noexcept {
   for (Cell& cell : cells) cell.inside.store(0);
   for (Participant* participant = participants; participant != nullptr; participant = participant->next)
     if (participant->copy_in_child != nullptr) participant->copy_in_child(*participant);
+  if (resting != nullptr) resting->copy_in_child(*resting);
   if (participants != nullptr) {
     shared_word->store(1);
     if (pipe_ends[0] >= 0) {
@@ -199,6 +201,8 @@ void remove(Participant& participant) noexcept {
   else
     participants = participant.next;
 }
+
+void set_resting(Participant* participant) noexcept { resting = participant; }
 
 void give_up_in_child(const char* what) noexcept {
   std::fprintf(stderr, "tenon: after fork(): %s: %s: the child can't have memory of its own\n", what, std::strerror(errno));

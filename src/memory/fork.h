@@ -46,6 +46,9 @@ struct Participant {
 // From `add` to `remove` (both inside the gate) every child gets its copy. Errors: system.
 Result<void> add(Participant& participant);
 void remove(Participant& participant) noexcept;
+// One that is not in the list, or null: nobody waits for it, and its copy_in_child runs in every child. Inside the gate, one
+// thread at a time.
+void set_resting(Participant* participant) noexcept;
 
 // Prints "tenon: WHAT: REASON" with errno's text and aborts: in the child, where there is nobody to return an Error to.
 [[noreturn]] void give_up_in_child(const char* what) noexcept;

@@ -61,6 +61,13 @@ Result<void> SideTable::grow(std::size_t area, std::uint32_t granules) {
   return done;
 }
 
+bool SideTable::reset() noexcept {
+  if (accessible_.load(std::memory_order_acquire) == 0) return true;
+  if (!system::reserve_again(begin_, stride_ * stripes_)) return false;
+  accessible_.store(0, std::memory_order_release);
+  return true;
+}
+
 void FreeSpace::init(SideTable& table, std::size_t area, std::uint64_t address, std::uint32_t capacity,
                      std::uint32_t slot_capacity) {
   static_assert(sizeof(Node) == 24, "the side table is laid out for nodes of this size");

@@ -63,6 +63,9 @@ public:
   // Makes sure that the first `granules` granules of an area have tags and nodes. Any thread. Errors: system.
   Result<void> grow(std::size_t area, std::uint32_t granules);
 
+  // As it was made: what it held is gone, with its memory. No area uses it. False: the system refuses.
+  bool reset() noexcept;
+
 private:
   friend class FreeSpace;
   struct Part {

@@ -141,11 +141,28 @@ Result<AddressRange> reserve_low(const SpaceOptions& options) {
 
 } // namespace
 
-void give_back_place(Addr begin, std::uint64_t size) noexcept {
-  // Only where it would be wanted again whatever has come and gone since: code, the top third of it, near libc.
+std::array<AreaBounds, area_kinds> area_layout(std::uint64_t size, std::uint64_t reserved_prefix) noexcept {
+  // In units of a 64th. An entry of the unwinder's table per 96 bytes of code fits into the frames area.
+  constexpr std::uint64_t data = 16, rodata = 20, frames = 2, slots = 2;
+  const std::uint64_t rounding = size >= (std::uint64_t(256) << 20) ? system::huge_page_size : system::page_size;
+  const auto cut = [&](std::uint64_t units) { return base::align_up(size / 64 * units, rounding); };
+  std::array<AreaBounds, area_kinds> bounds;
+  bounds[std::size_t(AreaKind::data)] = {reserved_prefix, std::max(cut(data), reserved_prefix)};
+  bounds[std::size_t(AreaKind::rodata)] = {bounds[std::size_t(AreaKind::data)].end, cut(data + rodata)};
+  bounds[std::size_t(AreaKind::frames)] = {cut(data + rodata), cut(data + rodata + frames)};
+  bounds[std::size_t(AreaKind::slots)] = {cut(data + rodata + frames), cut(data + rodata + frames + slots)};
+  bounds[std::size_t(AreaKind::code)] = {cut(data + rodata + frames + slots), size};
+  return bounds;
+}
+
+bool is_good_place(Addr begin, std::uint64_t size) noexcept {
   const auto libc = reinterpret_cast<std::uint64_t>(gnu_get_libc_version());
   const std::uint64_t end = begin.value + size;
-  if (end > libc || libc - end > reach / 2 || begin.value % system::huge_page_size != 0) return;
+  return end <= libc && libc - end <= reach / 2 && begin.value % system::huge_page_size == 0;
+}
+
+void give_back_place(Addr begin, std::uint64_t size) noexcept {
+  if (!is_good_place(begin, size)) return;
   const std::uint64_t place = begin.value | size / system::page_size;
   for (std::uint64_t known = place_given_back.load(std::memory_order_relaxed);
        known < place || (known ^ place) % system::huge_page_size != 0;)

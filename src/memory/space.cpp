@@ -50,7 +50,10 @@ constexpr std::uint64_t small_step = std::uint64_t(64) << 10;
 constexpr std::uint64_t small_area = std::uint64_t(256) << 10; // beyond this, huge pages
 constexpr std::uint64_t first_data_step = std::uint64_t(256) << 10;
 constexpr std::uint64_t first_huge_data = std::uint64_t(2) << 20; // data has huge pages from here on, or later
+constexpr std::uint64_t reusable = std::uint64_t(4) << 20; // committed; emptying that is cheaper than a new reservation
 constexpr std::uint64_t last_data_step = std::uint64_t(16) << 20;
+
+constexpr std::array blocks = {AreaKind::code, AreaKind::rodata, AreaKind::slots, AreaKind::data}; // not for frames
 
 constexpr const char* area_name(AreaKind area) noexcept {
   switch (area) {
@@ -72,20 +75,6 @@ Error exhausted(AreaKind area, std::uint64_t size, std::uint64_t whole) {
 }
 
 } // namespace
-
-std::array<AreaBounds, area_kinds> area_layout(std::uint64_t size, std::uint64_t reserved_prefix) noexcept {
-  // In units of a 64th. An entry of the unwinder's table per 96 bytes of code fits into the frames area.
-  constexpr std::uint64_t data = 16, rodata = 20, frames = 2, slots = 2;
-  const std::uint64_t rounding = size >= (std::uint64_t(256) << 20) ? system::huge_page_size : system::page_size;
-  const auto cut = [&](std::uint64_t units) { return base::align_up(size / 64 * units, rounding); };
-  std::array<AreaBounds, area_kinds> bounds;
-  bounds[std::size_t(AreaKind::data)] = {reserved_prefix, std::max(cut(data), reserved_prefix)};
-  bounds[std::size_t(AreaKind::rodata)] = {bounds[std::size_t(AreaKind::data)].end, cut(data + rodata)};
-  bounds[std::size_t(AreaKind::frames)] = {cut(data + rodata), cut(data + rodata + frames)};
-  bounds[std::size_t(AreaKind::slots)] = {cut(data + rodata + frames), cut(data + rodata + frames + slots)};
-  bounds[std::size_t(AreaKind::code)] = {cut(data + rodata + frames + slots), size};
-  return bounds;
-}
 
 struct Space::State : fork::Participant {
   // One page of code or read-only data in single-mapping mode: its parts come back one by one, the page when all of them
@@ -122,10 +111,12 @@ struct Space::State : fork::Participant {
     return owner.mapping_ == Mapping::single && (kind == AreaKind::code || kind == AreaKind::rodata);
   }
 
+  Result<void> map_data();
   Result<void> map_dual();
   Result<void> map_views(int fd);
   Result<std::byte*> map_alias(int fd);
   Result<void> prepare_areas();
+  void place_areas() noexcept;
   Result<void> commit(AreaKind kind, std::uint64_t end);
   Result<void> commit_shared(AreaKind kind, std::uint64_t end);
   Result<void> commit_private(AreaKind kind, std::uint64_t end);
@@ -147,15 +138,35 @@ struct Space::State : fork::Participant {
   void return_pages(AreaKind kind, const Piece& run) noexcept;
   void show_to_core_dumps(AreaKind kind, std::uint64_t begin, std::uint64_t end) noexcept;
   static void copy_in_child(fork::Participant& self) noexcept;
+  static void leave_to_parent(fork::Participant& self) noexcept;
+  bool empty_shared() noexcept;
+  bool empty_private() noexcept;
 
   Space& owner;
   AddressRange range;
   std::byte* alias = nullptr;
   std::uint64_t alias_size = 0;
   bool registered = false;
+  std::atomic<bool> touched{false}; // there was or is something in the shared file
+  bool lost = false;                // resting, and the file is the parent's
   SideTable table;
   std::array<Area, area_kinds> areas;
 };
+
+Result<void> Space::State::map_data() {
+  const std::uint64_t begin = owner.area_begin(AreaKind::data).value, data_end = owner.area_end(AreaKind::data).value;
+  const std::uint64_t end = owner.mapping_ == Mapping::dual ? owner.dual_begin_ : owner.end().value;
+  Result<std::byte*> data =
+      system::map(reinterpret_cast<void*>(begin), end - begin, PROT_NONE,
+                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0, "the reservation of private memory");
+  if (!data) return std::move(data).error();
+  const std::uint64_t huge_begin = base::align_up(begin, system::huge_page_size) + system::huge_page_size;
+  if (huge_begin < data_end) system::advise(reinterpret_cast<void*>(huge_begin), data_end - huge_begin, MADV_HUGEPAGE);
+  // Small pages that are present would be absent for a moment while the kernel makes a huge one of them.
+  if (owner.prefault_ != Prefault::none)
+    system::advise(reinterpret_cast<void*>(begin), std::min(huge_begin, data_end) - begin, MADV_NOHUGEPAGE);
+  return {};
+}
 
 // The program's views of the shared file at their fixed place. In the child of a fork they replace the old ones.
 Result<void> Space::State::map_views(int fd) {
@@ -221,7 +232,6 @@ Result<void> Space::State::map_dual() {
 }
 
 Result<void> Space::State::prepare_areas() {
-  constexpr std::array blocks = {AreaKind::code, AreaKind::rodata, AreaKind::slots, AreaKind::data};
   std::array<std::uint32_t, blocks.size()> capacities;
   for (std::size_t kind = 0; kind < area_kinds; ++kind) {
     areas[kind].begin = owner.bounds_[kind].begin.value;
@@ -230,15 +240,22 @@ Result<void> Space::State::prepare_areas() {
   for (std::size_t i = 0; i < blocks.size(); ++i) capacities[i] = static_cast<std::uint32_t>(area(blocks[i]).size / granule);
   Result<void> done = SideTable::create(capacities, table);
   if (!done) return done;
+  place_areas();
+  for (const AreaKind kind : blocks)
+    if (paged(kind)) area(kind).pages = std::make_unique<Page[]>(area(kind).size / system::page_size);
+  return {};
+}
+
+void Space::State::place_areas() noexcept {
   const std::uint64_t frames = area(AreaKind::frames).size;
   const auto slot_capacity = static_cast<std::uint32_t>((frames - std::min(frames, frame_header_room)) / frame_entry_size);
   for (std::size_t i = 0; i < blocks.size(); ++i) {
     Area& of = area(blocks[i]);
     of.index = static_cast<int>(i);
-    of.space.init(table, i, of.begin, capacities[i], blocks[i] == AreaKind::code ? slot_capacity : 0);
-    if (paged(blocks[i])) of.pages = std::make_unique<Page[]>(of.size / system::page_size);
+    of.space = FreeSpace();
+    of.space.init(table, i, of.begin, static_cast<std::uint32_t>(of.size / granule),
+                  blocks[i] == AreaKind::code ? slot_capacity : 0);
   }
-  return {};
 }
 
 Result<std::shared_ptr<Space>> Space::create(const SpaceOptions& options, AddressRange range) {
@@ -266,21 +283,7 @@ Result<std::shared_ptr<Space>> Space::create(const SpaceOptions& options, Addres
   space->dual_begin_ = space->area_begin(AreaKind::rodata).value;
 
   const fork::Inside inside; // no fork() sees half a Space
-  const std::uint64_t plain =
-      (options.mapping == Mapping::dual ? space->dual_begin_ : begin + range.size) - space->area_begin(AreaKind::data).value;
-  Result<std::byte*> data =
-      system::map(space->area_begin(AreaKind::data).as<void*>(), plain, PROT_NONE,
-                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0, "the reservation of private memory");
-  if (!data) return std::move(data).error();
-  const std::uint64_t huge_begin =
-      base::align_up(space->area_begin(AreaKind::data).value, system::huge_page_size) + system::huge_page_size;
-  if (huge_begin < space->area_end(AreaKind::data).value)
-    system::advise(reinterpret_cast<void*>(huge_begin), space->area_end(AreaKind::data).value - huge_begin, MADV_HUGEPAGE);
-  // Small pages that are present would be absent for a moment while the kernel makes a huge one of them.
-  if (options.prefault != Prefault::none)
-    system::advise(space->area_begin(AreaKind::data).as<void*>(),
-                   std::min(huge_begin, space->area_end(AreaKind::data).value) - space->area_begin(AreaKind::data).value,
-                   MADV_NOHUGEPAGE);
+  if (Result<void> done = state.map_data(); !done) return std::move(done).error();
   if (options.mapping == Mapping::dual)
     if (Result<void> done = state.map_dual(); !done) return std::move(done).error();
   if (Result<void> done = state.prepare_areas(); !done) return std::move(done).error();
@@ -326,6 +329,7 @@ Result<void> Space::State::commit_shared(AreaKind kind, std::uint64_t end) {
   Area& of = area(kind);
   const std::uint64_t old = of.committed.load(std::memory_order_relaxed);
   std::uint64_t grown = old;
+  if (grown < end) touched.store(true, std::memory_order_relaxed);
   while (grown < end)
     if (Result<void> done = commit_step(kind, end, grown); !done) {
       // What nobody got must not count: locked memory is scarce.
@@ -639,6 +643,95 @@ Result<void> Space::commit_frames(std::uint64_t bytes) {
   const fork::Inside inside;
   const std::lock_guard lock(of.mutex);
   return state_->commit(AreaKind::frames, bytes);
+}
+
+bool Space::is_reusable() const noexcept {
+  if (state_ == nullptr || !state_->registered || mapping_ != Mapping::dual || prefault_ != Prefault::none) return false;
+  std::uint64_t used = 0;
+  for (const State::Area& of : state_->areas) used += of.committed.load(std::memory_order_relaxed);
+  return used <= reusable;
+}
+
+// Pages that a failed step has left beyond what counts as committed lie before the end of its huge page.
+bool Space::State::empty_shared() noexcept {
+  if (!touched.load(std::memory_order_relaxed)) return true;
+  for (const AreaKind kind : {AreaKind::rodata, AreaKind::frames, AreaKind::slots, AreaKind::code}) {
+    Area& of = area(kind);
+    const std::uint64_t committed = of.committed.load(std::memory_order_relaxed);
+    const std::uint64_t end = base::align_down(of.begin + committed, system::huge_page_size) + system::huge_page_size;
+    if (!system::punch(owner.writable({of.begin}), std::min(end - of.begin, of.size))) return false;
+    of.committed.store(0, std::memory_order_relaxed);
+    of.holes.reset();
+    of.hole_bytes.store(0, std::memory_order_relaxed);
+  }
+  const std::uint64_t end = owner.area_end(AreaKind::code).value;
+  system::advise(reinterpret_cast<void*>(owner.dual_begin_), end - owner.dual_begin_, MADV_DONTDUMP);
+  touched.store(false, std::memory_order_relaxed);
+  return true;
+}
+
+bool Space::State::empty_private() noexcept {
+  Area& of = area(AreaKind::data);
+  if (of.accessible == 0) return true;
+  if (!map_data()) return false;
+  of.accessible = 0;
+  of.committed.store(0, std::memory_order_relaxed);
+  return true;
+}
+
+bool Space::rest() noexcept {
+  State& state = *state_;
+  fork::remove(state);
+  state.registered = false;
+  try { // an error's words may need memory
+    if (!state.empty_shared() || !state.empty_private() || !state.table.reset()) return false;
+  } catch (const std::bad_alloc&) {
+    return false;
+  }
+  state.place_areas();
+  for (State::Area& of : state.areas) {
+    of.live.store(0, std::memory_order_relaxed);
+    of.slot_count.store(0, std::memory_order_relaxed);
+  }
+  const Addr rodata = area_begin(AreaKind::rodata), frames = area_begin(AreaKind::frames),
+             slots = area_begin(AreaKind::slots);
+  if (!system::deny_access(rodata.as<void*>(), frames - rodata) || !system::deny_access(slots.as<void*>(), end() - slots))
+    return false;
+  state.fork::Participant::copy_in_child = State::leave_to_parent;
+  fork::set_resting(&state);
+  return true;
+}
+
+bool Space::wake() noexcept {
+  State& state = *state_;
+  if (state.lost) return false;
+  state.fork::Participant::copy_in_child = State::copy_in_child;
+  const Addr rodata = area_begin(AreaKind::rodata), frames = area_begin(AreaKind::frames),
+             slots = area_begin(AreaKind::slots), code = area_begin(AreaKind::code);
+  try {
+    if (!system::protect(rodata.as<void*>(), frames - rodata, PROT_READ, area_name(AreaKind::rodata)) ||
+        !system::protect(slots.as<void*>(), code - slots, PROT_READ, area_name(AreaKind::slots)) ||
+        !system::protect(code.as<void*>(), end() - code, PROT_READ | PROT_EXEC, area_name(AreaKind::code)) ||
+        !fork::add(state))
+      return false;
+  } catch (const std::bad_alloc&) {
+    return false;
+  }
+  state.registered = true;
+  return true;
+}
+
+// The child of a fork: the parent may use the file from now on. The child's views of it go; nobody had any use for them.
+void Space::State::leave_to_parent(fork::Participant& self) noexcept {
+  State& state = static_cast<State&>(self);
+  if (state.lost) return; // this process is such a child itself
+  state.lost = true;
+  system::unmap(state.alias, state.alias_size);
+  state.alias = nullptr;
+  const Addr frames = state.owner.area_begin(AreaKind::frames), slots = state.owner.area_begin(AreaKind::slots);
+  // Should the system refuse, the parent's new entries can be seen here, but they describe nothing that can run here.
+  if (system::reserve_again(reinterpret_cast<void*>(state.owner.dual_begin_), state.alias_size))
+    (void)system::allow_reading(frames.as<void*>(), slots - frames);
 }
 
 void Space::enter_write() noexcept { fork::enter(); }

@@ -75,6 +75,9 @@ struct SpaceOptions {
 // is free now. Zero if there is none.
 Addr find_place(const SpaceOptions& options) noexcept;
 
+// Where a reservation would be wanted again whatever has come and gone since: code, the top third of it, near libc.
+bool is_good_place(Addr begin, std::uint64_t size) noexcept;
+
 // Reading the process's mappings takes longer than all else about a reservation, so one that ends leaves its place to the
 // next of its size. Without a lock, at most one is remembered: the highest. Zero: none is. Somebody may have mapped
 // something there since: whoever takes it must see what he gets, and then look with find_place().
@@ -152,6 +155,14 @@ public:
   // Makes sure that the first `bytes` of the frames area are backed (they are used from the front). Errors: system,
   // exhausted.
   Result<void> commit_frames(std::uint64_t bytes);
+
+  // For spare.h: whether it could serve another engine, and has used so little that emptying it is cheaper than making one.
+  bool is_reusable() const noexcept;
+  // Empties it: nobody uses anything of its memory any more. Until wake() a wild jump, read or write faults as if nothing
+  // were mapped; but the unwinder's table can be read, and is none. The caller is inside of the gate, for both. False: it
+  // can only be destroyed.
+  bool rest() noexcept;
+  bool wake() noexcept;
 
   // Held, shared, by whoever writes through `writable`: fork() waits for all of them, and the parent's writers wait until
   // the child has its own copy.

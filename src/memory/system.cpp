@@ -133,6 +133,21 @@ bool deny_access(void* at, std::uint64_t size) noexcept {
   return done;
 }
 
+bool reserve_again(void* at, std::uint64_t size) noexcept {
+  const int kept = errno;
+  constexpr int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
+  const bool done = !base::fault::injected(Call::mmap) && ::mmap(at, size, PROT_NONE, flags, -1, 0) != MAP_FAILED;
+  errno = kept;
+  return done;
+}
+
+bool allow_reading(void* at, std::uint64_t size) noexcept {
+  const int kept = errno;
+  const bool done = !base::fault::injected(Call::mprotect) && ::mprotect(at, size, PROT_READ) == 0;
+  errno = kept;
+  return done;
+}
+
 void advise(void* at, std::uint64_t size, int advice) noexcept {
   const int kept = errno;
   (void)::madvise(at, size, advice);

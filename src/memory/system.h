@@ -36,6 +36,10 @@ bool punch(void* at, std::uint64_t size) noexcept;
 // Without the words, for those who can't fail. False if the kernel has no mapping left to split.
 bool deny_access(void* at, std::uint64_t size) noexcept;
 
+// In place of whatever is mapped there: address space without memory or access.
+bool reserve_again(void* at, std::uint64_t size) noexcept;
+bool allow_reading(void* at, std::uint64_t size) noexcept;
+
 // What was locked may leave memory again, and counts no more.
 void unlock(void* at, std::uint64_t size) noexcept;
 
