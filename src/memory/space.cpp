@@ -28,6 +28,7 @@
 #include <cstring>
 #include <mutex>
 #include <string>
+#include <utility>
 
 #include <sys/mman.h>
 #include <unistd.h>
@@ -50,7 +51,7 @@ constexpr std::uint64_t small_step = std::uint64_t(64) << 10;
 constexpr std::uint64_t small_area = std::uint64_t(256) << 10; // beyond this, huge pages
 constexpr std::uint64_t first_data_step = std::uint64_t(256) << 10;
 constexpr std::uint64_t first_huge_data = std::uint64_t(2) << 20; // data has huge pages from here on, or later
-constexpr std::uint64_t reusable = std::uint64_t(4) << 20; // committed; emptying that is cheaper than a new reservation
+constexpr std::uint64_t little = std::uint64_t(4) << 20;          // emptying that is cheaper than mapping a new file
 constexpr std::uint64_t last_data_step = std::uint64_t(16) << 20;
 
 constexpr std::array blocks = {AreaKind::code, AreaKind::rodata, AreaKind::slots, AreaKind::data}; // not for frames
@@ -139,8 +140,8 @@ struct Space::State : fork::Participant {
   void show_to_core_dumps(AreaKind kind, std::uint64_t begin, std::uint64_t end) noexcept;
   static void copy_in_child(fork::Participant& self) noexcept;
   static void leave_to_parent(fork::Participant& self) noexcept;
-  bool empty_shared() noexcept;
-  bool empty_private() noexcept;
+  bool empty_shared(); // these two may throw std::bad_alloc
+  bool empty_private();
 
   Space& owner;
   AddressRange range;
@@ -647,30 +648,37 @@ Result<void> Space::commit_frames(std::uint64_t bytes) {
 
 bool Space::is_reusable() const noexcept {
   if (state_ == nullptr || !state_->registered || mapping_ != Mapping::dual || prefault_ != Prefault::none) return false;
-  std::uint64_t used = 0;
-  for (const State::Area& of : state_->areas) used += of.committed.load(std::memory_order_relaxed);
-  return used <= reusable;
+  return true;
 }
 
-// Pages that a failed step has left beyond what counts as committed lie before the end of its huge page.
-bool Space::State::empty_shared() noexcept {
+// Pages that a failed step has left beyond what counts as committed lie before the end of its huge page. An engine that has
+// used much leaves page tables, too: then a new file costs less.
+bool Space::State::empty_shared() {
   if (!touched.load(std::memory_order_relaxed)) return true;
+  std::uint64_t used = 0;
+  for (const AreaKind kind : {AreaKind::rodata, AreaKind::frames, AreaKind::slots, AreaKind::code})
+    used += area(kind).committed.load(std::memory_order_relaxed);
+  const bool anew = used > little;
+  if (anew) {
+    system::unmap(std::exchange(alias, nullptr), alias_size);
+    if (!map_dual()) return false;
+  }
   for (const AreaKind kind : {AreaKind::rodata, AreaKind::frames, AreaKind::slots, AreaKind::code}) {
     Area& of = area(kind);
     const std::uint64_t committed = of.committed.load(std::memory_order_relaxed);
     const std::uint64_t end = base::align_down(of.begin + committed, system::huge_page_size) + system::huge_page_size;
-    if (!system::punch(owner.writable({of.begin}), std::min(end - of.begin, of.size))) return false;
+    if (!anew && !system::punch(owner.writable({of.begin}), std::min(end - of.begin, of.size))) return false;
     of.committed.store(0, std::memory_order_relaxed);
     of.holes.reset();
     of.hole_bytes.store(0, std::memory_order_relaxed);
   }
   const std::uint64_t end = owner.area_end(AreaKind::code).value;
-  system::advise(reinterpret_cast<void*>(owner.dual_begin_), end - owner.dual_begin_, MADV_DONTDUMP);
+  if (!anew) system::advise(reinterpret_cast<void*>(owner.dual_begin_), end - owner.dual_begin_, MADV_DONTDUMP);
   touched.store(false, std::memory_order_relaxed);
   return true;
 }
 
-bool Space::State::empty_private() noexcept {
+bool Space::State::empty_private() {
   Area& of = area(AreaKind::data);
   if (of.accessible == 0) return true;
   if (!map_data()) return false;
@@ -683,7 +691,7 @@ bool Space::rest() noexcept {
   State& state = *state_;
   fork::remove(state);
   state.registered = false;
-  try { // an error's words may need memory
+  try {
     if (!state.empty_shared() || !state.empty_private() || !state.table.reset()) return false;
   } catch (const std::bad_alloc&) {
     return false;

@@ -156,7 +156,7 @@ public:
   // exhausted.
   Result<void> commit_frames(std::uint64_t bytes);
 
-  // For spare.h: whether it could serve another engine, and has used so little that emptying it is cheaper than making one.
+  // For spare.h: whether it could serve another engine.
   bool is_reusable() const noexcept;
   // Empties it: nobody uses anything of its memory any more. Until wake() a wild jump, read or write faults as if nothing
   // were mapped; but the unwinder's table can be read, and is none. The caller is inside of the gate, for both. False: it

@@ -2,8 +2,8 @@
 //
 // Loading an anchor and mapping the areas takes twenty system calls, most of what an engine costs that does little. So one
 // reservation stays, empty and out of reach, when its engine ends: one for the process, only of the usual kind (2 GiB, dual
-// mapping, with an anchor, at a good place), and only if that engine has used little memory. Whoever wants another kind
-// gives it up first: it has the best place. What stays is address space, no memory. A child of fork gives it up, too.
+// mapping, with an anchor, at a good place). Whoever wants another kind gives it up first: it has the best place. What
+// stays is address space, no memory. A child of fork gives it up, too.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
