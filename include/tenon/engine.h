@@ -75,7 +75,8 @@ struct Compaction {
 // is libgcc's (__register_frame) and can't be mended from outside; memory of the engine's own does not bring it about.
 class Engine {
 public:
-  // Errors: system, exhausted (low_2gib: no room there).
+  // The process keeps the address space of one ended engine of the usual options for the next, empty: no memory, one file
+  // descriptor and some mappings (docs/LINKING.md). Errors: system, exhausted (low_2gib: no room there).
   static Result<Engine> create(const Options& options = {});
 
   // The library of that name, made if there is none yet; a new anonymous one if the name is empty. A new library searches
