@@ -11,6 +11,7 @@
 // jump tables are made of distances, which always lead into the body.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "link/arch/x86_64.h"
+#include "link/arch/x86_64_length.h"
 
 #include <Zydis/Zydis.h>
 
@@ -27,7 +28,8 @@ bool is_retargetable(std::uint64_t field) noexcept { return field % 8 <= 4; }
 
 enum class Reference : std::uint8_t { branch, address, other };
 
-// Decodes the code of one section, each instruction once if asked in the order of offsets.
+// Goes over the code of one section, over each instruction once if asked in the order of offsets, and decodes those asked
+// for.
 class Sweep {
 public:
   Sweep(const Module& module, std::uint32_t section, Bytes code) : module_(module), section_(section), code_(code) {
@@ -49,21 +51,27 @@ public:
 
 private:
   bool find(std::uint64_t offset) {
-    if (offset < begin_ || !decoded_) restart(offset);
-    while (ready_ && decoded_ && offset >= begin_ + instruction_.length) decode(begin_ + instruction_.length);
-    return ready_ && decoded_;
+    if (offset < begin_ || length_ == 0) restart(offset);
+    while (ready_ && length_ != 0 && offset >= begin_ + length_) go_to(begin_ + length_);
+    if (!ready_ || length_ == 0) return false;
+    if (decoded_ != begin_ && !decode()) length_ = 0;
+    return length_ != 0;
   }
   void restart(std::uint64_t offset) {
     auto after =
         std::upper_bound(module_.own_functions.begin(), module_.own_functions.end(), std::pair(section_, offset),
                          [](const auto& key, const OwnFunction& f) { return key < std::pair(f.section, f.offset); });
     const bool found = after != module_.own_functions.begin() && std::prev(after)->section == section_;
-    decode(found ? std::prev(after)->offset : 0);
+    go_to(found ? std::prev(after)->offset : 0);
   }
-  void decode(std::uint64_t at) {
+  void go_to(std::uint64_t at) {
     begin_ = at;
-    decoded_ = at < code_.size() && ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&decoder_, nullptr, code_.data() + at,
-                                                                               code_.size() - at, &instruction_));
+    length_ = at < code_.size() && ready_ ? instruction_length(decoder_, code_.data() + at, code_.size() - at) : 0;
+  }
+  bool decode() {
+    decoded_ = begin_;
+    return ZYAN_SUCCESS(
+        ZydisDecoderDecodeInstruction(&decoder_, nullptr, code_.data() + begin_, code_.size() - begin_, &instruction_));
   }
 
   const Module& module_;
@@ -72,7 +80,9 @@ private:
   ZydisDecoder decoder_;
   ZydisDecodedInstruction instruction_;
   std::uint64_t begin_ = 0;
-  bool ready_ = false, decoded_ = false;
+  std::size_t length_ = 0;                    // 0: nothing that could be decoded
+  std::uint64_t decoded_ = ~std::uint64_t(0); // where `instruction_` begins
+  bool ready_ = false;
 };
 
 class Binder {

@@ -9,6 +9,7 @@
 // past the handlers of that one function.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "link/arch/x86_64.h"
+#include "link/arch/x86_64_length.h"
 #include "link/frame_rows.h"
 
 #include <Zydis/Zydis.h>
@@ -64,11 +65,13 @@ public:
     section_ = section;
     while (ready_ && at <= offset && at < content.size()) {
       begin = at;
-      if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder_, content.data() + at, content.size() - at, &instruction, operands)))
-        return false;
-      if (at + instruction.length > offset)
-        return instruction.raw.disp.size == 32 && at + instruction.raw.disp.offset == offset;
-      at += instruction.length;
+      const std::size_t length = instruction_length(decoder_, content.data() + at, content.size() - at);
+      if (length == 0) return false;
+      at += length;
+      if (at > offset)
+        return ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder_, content.data() + begin, content.size() - begin, &instruction,
+                                                   operands)) &&
+               instruction.raw.disp.size == 32 && begin + instruction.raw.disp.offset == offset;
     }
     return false;
   }
