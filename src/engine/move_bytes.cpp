@@ -64,6 +64,21 @@ private:
         by += std::int64_t(s_.bindings[r.symbol].address + distance_of(*table) - found.field.symbol);
       shift(local, found.field, by);
     });
+    move_resolved(section.index, local);
+  }
+
+  // Addresses of the module's own functions that an assembler had worked out, and the linker has led to their stubs.
+  void move_resolved(std::uint32_t section, std::byte* local) {
+    const link::SectionPlace& place = s_.places[section];
+    for (const link::arch::AddressLoad& load : link::arch::find_address_loads({s_.bytes_of(section), place.size})) {
+      if (!s_.bodies.contains(place.address + std::uint64_t(load.target))) continue;
+      bool relocated = false;
+      s_.relocations.for_each_of(section, [&](const Relocation& r) { relocated |= r.offset == load.offset; });
+      link::arch::LinkedField field;
+      field.offset = load.offset;
+      field.width = 4;
+      if (!relocated) shift(local, field, -bytes_.distance[section]);
+    }
   }
 
   // From where the copied stretch lies in the module's own data.

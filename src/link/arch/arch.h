@@ -35,6 +35,14 @@ std::vector<BranchAt> list_branches(const Module& module, const SectionBytes& by
 std::vector<std::uint64_t> resolved_branches(const Module& module, std::uint32_t section, std::uint64_t begin,
                                              std::uint64_t end);
 
+// What may be instructions that take an address relative to their own, by their bytes; `target` counts from where `code`
+// begins.
+struct AddressLoad {
+  std::uint64_t offset = 0; // of the 4-byte displacement
+  std::int64_t target = 0;
+};
+std::vector<AddressLoad> find_address_loads(Bytes code);
+
 // What linked bytes are taken back and linked again with, one relocation at a time. restore() makes of a relocated field
 // what the object had there, for all sections but those in Module::rewritten: some of their bytes must be had from
 // elsewhere. It answers which bytes, from the first to before the second offset, are the relocation's to replace.

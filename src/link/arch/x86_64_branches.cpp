@@ -114,6 +114,25 @@ public:
     }
   }
 
+  // Addresses of functions in the same section, which assemblers work out themselves: `lea f(%rip)` without a relocation.
+  // What may be one is decoded only if it leads to where a function begins.
+  void bind_resolved() {
+    for (const AddressLoad& load : find_address_loads(bytes_.original)) {
+      const std::uint64_t at = load.offset, target = std::uint64_t(load.target);
+      const OwnFunction* function = find(module_.own_functions, bytes_.section, target);
+      const bool part = function == nullptr && find(module_.parts, bytes_.section, target) != nullptr;
+      if ((function == nullptr && !part) || is_relocated(at) || sweep_.at(at) != Reference::address) continue;
+      if (part) {
+        module_.escaped_parts.push_back(bytes_.address + target);
+        continue;
+      }
+      Callee& callee = module_.callees[function->callee];
+      callee.escapes = true;
+      put(bytes_.local + at, std::int32_t(callee.stub - (bytes_.address + at + 4)));
+      module_.rewritten.push_back(bytes_.section);
+    }
+  }
+
 private:
   std::uint64_t P(const Relocation& r) const { return bytes_.address + r.offset; }
 
@@ -122,6 +141,11 @@ private:
     auto found = std::lower_bound(functions.begin(), functions.end(), key,
                                   [](const OwnFunction& f, const auto& k) { return std::pair(f.section, f.offset) < k; });
     return found != functions.end() && std::pair(found->section, found->offset) == key ? &*found : nullptr;
+  }
+
+  bool is_relocated(std::uint64_t offset) const {
+    const std::span<const Relocation> relocations = module_.relocations(bytes_.section);
+    return std::any_of(relocations.begin(), relocations.end(), [&](const Relocation& r) { return r.offset == offset; });
   }
 
   // A function of the module that begins there.
@@ -250,6 +274,19 @@ std::vector<std::uint64_t> resolved_branches(const Module& module, std::uint32_t
 void bind_callees(Module& module, const SectionBytes& bytes) {
   Binder binder(module, bytes, module.section_kind(bytes.section));
   for (const Relocation& r : module.relocations(bytes.section)) binder.bind(r);
+  if (bytes.code) binder.bind_resolved();
+}
+
+std::vector<AddressLoad> find_address_loads(Bytes code) {
+  std::vector<AddressLoad> loads;
+  const auto byte = [&](std::size_t at) { return std::to_integer<unsigned>(code[at]); };
+  for (std::size_t at = 3; at + 4 <= code.size(); ++at) { // REX.W 8D /r with disp32(%rip)
+    if (byte(at - 2) != 0x8D || (byte(at - 1) & 0xC7) != 0x05 || (byte(at - 3) & 0xF8) != 0x48) continue;
+    std::int32_t displacement;
+    std::memcpy(&displacement, code.data() + at, sizeof displacement);
+    loads.push_back({at, std::int64_t(at) + 4 + displacement});
+  }
+  return loads;
 }
 
 } // namespace tenon::link::arch
