@@ -64,6 +64,7 @@ struct Definition {
   ModuleState* module = nullptr; // whose it is
   DefinitionKind kind = DefinitionKind::function;
   bool local = false;            // not seen by other modules
+  bool known_inside = false;     // local, hidden or protected: a compiler may count on its code in others of its version
   bool ambiguous = false;        // another local one has the same name, or a compiler has numbered it: it can't be matched
   bool ends_with_switch = false; // vanished, but a switch leads to it still
   bool vanished = false;         // the current version does not have it

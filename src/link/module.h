@@ -273,6 +273,7 @@ struct Module {
   std::vector<OwnFunction> parts;           // what compilers have split off; sorted likewise, `callee` means nothing
   std::vector<std::uint64_t> escaped_parts; // addresses of those to which something has pointers; filled when fixing up
   bool patchable = true;                    // code can be written while it runs: branches may be sites
+  bool opaque = false;                      // functions know nothing of each other but declarations
   std::vector<Site> sites;                  // filled when fixing up
   std::uint32_t branches_through_stubs = 0; // to callees, which could not be sites
 

@@ -88,5 +88,66 @@ TEST_P(CompiledBy, ACoroutinesPointersThatTheAssemblerHasWorkedOutKeepTheirVersi
   get<void(void*)>("end")(second);
 }
 
+TEST_F(ReplaceCompilers, ALocalCallOfAnOldFrameStaysInItsVersionHoweverItLies) {
+  let_code_pause();
+  auto text = [](int n, const std::string& binding) {
+    std::string all = ".section .text.f,\"ax\"\n" + binding + ".type f,@function\nf: movl $" + std::to_string(n) +
+                      ",%eax\n ret\n.size f,.-f\n";
+    for (int i = 0; i < 8; ++i) {
+      const std::string g = "g" + std::to_string(i);
+      all += ".section .text." + g + ",\"ax\"\n.p2align 4\n.globl " + g + "\n.type " + g + ",@function\n" + g +
+             ": subq $8,%rsp\n call *host_pause@GOTPCREL(%rip)\n.fill " + std::to_string(i) +
+             ",1,0x90\n call f\n addq $8,%rsp\n ret\n.size " + g + ",.-" + g + "\n";
+    }
+    return all;
+  };
+  for (const char* binding : {"", ".globl f\n.hidden f\n", ".globl f\n.protected f\n", ".globl f\n"})
+    for (bool opaque : {false, true}) {
+      ModuleOptions options;
+      options.opaque = opaque;
+      const bool stays = !opaque && std::string_view(binding) != ".globl f\n";
+      Module m = commit(engine, library, assemble(text(0, binding)), options);
+      for (int i = 0; i < 8; ++i) {
+        auto* g = get<int()>("g" + std::to_string(i));
+        action = [&] {
+          Change change = engine.change();
+          change.replace(m, assemble(text(i + 1, binding)), {}, options);
+          expect(try_commit(std::move(change)));
+        };
+        EXPECT_EQ(g(), stays ? i : i + 1) << binding << "opaque: " << opaque << ", offset " << i;
+        action = nullptr;
+        EXPECT_EQ(g(), i + 1);
+      }
+      expect(try_remove(engine, {m}));
+      settle();
+    }
+}
+
+TEST_F(ReplaceCompilers, AnOldFrameKnowsWhichRegistersAHiddenFunctionLeavesAlone) {
+  let_code_pause();
+  auto text = [](const std::string& visibility, int n) {
+    return "extern \"C\" void host_pause();" + visibility + " __attribute__((noinline)) long f(long x) {" +
+           (n == 0 ? ""
+                   : "asm volatile(\"\" : : \"r\"(x)); asm volatile(\"movq $-1,%%rsi; movq $-1,%%rdx; movq $-1,%%rcx; movq "
+                     "$-1,%%r8; movq $-1,%%r9; movq $-1,%%r10; movq $-1,%%r11\" : : : \"rsi\", \"rdx\", \"rcx\", \"r8\", "
+                     "\"r9\", \"r10\", \"r11\");") +
+           "asm volatile(\"\"); return " + std::to_string(n) +
+           "; } extern \"C\" long run(long a, long b, long c) { host_pause();"
+           "asm volatile(\"\" : \"+r\"(a), \"+r\"(b), \"+r\"(c)); a += 2 * f(a);"
+           "asm volatile(\"\" : \"+r\"(a), \"+r\"(b), \"+r\"(c)); return a * 100 + b * 10 + c; }";
+  };
+  for (const char* visibility :
+       {"static", "__attribute__((visibility(\"hidden\")))", "__attribute__((visibility(\"protected\")))"}) {
+    const char* flags = "-O2 -fPIC -ffunction-sections -fdata-sections";
+    Module m = commit(engine, library, compile_gcc(text(visibility, 0), flags));
+    action = [&] { replace(m, compile_gcc(text(visibility, 1), flags)); };
+    EXPECT_EQ(get<long(long, long, long)>("run")(1, 2, 3), 123) << visibility;
+    action = nullptr;
+    EXPECT_EQ(get<long(long, long, long)>("run")(1, 2, 3), 323) << visibility;
+    expect(try_remove(engine, {m}));
+    settle();
+  }
+}
+
 } // namespace
 } // namespace tenon::test

@@ -167,8 +167,19 @@ private:
     if (absolute || (relative && sweep_.at(r.offset) == Reference::address)) part_escapes(symbol.section, offset);
   }
 
+  // The compiler may have made caller and callee for each other: old callers must not get to new ones, by whatever way.
+  bool is_known_inside(const Callee& callee) const {
+    const Symbol& symbol = module_.symbols()[callee.symbol];
+    return !module_.opaque && module_.targets[callee.symbol].kind == TargetKind::section &&
+           symbol.type == SymbolType::function && (symbol.is_local() || symbol.visibility != Visibility::normal);
+  }
+
   void branch(Callee& callee, std::uint64_t field) {
     const std::uint64_t address = bytes_.address + field;
+    if (!is_retargetable(address) && is_known_inside(callee)) {
+      put(bytes_.local + field, std::int32_t(callee.body - (address + 4)));
+      return;
+    }
     if (!module_.patchable || !is_retargetable(address)) { // it leads to the stub
       put(bytes_.local + field, std::int32_t(callee.stub - (address + 4)));
       callee.through_stub = true;
