@@ -43,6 +43,26 @@ void drop_carried(link::Module& module) {
   std::erase_if(module.kept, [&](std::uint32_t section) { return !module.places[section].kept; });
 }
 
+bool LabelTables::is(std::uint32_t section) {
+  const std::span<const Symbol> symbols = module_.symbols();
+  return std::any_of(module_.relocations(section).begin(), module_.relocations(section).end(), [&](const Relocation& r) {
+    const Symbol& symbol = symbols[r.symbol]; // assemblers name labels by their section
+    return symbol.type == SymbolType::section && symbol.section < module_.object_sections() &&
+           module_.places[symbol.section].run == link::Run::code &&
+           !begins_function(symbol.section, std::uint64_t(r.addend));
+  });
+}
+
+bool LabelTables::begins_function(std::uint32_t section, std::uint64_t offset) {
+  if (functions_.empty()) {
+    for (const Symbol& symbol : module_.symbols())
+      if (symbol.type == SymbolType::function || symbol.type == SymbolType::ifunc)
+        functions_.emplace_back(symbol.section, symbol.value);
+    std::sort(functions_.begin(), functions_.end());
+  }
+  return std::binary_search(functions_.begin(), functions_.end(), std::pair(section, offset));
+}
+
 namespace {
 
 // Where a definition lay: where it is, or was when it vanished, comes first.
@@ -107,10 +127,12 @@ struct Verdict {
 
 class DataSection {
 public:
-  DataSection(const ChangeState& change, std::uint32_t m, std::span<const Member> members)
-      : change_(change), index_(m), module_(*change.modules[m]), draft_(change.drafts[m]), members_(members) {}
+  DataSection(const ChangeState& change, std::uint32_t m, std::span<const Member> members, LabelTables& labels)
+      : change_(change), index_(m), module_(*change.modules[m]), draft_(change.drafts[m]), members_(members),
+        labels_(labels) {}
 
   Result<Verdict> judge() const {
+    if (labels_.is(members_[0].section)) return judge_labels();
     // Without those that have vanished, and those that differ, all is as if these had never been.
     if (std::any_of(members_.begin(), members_.end(), [&](const Member& member) { return has_vanished(member); }))
       if (const std::vector<Storage> there = earlier_storages(change_, index_, members_, DefinitionKind::variable);
@@ -145,6 +167,15 @@ private:
   bool has_vanished(const Member& member) const {
     const Definition* variable = earlier_variable(change_, index_, member.symbol, DefinitionKind::variable, true);
     return variable != nullptr && variable->vanished;
+  }
+
+  Result<Verdict> judge_labels() const {
+    const auto known =
+        std::find_if(members_.begin(), members_.end(), [&](const Member& m) { return earlier(m) != nullptr; });
+    if (members_.size() == 1 || known == members_.end()) return Verdict{};
+    return Error{ErrorCode::needs_flag, "section " + std::string(module_.section_name(members_[0].section)) +
+                                            " holds addresses of labels, which belong to their version, and variables "
+                                            "besides: compile with -fdata-sections, or make the table of labels constant"};
   }
 
   // What has no name counts, too: the section may hold it besides its variables.
@@ -191,6 +222,7 @@ private:
   const link::Module& module_;
   const ModuleDraft& draft_;
   std::span<const Member> members_;
+  LabelTables& labels_;
 };
 
 // Writable data that nothing names can't be found in the version before: it would silently begin anew.
@@ -252,8 +284,9 @@ Result<void> carry_variables(ChangeState& change, std::uint32_t m) {
   compare_shared_closures(change, m);
   const std::vector<Member> all = members_of(module, link::Run::data);
   if (Result<void> checked = check_nameless(module, all); !checked) return checked;
+  LabelTables labels(module);
   Result<void> judged = for_each_section(all, [&](std::span<const Member> section) -> Result<void> {
-    Result<Verdict> verdict = DataSection(change, m, section).judge();
+    Result<Verdict> verdict = DataSection(change, m, section, labels).judge();
     if (!verdict) return std::move(verdict).error();
     if (verdict->carry) carry(change, m, section[0].section, verdict->address, verdict->size);
     return {};

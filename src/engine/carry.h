@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
 namespace tenon::engine {
@@ -35,5 +36,19 @@ std::vector<Storage> earlier_storages(const ChangeState& change, std::uint32_t m
 // That storage stands for the section, which is not placed.
 void carry(ChangeState& change, std::uint32_t module, std::uint32_t section, std::uint64_t address, std::uint64_t size);
 void drop_carried(link::Module& module);
+
+// Writable sections with pointers into functions, as a table of labels has them for a computed goto (`static void* table[] =
+// {&&a, &&b}`): they are of the version that they lead into, and of no use to another.
+class LabelTables {
+public:
+  explicit LabelTables(const link::Module& module) : module_(module) {}
+  bool is(std::uint32_t section); // may throw std::bad_alloc
+
+private:
+  bool begins_function(std::uint32_t section, std::uint64_t offset);
+
+  const link::Module& module_;
+  std::vector<std::pair<std::uint32_t, std::uint64_t>> functions_; // where they begin, sorted; once it is asked for
+};
 
 } // namespace tenon::engine

@@ -10,6 +10,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "engine/matching.h"
 
+#include "engine/carry.h"
 #include "engine/change_state.h"
 #include "engine/function_content.h"
 #include "object/debug_info.h"
@@ -107,7 +108,7 @@ struct Local {
 class Matcher {
 public:
   Matcher(ChangeState& change, std::uint32_t m)
-      : module_(*change.modules[m]), draft_(change.drafts[m]), before_(*draft_.replaces) {}
+      : module_(*change.modules[m]), draft_(change.drafts[m]), before_(*draft_.replaces), labels_(module_) {}
 
   Result<void> match() {
     list_module();
@@ -196,8 +197,9 @@ private:
     });
   }
 
-  bool keeps_value(const Local& local) const {
-    return module_.places[module_.symbols()[local.symbol].section].run == link::Run::data;
+  bool keeps_value(const Local& local) {
+    const std::uint32_t section = module_.symbols()[local.symbol].section;
+    return module_.places[section].run == link::Run::data && !labels_.is(section);
   }
   bool is_thread_local(const Local& local) const { return module_.symbols()[local.symbol].type == SymbolType::tls; }
   bool is_matched(const Local& local) const { return draft_.replacement.matched.contains(local.symbol); }
@@ -346,6 +348,7 @@ private:
   link::Module& module_;
   ModuleDraft& draft_;
   const ModuleState& before_;
+  LabelTables labels_;
   std::vector<Local> now_, earlier_;
   std::unordered_set<std::string_view> twice_, numbered_;      // names; bases
   std::unordered_set<std::string_view> globals_now_, globals_; // of the module; of the version before

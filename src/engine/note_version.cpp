@@ -1,6 +1,7 @@
 // What a new version of a module, linked but not committed, takes from the versions before it: the storage it borrows, the
 // variables that move to new storage, the initializers that must not run again.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "engine/carry.h"
 #include "engine/change_state.h"
 
 #include <algorithm>
@@ -106,8 +107,10 @@ void find_migrations(ChangeState& change, std::uint32_t m) {
   ModuleDraft& draft = change.drafts[m];
   if (draft.policy.differing != DataPolicy::Differing::migrate) return;
   const link::Module& module = *change.modules[m];
+  LabelTables labels(module);
   for (const Provided& p : draft.replacement.provided)
-    if (p.definition->kind == DefinitionKind::variable && p.definition->address != 0 && p.definition->address != p.address)
+    if (p.definition->kind == DefinitionKind::variable && p.definition->address != 0 && p.definition->address != p.address &&
+        !labels.is(module.symbols()[p.symbol].section))
       draft.replacement.migrations.push_back(
           {p.definition->name, {p.definition->address}, p.definition->size, {p.address}, module.symbols()[p.symbol].size});
 }

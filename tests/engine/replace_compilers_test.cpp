@@ -149,5 +149,32 @@ TEST_F(ReplaceCompilers, AnOldFrameKnowsWhichRegistersAHiddenFunctionLeavesAlone
   }
 }
 
+TEST_P(CompiledBy, AWritableTableOfLabelsBelongsToItsVersion) {
+  let_code_pause();
+  auto text = [](int n) {
+    return "extern \"C\" void host_pause(); extern \"C\" int run(const unsigned char* code) {"
+           "static void* labels[] = {&&stop, &&add, &&twice, &&wait}; int x = 0; void** t = labels;"
+           "asm volatile(\"\" : \"+r\"(t) : : \"memory\"); goto *t[*code++]; add: x += " +
+           std::to_string(n) +
+           "; goto *t[*code++]; twice: x *= 2; goto *t[*code++]; wait: host_pause(); goto *t[*code++]; stop: return x; }";
+  };
+  constexpr unsigned char code[] = {1, 3, 2, 1, 0};
+  Module m = commit(engine, library, compile(text(1)));
+  auto* run = get<int(const unsigned char*)>("run");
+  EXPECT_EQ(run(code), 3);
+  DataPolicy policy;
+  policy.differing = DataPolicy::Differing::migrate;
+  policy.migration = [](const DataPolicy::Migration& migration) -> Result<void> {
+    return Error{ErrorCode::unsupported, "nobody can migrate " + std::string(migration.variable)};
+  };
+  for (int n = 2; n < 5; ++n) {
+    action = [&] { replace(m, compile(text(n)), policy); };
+    EXPECT_EQ(run(code), 3 * (n - 1)) << "a frame that is under way has its own";
+    action = nullptr;
+    settle();
+    EXPECT_EQ(run(code), 3 * n);
+  }
+}
+
 } // namespace
 } // namespace tenon::test
