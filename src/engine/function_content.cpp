@@ -67,6 +67,27 @@ bool has_numbered_closure(std::string_view name) {
   return readable.find("{lambda(") != readable.npos || readable.find("{unnamed type#") != readable.npos;
 }
 
+bool is_array_destructor(std::string_view name) noexcept {
+  constexpr std::string_view clang = "__cxx_global_array_dtor";
+  return name.starts_with("__tcf_") || name == clang ||
+         (name.starts_with(clang) && name[clang.size()] == '.' && is_numbered(name));
+}
+
+std::string without_class_numbers(std::string_view name) {
+  std::string result(name);
+  if (!name.starts_with("_ZZ")) return result;
+  // Itanium C++ ABI, "Scope Encoding": _ <digit>, or __ <digits> _, behind the name in its function.
+  for (std::size_t at = 0; (at = result.find("E_", at)) != result.npos; ++at) {
+    const bool long_one = result.compare(at, 3, "E__") == 0;
+    std::size_t end = at + (long_one ? 3 : 2);
+    const std::size_t digits = end;
+    while (end < result.size() && is_digit(result[end]) && (long_one || end == digits)) ++end;
+    if (end == digits || (long_one && (end == result.size() || result[end] != '_'))) continue;
+    result.erase(at + 1, end + (long_one ? 1 : 0) - (at + 1));
+  }
+  return result;
+}
+
 void FunctionContents::list_places() {
   if (!places_.empty()) return;
   const std::span<const Symbol> symbols = object_.symbols();
@@ -88,7 +109,7 @@ std::uint32_t FunctionContents::symbol_over(std::uint32_t section, std::uint64_t
   const std::uint64_t begin = std::prev(after)->offset;
   while (after != places_.begin() && std::prev(after)->section == section && std::prev(after)->offset == begin) --after;
   const std::uint64_t size = object_.symbols()[after->symbol].size;
-  return offset == begin || offset - begin < size ? after->symbol : 0;
+  return offset - begin <= size ? after->symbol : 0; // loops over arrays know their end
 }
 
 std::uint64_t FunctionContents::of(std::uint32_t symbol) {
@@ -162,7 +183,8 @@ void FunctionContents::add_symbol(std::uint32_t index) {
   add(hash_name(name));
   const bool function = symbol.type == SymbolType::function && symbol.is_local() && symbol.defined() &&
                         symbol.section < object_.sections().size();
-  if (function && (is_numbered(name) || is_part_of_another(name) || has_numbered_closure(name))) add_function(index);
+  if (function && (is_numbered(name) || is_part_of_another(name) || is_array_destructor(name) || has_numbered_closure(name)))
+    add_function(index);
 }
 
 void FunctionContents::add_literal(std::uint32_t index, std::uint64_t at) {

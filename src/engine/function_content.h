@@ -17,6 +17,12 @@ namespace tenon::engine {
 
 // Whether a lambda's number, or an unnamed type's, is part of a function's name. May throw std::bad_alloc.
 bool has_numbered_closure(std::string_view name);
+// Compilers number, in the order in which they come, the functions that destroy arrays (GCC: `__tcf_0`; Clang:
+// `__cxx_global_array_dtor.1`), whose addresses are registered for the end of the program.
+bool is_array_destructor(std::string_view name) noexcept;
+// The name of a member of a local class without what tells classes of one name in one function apart (`_ZZ1fvEN1S1gE_0v`).
+// May throw std::bad_alloc.
+std::string without_class_numbers(std::string_view name);
 // The name for people without such numbers: what all that may have changed places have in common. May throw std::bad_alloc.
 std::string without_closure_numbers(std::string_view name);
 

@@ -8,6 +8,7 @@
 #include <shared_mutex>
 #include <tuple>
 #include <unordered_map>
+#include <unordered_set>
 
 namespace tenon::engine {
 
@@ -181,6 +182,22 @@ Definition* find_alike(const ModuleDraft& draft, std::string_view name, std::uin
   return nullptr;
 }
 
+// What members of local classes are called that share their class's name with another of the same function, in this version
+// or the one before.
+std::unordered_set<std::string> crowded_classes(const ModuleDraft& draft, const link::Module& module) {
+  std::unordered_set<std::string> crowded;
+  auto look = [&](std::string_view name) {
+    if (!name.starts_with("_ZZ")) return;
+    if (std::string plain = without_class_numbers(name); plain != name) crowded.insert(std::move(plain));
+  };
+  for (const Symbol& symbol : module.symbols())
+    if (symbol.is_local() && symbol.type == SymbolType::function) look(symbol.name());
+  if (draft.replaces != nullptr)
+    for (const std::unique_ptr<Definition>& d : draft.replaces->replaceable->definitions)
+      if (d->local && !d->vanished && d->kind == DefinitionKind::function) look(d->name);
+  return crowded;
+}
+
 // Under EngineState::commit_mutex: earlier definitions are looked up.
 Result<void> provide(ChangeState& change, std::uint32_t m) {
   link::Module& module = *change.modules[m];
@@ -189,6 +206,7 @@ Result<void> provide(ChangeState& change, std::uint32_t m) {
   std::span<const Symbol> symbols = module.symbols();
   std::unordered_map<std::string_view, std::uint32_t> seen;
   FunctionContents contents(module.object);
+  const std::unordered_set<std::string> crowded = crowded_classes(draft, module);
   for (std::uint32_t i = 1; i < symbols.size(); ++i)
     if (module.targets[i].kind == TargetKind::section && symbols[i].defined()) ++seen[symbols[i].name()];
   for (std::uint32_t i = 1; i < symbols.size(); ++i) {
@@ -197,8 +215,13 @@ Result<void> provide(ChangeState& change, std::uint32_t m) {
     const Kind kind = kind_of(module, i);
     if (!kind.named || (kind.kind == DefinitionKind::constant && is_nameless_constant(symbol))) continue;
     const bool local = symbol.is_local() || draft.names[i - module.object.first_global()] == link::none;
-    bool ambiguous = local && (seen[symbol.name()] > 1 || is_numbered(symbol.name()));
-    const bool numbered = !ambiguous && kind.kind == DefinitionKind::function && has_numbered_closure(symbol.name());
+    const bool destructor = kind.kind == DefinitionKind::function && is_array_destructor(symbol.name());
+    bool ambiguous = local && (seen[symbol.name()] > 1 || (is_numbered(symbol.name()) && !destructor));
+    // By what it is like, since its number says nothing.
+    const bool numbered =
+        !ambiguous && kind.kind == DefinitionKind::function &&
+        (has_numbered_closure(symbol.name()) ||
+         (local && (destructor || (!crowded.empty() && crowded.contains(without_class_numbers(symbol.name()))))));
     const bool closure = numbered && local;
     const std::uint64_t content = numbered ? contents.of(i) : 0;
     Definition* definition = nullptr;

@@ -176,5 +176,62 @@ TEST_P(CompiledBy, AWritableTableOfLabelsBelongsToItsVersion) {
   }
 }
 
+TEST_P(CompiledBy, ArraysAreDestroyedOnceThoughTheirDestructorsAreNumbered) {
+  auto text = [](bool more) {
+    return std::string(
+               "extern \"C\" int gone[4]; int gone[4]; struct S { int id; S(int i) : id(i) {} ~S() { ++gone[id]; } };") +
+           (more ? "extern \"C\" void* other() { static S b[2] = {2, 2}; return b; }" : "") +
+           "extern \"C\" void* made() { static S a[2] = {1, 1}; return a; }";
+  };
+  Module m = commit(engine, library, compile(text(false)));
+  get<void*()>("made")();
+  replace(m, compile(text(true)));
+  get<void*()>("other")();
+  free_what_can_be();
+  Kept kept = expect(library.keep("gone"));
+  const int* gone = kept.address().as<const int*>();
+  expect(try_remove(engine, {m}));
+  EXPECT_EQ(gone[1], 2);
+  EXPECT_EQ(gone[2], 2);
+}
+
+TEST_P(CompiledBy, NumberedDestructorsDoNotKeepEveryVersion) {
+  auto text = [](int n) {
+    return "struct S { int id; S(int i) : id(i) {} ~S(); }; int gone; S::~S() { ++gone; }"
+           "extern \"C\" void* b() { static S b[2] = {2, 2}; return b; }"
+           "extern \"C\" void* a() { static S a[2] = {1, 1}; return a; } extern \"C\" int f() { return " +
+           std::to_string(n) + "; }";
+  };
+  Module m = commit(engine, library, compile(text(0)));
+  get<void*()>("a")();
+  std::uint64_t live = 0;
+  for (int i = 1; i < 9; ++i) {
+    replace(m, compile(text(i % 3)));
+    settle();
+    if (i == 4) live = engine.usage().live;
+  }
+  EXPECT_EQ(engine.usage().live, live);
+}
+
+TEST_P(CompiledBy, AnObjectOfALocalClassIsNotAnothersOfTheName) {
+  auto text = [](bool more) {
+    return std::string("struct Base { virtual int f() = 0; virtual ~Base() {} }; static Base* choose(int k) {") +
+           (more ? "if (k == 7) { struct S : Base { int f() override { return 7; } }; return new S; }" : "") +
+           "if (k == 1) { struct S : Base { int f() override { return 1; } }; return new S; }"
+           "struct T : Base { int f() override { return 2; } }; return new T; }"
+           "extern \"C\" { Base* make(int k) { return choose(k); } int call(Base* b) { return b->f(); } void end(Base* b) { "
+           "delete b; } }";
+  };
+  Module m = commit(engine, library, compile(text(false)));
+  void* one = get<void*(int)>("make")(1);
+  EXPECT_EQ(get<int(void*)>("call")(one), 1);
+  replace(m, compile(text(true)));
+  free_what_can_be();
+  void* seven = get<void*(int)>("make")(7);
+  EXPECT_EQ(get<int(void*)>("call")(one), 1) << "the class that has its number now is another";
+  EXPECT_EQ(get<int(void*)>("call")(seven), 7);
+  for (void* object : {one, seven}) get<void(void*)>("end")(object);
+}
+
 } // namespace
 } // namespace tenon::test
