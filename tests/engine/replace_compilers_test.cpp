@@ -4,7 +4,9 @@
 #include "replace_support.h"
 
 #include <array>
+#include <atomic>
 #include <functional>
+#include <thread>
 
 namespace tenon::test {
 namespace {
@@ -231,6 +233,192 @@ TEST_P(CompiledBy, AnObjectOfALocalClassIsNotAnothersOfTheName) {
   EXPECT_EQ(get<int(void*)>("call")(one), 1) << "the class that has its number now is another";
   EXPECT_EQ(get<int(void*)>("call")(seven), 7);
   for (void* object : {one, seven}) get<void(void*)>("end")(object);
+}
+
+// Whatever way a compiler takes a function's address, it is the one of its stub.
+std::string ways(const std::string& f, const std::string& prefix, bool own) {
+  std::string all;
+  auto getter = [&](const std::string& name, const std::string& code) {
+    const std::string g = prefix + "_" + name;
+    all += ".section .text." + g + ",\"ax\"\n.globl " + g + "\n.type " + g + ",@function\n" + g + ":\n" + code +
+           "\n ret\n.size " + g + ",.-" + g + "\n";
+  };
+  auto cell = [&](const std::string& section, const std::string& name, const std::string& content) {
+    all += ".section " + section + "\n.p2align 3\n.globl " + prefix + "_" + name + "\n.type " + prefix + "_" + name +
+           ",@object\n" + prefix + "_" + name + ": " + content + "\n.size " + prefix + "_" + name + ",8\n";
+  };
+  getter("got", "movq " + f + "@GOTPCREL(%rip),%rax");
+  getter("got_plain", "movl $0,%eax\n addq " + f + "@GOTPCREL(%rip),%rax");
+  getter("push", "pushq " + f + "@GOTPCREL(%rip)\n popq %rax");
+  getter("movabs", "movabsq $" + f + ",%rax");
+  getter("got64", "leaq _GLOBAL_OFFSET_TABLE_(%rip),%rcx\n movabsq $" + f + "@GOTOFF,%rax\n addq %rcx,%rax");
+  getter("got_large", "leaq _GLOBAL_OFFSET_TABLE_(%rip),%rcx\n movabsq $" + f + "@GOT,%rax\n movq (%rcx,%rax),%rax");
+  if (own) getter("lea", "leaq " + f + "(%rip),%rax");
+  cell(".data." + prefix + "1,\"aw\"", "data", ".quad " + f);
+  cell(".data.rel.ro." + prefix + ",\"aw\"", "relro", ".quad " + f);
+  cell(".rodata." + prefix + ",\"a\"", "rodata", ".quad " + f);
+  if (prefix == "own") cell(".rodata." + prefix + "2,\"a\"", "distance", ".quad " + f + " - .");
+  all += ".section .tdata." + prefix + ",\"awT\"\n.p2align 3\n.type " + prefix + "_tls,@object\n" + prefix + "_tls: .quad " +
+         f + "\n.size " + prefix + "_tls,8\n";
+  getter("thread",
+         "subq $8,%rsp\n data16\n leaq " + prefix +
+             "_tls@TLSGD(%rip),%rdi\n .value 0x6666\n rex64\n call __tls_get_addr@PLT\n movq (%rax),%rax\n addq $8,%rsp");
+  return all;
+}
+TEST_F(ReplaceCompilers, EveryWayToAFunctionsAddressLeadsToItsStub) {
+  auto text = [](int n) {
+    return ".section .text.f,\"ax\"\n.globl f\n.type f,@function\nf: movl $" + std::to_string(n) +
+           ",%eax\n ret\n.size f,.-f\n.section .text.l,\"ax\"\n.type l,@function\nl: movl $" + std::to_string(-n) +
+           ",%eax\n ret\n.size l,.-l\n" + ways("f", "own", true) + ways("l", "local", true);
+  };
+  Module m = commit(engine, library, assemble(text(1)));
+  Module user = commit(engine, library, assemble(ways("f", "other", false)));
+  auto check = [&](std::uint64_t f, std::uint64_t l, int n) {
+    for (const char* prefix : {"own", "local", "other"}) {
+      const std::string p = prefix;
+      const std::uint64_t expected = p == "local" ? l : f;
+      for (const char* name : {"got", "got_plain", "push", "movabs", "got64", "got_large", "lea", "thread"}) {
+        if (p == "other" && name == std::string("lea")) continue;
+        if (p == "local" && name == std::string("got64")) continue;
+        EXPECT_EQ(get<std::uint64_t()>(p + "_" + name)(), expected) << p << " " << name;
+      }
+      for (const char* name : {"data", "relro", "rodata"})
+        EXPECT_EQ(*address_of(library, p + "_" + name).as<std::uint64_t*>(), expected) << p << " " << name;
+      if (p == "own") {
+        const Addr distance = address_of(library, p + "_distance");
+        EXPECT_EQ(*distance.as<std::uint64_t*>() + distance.value, expected) << p;
+      }
+    }
+    EXPECT_EQ(reinterpret_cast<int (*)()>(f)(), n);
+    EXPECT_EQ(reinterpret_cast<int (*)()>(l)(), -n);
+  };
+  const std::uint64_t f = address_of(library, "f").value, l = get<std::uint64_t()>("local_got")();
+  EXPECT_EQ(expect(library.find_anywhere("f"))->value, f);
+  EXPECT_EQ(reinterpret_cast<std::uint64_t>(expect(library.function<int()>("f")).raw()), f);
+  check(f, l, 1);
+  for (int n = 2; n < 5; ++n) {
+    replace(m, assemble(text(n)));
+    settle();
+    check(f, l, n);
+    (void)engine.move(m);
+    (void)engine.move(user);
+    settle();
+    check(f, l, n);
+    replace(user, assemble(ways("f", "other", false)));
+    check(f, l, n);
+  }
+}
+
+// Exceptions through frames of old versions, with cleanups, virtual bases, types without linkage, caught there and rethrown.
+TEST_P(CompiledBy, ExceptionsThroughOldFrames) {
+  let_code_pause();
+  auto text = [](int n) {
+    return "extern \"C\" void host_pause(); struct Root { int r = 1; virtual ~Root() {} }; struct L : virtual Root { int l "
+           "= 2; }; struct R : virtual Root { int q = 3; }; struct Both : L, R { int b; Both(int x) : b(x) {} };"
+           "namespace { struct Hidden : Both { Hidden(int x) : Both(x) {} }; } extern \"C\" int cleaned; int cleaned; "
+           "struct Guard { ~Guard() { cleaned += " +
+           std::to_string(n) +
+           "; } };"
+           "__attribute__((noinline)) void thrower(int k) { host_pause(); if (k) throw Hidden(" +
+           std::to_string(n) +
+           "); }"
+           "__attribute__((noinline)) void middle(int k) { Guard g; host_pause(); try { thrower(k); } catch (Hidden& h) { "
+           "h.b += 100; throw; } }"
+           "extern \"C\" int outer(int k) { Guard g; try { host_pause(); middle(k); } catch (Root& root) { return "
+           "dynamic_cast<Both&>(root).b + root.r * 1000; } return 0; }";
+  };
+  Module m = commit(engine, library, compile(text(1)));
+  EXPECT_EQ(get<int(int)>("outer")(1), 1101);
+  EXPECT_EQ(*address_of(library, "cleaned").as<int*>(), 2);
+  int n = 1;
+  action = [&] {
+    replace(m, compile(text(++n)));
+    (void)engine.collect();
+  };
+  const int got = get<int(int)>("outer")(1);
+  action = nullptr;
+  EXPECT_GE(got, 1101);
+  EXPECT_EQ(got / 1000, 1);
+  EXPECT_EQ(get<int(int)>("outer")(1), 1100 + n);
+}
+
+TEST_P(CompiledBy, JumpTablesOfOldFrames) {
+  let_code_pause();
+  auto text = [](int n) {
+    std::string all = "extern \"C\" void host_pause(); extern \"C\" int pick(const int* p, int count) { int x = 0; for (int "
+                      "i = 0; i < count; ++i) { host_pause(); switch (p[i]) {";
+    for (int k = 0; k < 12; ++k)
+      all += "case " + std::to_string(k) + ": x = x * " + std::to_string(k + 2) + " + " + std::to_string(n * (k * k + 1)) +
+             "; asm volatile(\"\" : \"+r\"(x)); break;";
+    return all + "default: x = -1; } } return x; }";
+  };
+  Module m = commit(engine, library, compile(text(1)));
+  const int p[] = {3, 5, 7, 2};
+  const int expected = get<int(const int*, int)>("pick")(p, 4);
+  int n = 1;
+  action = [&] {
+    replace(m, compile(text(++n)));
+    (void)engine.collect();
+  };
+  EXPECT_EQ(get<int(const int*, int)>("pick")(p, 4), expected);
+  action = nullptr;
+  EXPECT_EQ(get<int(const int*, int)>("pick")(p, 4), expected * n);
+}
+
+// Thread-local objects with destructors, static ones with guards.
+TEST_P(CompiledBy, ObjectsLiveOnceThroughVersions) {
+  if (std::string_view(GetParam()).find("-fpie") != std::string_view::npos)
+    GTEST_SKIP() << "has thread-local variables of its own";
+  auto text = [](int n) {
+    return "extern \"C\" int made, gone; int made, gone; struct S { int v; S() : v(++made) {} ~S() { ++gone; v = -1; } int "
+           "get() { return v * 10 + " +
+           std::to_string(n) +
+           "; } };"
+           "static S& instance() { static S s; return s; } thread_local S mine; struct V : virtual S { int x = 1; }; extern "
+           "\"C\" int shared() { return instance().get(); } extern \"C\" int own() { return mine.get(); } extern \"C\" int* "
+           "counts() { static int c[2]; c[0] = made; c[1] = gone; return c; }";
+  };
+  Module m = commit(engine, library, compile(text(1)));
+  EXPECT_EQ(get<int()>("shared")(), 11);
+  std::atomic<int> step{0};
+  int first = 0, second = 0;
+  std::thread other([&] {
+    first = get<int()>("own")();
+    step = 1;
+    while (step != 2) std::this_thread::yield();
+    second = get<int()>("own")();
+  });
+  while (step != 1) std::this_thread::yield();
+  replace(m, compile(text(5)));
+  step = 2;
+  other.join();
+  EXPECT_EQ(first, 21);
+  EXPECT_EQ(second, 25);
+  EXPECT_EQ(get<int()>("shared")(), 15);
+  EXPECT_EQ(*address_of(library, "made").as<int*>(), 2);
+  EXPECT_EQ(*address_of(library, "gone").as<int*>(), 1);
+  replace(m, compile(text(7)));
+  settle();
+  Kept kept = expect(library.keep("gone"));
+  int* gone = kept.address().as<int*>();
+  expect(try_remove(engine, {m}));
+  EXPECT_EQ(*gone, 2);
+}
+
+// A destructor's class goes, the object stays.
+TEST_P(CompiledBy, WhatVanishesIsDestroyedOnceAtTheEnd) {
+  const std::string common = "extern \"C\" int gone; int gone; ";
+  Module m = commit(engine, library,
+                    compile(common + "struct S { int v = 3; ~S() { gone += v; } }; static S s; static S t[2]; extern \"C\" "
+                                     "int f() { return s.v + t[0].v; }"));
+  EXPECT_EQ(get<int()>("f")(), 6);
+  replace(m, compile(common + "extern \"C\" int f() { return 1; }"));
+  free_what_can_be();
+  EXPECT_EQ(get<int()>("f")(), 1);
+  Kept kept = expect(library.keep("gone"));
+  int* gone = kept.address().as<int*>();
+  expect(try_remove(engine, {m}));
+  EXPECT_EQ(*gone, 9);
 }
 
 } // namespace

@@ -121,7 +121,8 @@ public:
       const std::uint64_t at = load.offset, target = std::uint64_t(load.target);
       const OwnFunction* function = find(module_.own_functions, bytes_.section, target);
       const bool part = function == nullptr && find(module_.parts, bytes_.section, target) != nullptr;
-      if ((function == nullptr && !part) || is_relocated(at) || sweep_.at(at) != Reference::address) continue;
+      if ((function == nullptr && !part) || is_relocated(at) || is_got_base(target) || sweep_.at(at) != Reference::address)
+        continue;
       if (part) {
         module_.escaped_parts.push_back(bytes_.address + target);
         continue;
@@ -146,6 +147,14 @@ private:
   bool is_relocated(std::uint64_t offset) const {
     const std::span<const Relocation> relocations = module_.relocations(bytes_.section);
     return std::any_of(relocations.begin(), relocations.end(), [&](const Relocation& r) { return r.offset == offset; });
+  }
+
+  // Code of the large model begins with `lea here(%rip), %rax; movabs $_GLOBAL_OFFSET_TABLE_ - here, %r11`.
+  bool is_got_base(std::uint64_t target) const {
+    const std::span<const Relocation> relocations = module_.relocations(bytes_.section);
+    return std::any_of(relocations.begin(), relocations.end(), [&](const Relocation& r) {
+      return r.type == R_GOTPC64 && std::uint64_t(r.addend) == r.offset - target;
+    });
   }
 
   // A function of the module that begins there.
