@@ -76,7 +76,7 @@ void count_modules(engine::EngineState& engine, EngineUsage& usage) noexcept {
   std::lock_guard lock(engine.commit_mutex);
   auto count = [&](const engine::ModuleState& module) {
     ++(module.auxiliary ? usage.superseded : usage.modules);
-    usage.bookkeeping += module.usage.bookkeeping;
+    usage.bookkeeping += module.usage.bookkeeping();
   };
   for (const std::weak_ptr<engine::LibraryState>& weak : engine.libraries) {
     std::shared_ptr<engine::LibraryState> library = weak.lock();

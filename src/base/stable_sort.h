@@ -11,12 +11,13 @@
 namespace tenon::base {
 
 // Orders `items` by key(item); equal ones stay in their order. May throw std::bad_alloc.
-template <class T, class Key> void stable_sort_by(std::vector<T>& items, Key&& key) {
+template <class Items, class Key> void stable_sort_by(Items& items, Key&& key) {
+  using T = typename Items::value_type;
   if (std::is_sorted(items.begin(), items.end(), [&](const T& a, const T& b) { return key(a) < key(b); })) return;
   std::vector<std::pair<decltype(key(items[0])), std::size_t>> order(items.size());
   for (std::size_t i = 0; i < items.size(); ++i) order[i] = {key(items[i]), i};
   std::sort(order.begin(), order.end());
-  std::vector<T> sorted;
+  Items sorted;
   sorted.reserve(items.size());
   for (const auto& [k, i] : order) sorted.push_back(std::move(items[i]));
   items = std::move(sorted);

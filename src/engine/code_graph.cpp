@@ -42,7 +42,7 @@ CodeGraph::CodeGraph(const ModuleState& holder, const ModuleState& module) {
   for (std::uint64_t part : holder.escaped_parts)
     if (const std::uint32_t i = at(part); i != link::none) sections_[i].pinned = true;
 
-  sites_ = holder.sites;
+  sites_.assign(holder.sites.begin(), holder.sites.end());
   std::sort(sites_.begin(), sites_.end());
   holder.relocations.for_each([&](std::uint32_t place, const Relocation& relocation) {
     if (!holder.places[place].kept) return; // replaced already, and perhaps freed

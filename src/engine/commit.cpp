@@ -39,7 +39,7 @@ Result<void> check_references(const ChangeState& change) {
     if (name.module == link::none && is_gone(change.engine->collection, *name.record))
       return conflict("'" + std::string(name.view()) + "' of " + name.record->module->name + " was removed meanwhile");
     // Calls are led to where a function is by now; who refers to data has its address in many places.
-    if (name.module == link::none && name.record->definition != nullptr && !name.forward_record &&
+    if (name.module == link::none && name.record->definition() != nullptr && !name.forward_record &&
         name.record->address != name.address)
       return conflict("'" + std::string(name.view()) + "' of " + name.record->module->name + " was replaced meanwhile");
   }
@@ -178,15 +178,15 @@ void reserve_room(ChangeState& change, std::size_t forwards) {
   }
 }
 
-// For relinking: what is another module's is an address from now on, since indices into a change mean nothing after it.
-void keep_bindings(link::Module& module, ModuleState& state) noexcept {
-  state.bindings = std::move(module.targets);
-  state.places = std::move(module.places);
-  for (link::Target& target : state.bindings)
-    if (target.kind == link::TargetKind::module) {
-      target.kind = link::TargetKind::fixed;
-      target.where = 0;
-    }
+// For relinking.
+void keep_linking(ChangeState& change) {
+  for (std::size_t m = 0; m < change.drafts.size(); ++m) {
+    const link::Module& module = *change.modules[m];
+    ModuleState& state = *change.drafts[m].state;
+    state.bindings = KeptBindings(module.targets, module.places);
+    state.places = KeptPlaces(module.places);
+    state.usage.set_bookkeeping(state.usage.bookkeeping() + state.bindings.bytes() + state.places.bytes());
+  }
 }
 
 // (3) From here on nothing fails.
@@ -197,7 +197,6 @@ void publish(ChangeState& change, std::vector<NewForward>& forwards, const std::
     ModuleDraft& draft = change.drafts[m];
     LibraryState& library = *change.libraries[draft.library];
     ModuleState& state = *draft.state;
-    keep_bindings(*change.modules[m], state);
     state.for_each_record([&](SymbolRecord& record) {
       ((record.flags & symbol_flag::group) != 0 ? library.groups : library.symbols).insert(&record);
     });
@@ -357,8 +356,8 @@ void help_to_free(EngineState& engine, std::size_t commits_behind) noexcept {
 // An old version is not linked again: it needs nothing but its code and data.
 void forget_linking(Version& version) noexcept {
   version.relocations = KeptRelocations();
-  std::vector<link::Target>().swap(version.bindings); // assigning {} would keep the room
-  if (version.client.memory == nullptr) std::vector<link::SectionPlace>().swap(version.places);
+  version.bindings = KeptBindings();
+  if (version.client.memory == nullptr) version.places = KeptPlaces();
 }
 
 // What is left to do for versions that nobody enters any more.
@@ -404,6 +403,7 @@ std::shared_ptr<const void> keep_new_modules(ChangeState& change) {
 Result<std::vector<Module>> commit(ChangeState& change, bool initialize, std::shared_ptr<const void>& keeps) {
   std::deque<Pin> pins;
   if (Result<void> ready = make_ready(change, pins); !ready) return std::move(ready).error();
+  keep_linking(change);
   EngineState& engine = *change.engine;
   if (Result<void> recalled = recall_to_end(engine, change.removals); !recalled) return std::move(recalled).error();
   std::vector<NewForward> forwards = make_forwards(change);

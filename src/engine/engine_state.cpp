@@ -19,7 +19,7 @@ namespace tenon::engine {
 namespace {
 
 Result<std::shared_ptr<Machinery>> make_machinery(const memory::SpaceOptions& options, bool unwinding) {
-  auto machinery = std::make_shared<Machinery>(); // before there is a range to give back
+  auto machinery = Machinery::make(); // before there is a range to give back
   machinery->space = memory::spare::take(options, unwinding);
   if (machinery->space == nullptr) {
     Result<memory::AddressRange> range = unwinding ? notify::reserve_anchor(options) : memory::reserve(options);
@@ -213,7 +213,7 @@ Result<SymbolRecord*> make_absolute(EngineState& engine, LibraryState& library, 
   if (symbol.rebindable) {
     Result<OwnedBlock> slot = OwnedBlock::allocate(engine.machinery, memory::AreaKind::slots, 8, 8, 0);
     if (!slot) return std::move(slot).error();
-    record->slot = (*slot)->begin.value;
+    record->set_slot((*slot)->begin.value);
     library.own_slots.push_back(std::move(*slot));
   }
   library.own_records.push_back(std::move(bytes));
@@ -275,10 +275,10 @@ Result<void> define(EngineState& engine, LibraryState& library, std::span<const 
       define_forward(*engine.machinery->space, library, *records[i], symbols[i]);
     } else if (records[i] != nullptr) {
       records[i]->address = symbols[i].address.value;
-      store_slot(*engine.machinery->space, records[i]->slot, records[i]->address);
+      store_slot(*engine.machinery->space, records[i]->slot(), records[i]->address);
     }
   for (SymbolRecord* record : fresh) {
-    if (record->slot != 0) store_slot(*engine.machinery->space, record->slot, record->address);
+    if (record->slot() != 0) store_slot(*engine.machinery->space, record->slot(), record->address);
     library.symbols.insert(record);
   }
   return {};

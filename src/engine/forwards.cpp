@@ -28,7 +28,7 @@ std::vector<NewForward> make_forwards(ChangeState& change) {
     auto bytes = std::make_unique<std::byte[]>(SymbolRecord::bytes(name.size) + sizeof(std::uint64_t));
     SymbolRecord* record = SymbolRecord::make(bytes.get(), name.view(), name.hash);
     record->flags = symbol_flag::forward;
-    record->slot = name.address;
+    record->set_slot(name.address);
     record->trap() = change.forward_traps[made.size()]->begin.value;
     made.push_back({i, std::move(bytes), record});
   }
@@ -76,7 +76,7 @@ void note_forwards(ChangeState& change, const std::vector<NewForward>& fresh) {
       if (id == link::none) continue;
       const Name& name = (*change.names)[id];
       if (name.module != link::none) continue;
-      const bool filled = name.record != nullptr && name.record->slot != 0 && name.record->module != nullptr;
+      const bool filled = name.record != nullptr && name.record->slot() != 0 && name.record->module != nullptr;
       if (name.forward_record || filled) draft.state->forwards.push_back(name.record);
       if (SymbolRecord* record = fresh_record(fresh, id)) draft.state->forwards.push_back(record);
     }
@@ -143,7 +143,7 @@ void fill_forwards(ChangeState& change, const std::vector<Adoption>& adoptions) 
     name.record->module->filled.push_back(name.record);
     name.record->flags = std::uint16_t(name.record->flags & ~symbol_flag::forward);
     if (name.record->module->collectable != nullptr) name.record->flags |= symbol_flag::collected;
-    store_slot(space, name.record->slot, name.record->address);
+    store_slot(space, name.record->slot(), name.record->address);
   }
   for (const Adoption& adoption : adoptions) {
     fill_pointers(space, *adoption.user, *adoption.record);
@@ -167,7 +167,7 @@ void publish_forwards(ChangeState& change, std::vector<NewForward>& forwards) no
 void define_forward(memory::Space& space, LibraryState& library, SymbolRecord& record, const Absolute& symbol) noexcept {
   record.address = symbol.address.value;
   record.flags = std::uint16_t((record.flags & ~symbol_flag::forward) | (symbol.rebindable ? symbol_flag::rebindable : 0));
-  store_slot(space, record.slot, record.address);
+  store_slot(space, record.slot(), record.address);
   if (symbol.rebindable) return; // pointers go on leading through the slot, so that they follow
   for (const std::shared_ptr<ModuleState>& user : library.modules)
     for_each_holder(*user, [&](ModuleState& holder) {
@@ -201,7 +201,7 @@ void reopen_forward(SymbolRecord& record, memory::Space& space) noexcept {
   record.module = nullptr;
   record.address = 0;
   record.flags = std::uint16_t((record.flags & ~symbol_flag::collected) | symbol_flag::forward);
-  store_slot(space, record.slot, record.trap());
+  store_slot(space, record.slot(), record.trap());
 }
 
 void reopen_forwards(ModuleState& module, memory::Space& space) noexcept {

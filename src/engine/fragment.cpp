@@ -30,7 +30,7 @@ bool is_lost(const Loss& loss, const Definition* definition) {
   return std::binary_search(loss.definitions.begin(), loss.definitions.end(), definition);
 }
 
-bool lies_in(const std::vector<Stretch>& stretches, std::uint64_t address) {
+bool lies_in(const base::List<Stretch>& stretches, std::uint64_t address) {
   return std::any_of(stretches.begin(), stretches.end(),
                      [&](const Stretch& s) { return s.begin.value <= address && address < s.end.value; });
 }
@@ -113,7 +113,7 @@ void take_sites(const Loss& loss, ModuleState& stale) {
 // Stands for the sections that the version no longer needs.
 void make_stale(ChangeState& change, Loss& loss) {
   const CodeGraph& graph = *loss.holder->graph;
-  auto stale = std::make_shared<ModuleState>();
+  auto stale = make_state();
   stale->name = loss.module->name;
   stale->current = loss.module;
   stale->superseded = stale->removed = stale->auxiliary = stale->waiting = true;
@@ -197,7 +197,7 @@ Result<void> find_losses(ChangeState& change) {
 
 namespace {
 
-bool is_listed(const std::vector<Anonymous>& list, std::uint64_t address) noexcept {
+template <class List> bool is_listed(const List& list, std::uint64_t address) noexcept {
   return std::any_of(list.begin(), list.end(), [&](const Anonymous& a) { return a.address == address; });
 }
 
@@ -249,7 +249,7 @@ void join_transition(ChangeState& change, const std::shared_ptr<ModuleState>& su
 void strip(Loss& loss) noexcept {
   for (Use& use : loss.holder->uses) drop_sites(use, [&](std::uint64_t site) { return lies_in(loss.stale->stale, site); });
   // Nor may calls that are left to old frames lead there (freeze_local).
-  std::erase_if(loss.holder->functions, [&](const OwnFunction& f) { return lies_in(loss.stale->stale, f.address); });
+  base::erase_if(loss.holder->functions, [&](const OwnFunction& f) { return lies_in(loss.stale->stale, f.address); });
 }
 
 void supersede_one(ChangeState& change, Loss& loss) noexcept {
@@ -269,7 +269,7 @@ void supersede_one(ChangeState& change, Loss& loss) noexcept {
   }
   loss.holder->graph->supersede(loss.bodies, loss.sections);
   if (loss.stale == nullptr) return;
-  for (std::uint32_t i : loss.sections) loss.holder->places[loss.holder->graph->section(i).place].kept = false;
+  for (std::uint32_t i : loss.sections) loss.holder->places.leave_out(loss.holder->graph->section(i).place);
   strip(loss);
   for (Use& use : loss.stale->uses) {
     // They lead where their version's did, until somebody retargets them.
@@ -350,7 +350,7 @@ void cut(ModuleState& holder, const Stretch& stretch, std::vector<OwnedBlock>& f
                           freed);
     break;
   }
-  std::erase_if(holder.parts, [](const OwnedBlock& part) { return !part; });
+  base::erase_if(holder.parts, [](const OwnedBlock& part) { return !part; });
 }
 
 } // namespace

@@ -64,8 +64,8 @@ bool find_source(const ChangeState& change, std::uint32_t m, std::uint32_t symbo
       return source.definition->kind == DefinitionKind::function;
     }
     const Name* name = name_of(change, change.drafts[m], module, symbol);
-    if (name == nullptr || name->record == nullptr || name->record->definition == nullptr) return false;
-    source.definition = name->record->definition;
+    if (name == nullptr || name->record == nullptr || name->record->definition() == nullptr) return false;
+    source.definition = name->record->definition();
     return source.definition->kind == DefinitionKind::function;
   }
   default: return false;

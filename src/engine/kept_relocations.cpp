@@ -11,6 +11,7 @@ namespace tenon::engine {
 
 KeptRelocations KeptRelocations::of(const link::Module& module) {
   KeptRelocations kept;
+  std::vector<Relocation> wide;
   std::size_t sections = 0, relocations = 0; // sections may have been left out since the survey
   for (std::uint32_t i : module.kept) {
     sections += module.relocations(i).empty() ? 0 : 1;
@@ -21,25 +22,29 @@ KeptRelocations KeptRelocations::of(const link::Module& module) {
   std::uint64_t* word = kept.words_.data();
   for (std::uint32_t i : module.kept) {
     if (module.relocations(i).empty()) continue;
-    kept.sections_.push_back({i, std::uint32_t(word - kept.words_.data()), std::uint32_t(kept.wide_.size())});
+    kept.sections_.push_back({i, std::uint32_t(word - kept.words_.data()), std::uint32_t(wide.size())});
     for (const Relocation& r : module.relocations(i)) {
       const bool narrow = fits(r);
       *word++ = narrow ? pack(r) : std::uint64_t(escape) << 48;
-      if (!narrow) kept.wide_.push_back(r);
+      if (!narrow) wide.push_back(r);
     }
   }
-  kept.wide_.shrink_to_fit();
-  kept.entries_ = module.entries;
-  kept.thunks_ = module.thunks;
-  kept.tls_bindings_ = module.tls_bindings;
-  for (link::TlsBinding& binding : kept.tls_bindings_) binding.owner = {};
-  kept.tls_ld_ = module.tls_ld;
+  const bool any = !wide.empty() || !module.entries.empty() || !module.thunks.empty() || !module.tls_bindings.empty() ||
+                   module.tls_ld != link::none || !module.rewritten.empty();
+  if (!any) return kept;
+  Rare& rare = kept.rare_.emplace_back();
+  rare.wide.assign(wide.begin(), wide.end());
+  rare.entries.assign(module.entries.begin(), module.entries.end());
+  rare.thunks.assign(module.thunks.begin(), module.thunks.end());
+  rare.tls_bindings.assign(module.tls_bindings.begin(), module.tls_bindings.end());
+  for (link::TlsBinding& binding : rare.tls_bindings) binding.owner = {};
+  rare.tls_ld = module.tls_ld;
   if (!module.rewritten.empty()) {
     std::vector<std::uint32_t> rewritten = module.rewritten;
     std::sort(rewritten.begin(), rewritten.end());
     rewritten.erase(std::unique(rewritten.begin(), rewritten.end()), rewritten.end());
     for (std::uint32_t section : rewritten) kept.keep_replaced(module, section);
-    kept.replaced_.shrink_to_fit();
+    if (rare.replaced.empty()) rare.replaced = {}; // the room, too
   }
   return kept;
 }
@@ -60,7 +65,7 @@ void KeptRelocations::keep_replaced(const link::Module& module, std::uint32_t se
     for (std::size_t i = 0; i < piece.bytes.size() && at + i < bytes.size(); ++i)
       if (bytes[at + i] != original[at + i]) piece.size = std::uint8_t(i + 1);
     std::copy_n(original.begin() + std::ptrdiff_t(at), piece.size, piece.bytes.begin());
-    replaced_.push_back(piece);
+    rare_[0].replaced.push_back(piece);
     at += piece.size - 1U;
   }
 }
@@ -77,9 +82,10 @@ void KeptRelocations::restore(std::uint32_t section, std::span<std::byte> bytes,
 }
 
 bool KeptRelocations::keeps_bytes_of(std::uint32_t section) const noexcept {
+  const std::span<const Replaced> all = replaced();
   auto piece =
-      std::partition_point(replaced_.begin(), replaced_.end(), [&](const Replaced& p) { return p.section < section; });
-  return piece != replaced_.end() && piece->section == section;
+      std::partition_point(all.begin(), all.end(), [&](const Replaced& p) { return p.section < section; });
+  return piece != all.end() && piece->section == section;
 }
 
 void KeptRelocations::put_back(std::uint32_t section, std::span<std::byte> bytes, std::uint64_t begin,
@@ -87,18 +93,20 @@ void KeptRelocations::put_back(std::uint32_t section, std::span<std::byte> bytes
   // One that begins before may reach into the range.
   const std::uint64_t first = begin - std::min<std::uint64_t>(begin, sizeof(Replaced::bytes) - 1);
   auto key = [](const Replaced& piece) { return std::pair(piece.section, piece.offset); };
-  auto piece = std::partition_point(replaced_.begin(), replaced_.end(),
+  const std::span<const Replaced> all = replaced();
+  auto piece = std::partition_point(all.begin(), all.end(),
                                     [&](const Replaced& p) { return key(p) < std::pair(section, first); });
-  for (; piece != replaced_.end() && key(*piece) < std::pair(section, end); ++piece)
+  for (; piece != all.end() && key(*piece) < std::pair(section, end); ++piece)
     for (std::uint64_t i = 0; i < piece->size; ++i)
       if (std::uint64_t at = piece->offset + i; at >= begin && at < end) bytes[at] = piece->bytes[i];
 }
 
 void KeptRelocations::complete(link::Bound& bound) const noexcept {
-  bound.entries = entries_;
-  bound.thunks = thunks_;
-  bound.tls_bindings = tls_bindings_;
-  bound.tls_ld = tls_ld_;
+  if (rare_.empty()) return;
+  bound.entries = rare_[0].entries;
+  bound.thunks = rare_[0].thunks;
+  bound.tls_bindings = rare_[0].tls_bindings;
+  bound.tls_ld = rare_[0].tls_ld;
 }
 
 } // namespace tenon::engine

@@ -19,6 +19,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
+#include "base/list.h"
 #include "link/bound.h"
 
 #include <algorithm>
@@ -58,7 +59,7 @@ public:
     if (found == sections_.end() || found->section != section) return;
     std::size_t end = std::next(found) != sections_.end() ? std::next(found)->first : words_.size();
     std::size_t wide = found->first_wide;
-    for (std::size_t i = found->first; i < end; ++i) visit(is_wide(words_[i]) ? wide_[wide++] : unpack(words_[i]));
+    for (std::size_t i = found->first; i < end; ++i) visit(is_wide(words_[i]) ? rare_[0].wide[wide++] : unpack(words_[i]));
   }
   // Calls visit(section, Relocation).
   template <class Visit> void for_each(Visit&& visit) const {
@@ -66,16 +67,17 @@ public:
     for (std::size_t s = 0; s < sections_.size(); ++s) {
       std::size_t end = s + 1 < sections_.size() ? sections_[s + 1].first : words_.size();
       for (std::size_t i = sections_[s].first; i < end; ++i)
-        visit(sections_[s].section, is_wide(words_[i]) ? wide_[wide++] : unpack(words_[i]));
+        visit(sections_[s].section, is_wide(words_[i]) ? rare_[0].wide[wide++] : unpack(words_[i]));
     }
   }
 
   std::size_t size() const noexcept { return words_.size(); }
   std::size_t bytes() const noexcept {
-    return words_.capacity() * sizeof(words_[0]) + wide_.capacity() * sizeof(wide_[0]) +
-           sections_.capacity() * sizeof(sections_[0]) + replaced_.capacity() * sizeof(replaced_[0]) +
-           entries_.capacity() * sizeof(entries_[0]) + thunks_.capacity() * sizeof(thunks_[0]) +
-           tls_bindings_.capacity() * sizeof(tls_bindings_[0]);
+    std::size_t bytes = sections_.bytes() + words_.bytes() + rare_.bytes();
+    for (const Rare& rare : rare_)
+      bytes += rare.wide.bytes() + rare.replaced.bytes() + rare.entries.bytes() + rare.thunks.bytes() +
+               rare.tls_bindings.bytes();
+    return bytes;
   }
 
 private:
@@ -86,6 +88,18 @@ private:
     std::uint8_t size;
     std::array<std::byte, 11> bytes;
   };
+  // What a module without a GOT and stubs has nothing of.
+  struct Rare {
+    base::List<Relocation> wide;
+    base::List<Replaced> replaced; // sorted by section and offset
+    base::List<link::Entry> entries;
+    base::List<link::Thunk> thunks;
+    base::List<link::TlsBinding> tls_bindings; // without owners
+    std::uint32_t tls_ld = link::none;
+  };
+  std::span<const Replaced> replaced() const noexcept {
+    return rare_.empty() ? std::span<const Replaced>() : std::span<const Replaced>(rare_[0].replaced);
+  }
   void keep_replaced(const link::Module& module, std::uint32_t section);
   void put_back(std::uint32_t section, std::span<std::byte> bytes, std::uint64_t begin, std::uint64_t end) const noexcept;
 
@@ -103,14 +117,9 @@ private:
     return r.offset | std::uint64_t(r.type) << 24 | std::uint64_t(r.symbol) << 30 | std::uint64_t(r.addend) << 48;
   }
 
-  std::vector<SectionRange> sections_;
-  std::vector<std::uint64_t> words_;
-  std::vector<Relocation> wide_;
-  std::vector<Replaced> replaced_; // sorted by section and offset
-  std::vector<link::Entry> entries_;
-  std::vector<link::Thunk> thunks_;
-  std::vector<link::TlsBinding> tls_bindings_; // without owners
-  std::uint32_t tls_ld_ = link::none;
+  base::List<SectionRange> sections_;
+  base::List<std::uint64_t> words_;
+  base::List<Rare> rare_; // one or none
 };
 
 } // namespace tenon::engine

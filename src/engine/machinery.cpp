@@ -15,6 +15,10 @@ Machinery::~Machinery() {
   if (frames) memory::spare::keep(std::move(space));
 }
 
+std::shared_ptr<Machinery> Machinery::make() {
+  return {new Machinery, [](Machinery* machinery) { machinery->leave(); }};
+}
+
 std::vector<Stretch> whole_granules(std::vector<Stretch> stretches) {
   std::sort(stretches.begin(), stretches.end(), [](const Stretch& a, const Stretch& b) { return a.begin < b.begin; });
   std::vector<Stretch> joined;
@@ -46,7 +50,7 @@ Result<OwnedBlock> OwnedBlock::allocate_low(const std::shared_ptr<Machinery>& ma
 
 Result<OwnedBlock> OwnedBlock::adopt(const std::shared_ptr<Machinery>& machinery, Result<memory::Block> block) {
   if (!block) return std::move(block).error();
-  OwnedBlock owned(machinery, *block);
+  OwnedBlock owned(*machinery, *block);
   if (block->area == memory::AreaKind::code && machinery->frames)
     if (Result<void> ready = machinery->frames->prepare(*block); !ready) return std::move(ready).error();
   return owned;
@@ -55,8 +59,7 @@ Result<OwnedBlock> OwnedBlock::adopt(const std::shared_ptr<Machinery>& machinery
 void OwnedBlock::reset() noexcept {
   if (block_.size == 0) return;
   if (machinery_->dropped.load(std::memory_order_relaxed)) { // set by the thread that drops all of them
-    block_ = {};
-    machinery_.reset();
+    leave();
     return;
   }
   if (block_.area == memory::AreaKind::code && machinery_->frames) {
@@ -64,8 +67,7 @@ void OwnedBlock::reset() noexcept {
     machinery_->frames->remove(block_);
   }
   machinery_->space->free(block_);
-  block_ = {};
-  machinery_.reset();
+  leave();
 }
 
 // A part of the block with its share of the unwinder's entries.
@@ -76,8 +78,8 @@ memory::Block OwnedBlock::piece(Addr begin, Addr end) const noexcept {
   return piece;
 }
 
-void OwnedBlock::keep_only(std::vector<OwnedBlock>& blocks, std::size_t index, std::span<const Stretch> kept,
-                           std::vector<OwnedBlock>& freed) {
+template <class Blocks>
+void OwnedBlock::divide(Blocks& blocks, std::size_t index, std::span<const Stretch> kept, std::vector<OwnedBlock>& freed) {
   if (!blocks[index]) return;
   const memory::Block whole = *blocks[index];
   std::vector<memory::Block> pieces, gaps;
@@ -94,10 +96,20 @@ void OwnedBlock::keep_only(std::vector<OwnedBlock>& blocks, std::size_t index, s
   blocks.reserve(blocks.size() + pieces.size());
   freed.reserve(freed.size() + gaps.size());
 
-  std::shared_ptr<Machinery> machinery = std::move(blocks[index].machinery_);
-  blocks[index].block_ = {};
+  Machinery& machinery = *blocks[index].machinery_;
   for (const memory::Block& piece : pieces) blocks.emplace_back(machinery, piece);
   for (const memory::Block& gap : gaps) freed.emplace_back(machinery, gap);
+  blocks[index].leave();
+}
+
+void OwnedBlock::keep_only(std::vector<OwnedBlock>& blocks, std::size_t index, std::span<const Stretch> kept,
+                           std::vector<OwnedBlock>& freed) {
+  divide(blocks, index, kept, freed);
+}
+
+void OwnedBlock::keep_only(base::List<OwnedBlock>& blocks, std::size_t index, std::span<const Stretch> kept,
+                           std::vector<OwnedBlock>& freed) {
+  divide(blocks, index, kept, freed);
 }
 
 } // namespace tenon::engine

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
+#include "base/list.h"
 #include "memory/space.h"
 #include "notify/frames.h"
 
@@ -18,12 +19,22 @@ struct Machinery {
   ~Machinery();
   Machinery(const Machinery&) = delete;
   Machinery& operator=(const Machinery&) = delete;
+  static std::shared_ptr<Machinery> make(); // may throw std::bad_alloc
 
   std::shared_ptr<memory::Space> space;
   std::optional<notify::Frames> frames; // none: the engine registers no unwind information
   bool ended = false;                   // the engine is at its end: who is still needed ends without it; under endings()
   std::atomic<std::uint32_t> codes{0};  // released code, which may outlive the engine
   std::atomic<bool> dropped{false};     // nobody needs anything of it any more: blocks need not be freed one by one
+
+  // Blocks, of which there are many, count by themselves: all shared_ptrs are one of `users`.
+  void enter() noexcept { users_.fetch_add(1, std::memory_order_relaxed); }
+  void leave() noexcept { // who is last sees what all others have done with it
+    if (users_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete this;
+  }
+
+private:
+  std::atomic<std::size_t> users_{1};
 };
 
 struct Stretch {
@@ -37,11 +48,12 @@ std::vector<Stretch> whole_granules(std::vector<Stretch> stretches);
 class OwnedBlock {
 public:
   OwnedBlock() = default;
-  OwnedBlock(std::shared_ptr<Machinery> machinery, const memory::Block& block) noexcept
-      : machinery_(std::move(machinery)), block_(block) {}
+  OwnedBlock(Machinery& machinery, const memory::Block& block) noexcept : machinery_(&machinery), block_(block) {
+    machinery_->enter();
+  }
   ~OwnedBlock() { reset(); }
   OwnedBlock(OwnedBlock&& other) noexcept
-      : machinery_(std::move(other.machinery_)), block_(std::exchange(other.block_, {})) {}
+      : machinery_(std::exchange(other.machinery_, nullptr)), block_(std::exchange(other.block_, {})) {}
   OwnedBlock& operator=(OwnedBlock&& other) noexcept {
     std::swap(machinery_, other.machinery_);
     std::swap(block_, other.block_);
@@ -66,12 +78,21 @@ public:
   // May throw std::bad_alloc, and then nothing has changed.
   static void keep_only(std::vector<OwnedBlock>& blocks, std::size_t index, std::span<const Stretch> kept,
                         std::vector<OwnedBlock>& freed);
+  static void keep_only(base::List<OwnedBlock>& blocks, std::size_t index, std::span<const Stretch> kept,
+                        std::vector<OwnedBlock>& freed);
 
 private:
   static Result<OwnedBlock> adopt(const std::shared_ptr<Machinery>& machinery, Result<memory::Block> block);
   memory::Block piece(Addr begin, Addr end) const noexcept;
 
-  std::shared_ptr<Machinery> machinery_;
+  template <class Blocks>
+  static void divide(Blocks& blocks, std::size_t index, std::span<const Stretch> kept, std::vector<OwnedBlock>& freed);
+  void leave() noexcept {
+    block_ = {};
+    std::exchange(machinery_, nullptr)->leave();
+  }
+
+  Machinery* machinery_ = nullptr; // null: no block
   memory::Block block_;
 };
 

@@ -36,6 +36,8 @@ void call(const InitCall& finalizer) { reinterpret_cast<void (*)()>(finalizer.fu
 
 ModuleState::ModuleState() = default;
 
+std::shared_ptr<ModuleState> make_state() { return std::allocate_shared<ModuleState>(base::PoolAllocator<ModuleState>()); }
+
 std::string ModuleState::function_at(Addr address) const {
   const OwnFunction* nearest = nullptr;
   for_each_holder(*this, [&](const ModuleState& holder) {

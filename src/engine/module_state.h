@@ -8,8 +8,10 @@
 #include <tenon/library.h>
 #include <tenon/memory.h>
 
+#include "base/list.h"
 #include "engine/collector.h"
 #include "engine/definition.h"
+#include "engine/kept_linking.h"
 #include "engine/kept_relocations.h"
 #include "engine/machinery.h"
 #include "engine/matching.h"
@@ -60,8 +62,8 @@ struct ForwardPointer {
 // A module's memory when the client provides it.
 struct ClientMemory {
   Memory* memory = nullptr;
-  std::vector<Placement> placements;
-  std::vector<notify::ForeignFrames> frames;
+  base::List<Placement> placements;
+  base::List<notify::ForeignFrames> frames;
 
   ClientMemory() = default;
   ClientMemory(ClientMemory&&) = default;
@@ -74,6 +76,32 @@ struct ClientMemory {
   ~ClientMemory();
 };
 
+// Usage in half the room: what is beyond 2 GiB, as only memory of the client's is, to 64 KiB.
+class KeptUsage {
+public:
+  KeptUsage() = default;
+  KeptUsage(const Usage& usage) noexcept // NOLINT: they are the same
+      : sizes_{pack(usage.code),  pack(usage.rodata), pack(usage.data),   pack(usage.stubs),      pack(usage.got),
+               pack(usage.slots), pack(usage.tls),    pack(usage.unwind), pack(usage.bookkeeping)} {}
+  operator Usage() const noexcept { // NOLINT
+    return {unpack(sizes_[0]), unpack(sizes_[1]), unpack(sizes_[2]), unpack(sizes_[3]), unpack(sizes_[4]),
+            unpack(sizes_[5]), unpack(sizes_[6]), unpack(sizes_[7]), unpack(sizes_[8])};
+  }
+  std::uint64_t bookkeeping() const noexcept { return unpack(sizes_[8]); }
+  void set_code(std::uint64_t size) noexcept { sizes_[0] = pack(size); }
+  void set_bookkeeping(std::uint64_t size) noexcept { sizes_[8] = pack(size); }
+
+private:
+  static constexpr std::uint32_t coarse = std::uint32_t(1) << 31;
+  static std::uint32_t pack(std::uint64_t size) noexcept {
+    return size < coarse ? std::uint32_t(size) : coarse | std::uint32_t((size + 0xFFFF) >> 16);
+  }
+  static std::uint64_t unpack(std::uint32_t size) noexcept {
+    return (size & coarse) == 0 ? size : std::uint64_t(size & ~coarse) << 16;
+  }
+  std::array<std::uint32_t, 9> sizes_{};
+};
+
 // Where a function of a version lies, for messages.
 struct OwnFunction {
   std::uint64_t address = 0;
@@ -83,7 +111,7 @@ struct OwnFunction {
 // Read-only data that code has taken along when it was moved: call frame information, jump tables.
 struct MovedCopy {
   std::shared_ptr<OwnedBlock> block;   // shared with the places that the code was moved away from later
-  std::vector<std::uint32_t> sections; // the code that needs it
+  base::List<std::uint32_t> sections; // the code that needs it
 };
 
 // One linked incarnation of a module. When a module is replaced, the new version's content and the old one's are exchanged:
@@ -91,51 +119,48 @@ struct MovedCopy {
 struct Version {
   // Memory. Destroyed in the reverse order: first the TLS key, then client memory, blocks last.
   std::array<OwnedBlock, link::runs> blocks;
-  std::vector<OwnedBlock> parts; // what is left of them once trim() has freed a part; under commit_mutex
+  base::List<OwnedBlock> parts; // what is left of them once trim() has freed a part; under commit_mutex
   ClientMemory client;
   std::shared_ptr<TlsBlock> tls; // shared by the modules of a change if need be; null: no thread-local variables
   std::uint64_t tls_size = 0, tls_image_size = 0;
   std::uint32_t tls_alignment = 1;
-  std::vector<Stretch> tls_image;               // where its initial content lies
+  base::List<Stretch> tls_image;               // where its initial content lies
   bool opaque = false;                          // ModuleOptions::opaque
-  std::vector<Stretch> borrowed;                // memory of earlier versions, or kept for them, that it goes on using
+  base::List<Stretch> borrowed;                // memory of earlier versions, or kept for them, that it goes on using
   std::uint64_t serial = 0;                     // of this content, wherever it is
   std::shared_ptr<const ModuleOptions> options; // of a module that can be replaced
   std::shared_ptr<Recalls> recalls;             // of an unloaded one: its code are trampolines
   KeptRelocations relocations;
-  std::vector<link::Target> bindings; // of each symbol, for relinking
-  std::vector<link::SectionPlace> places;
+  KeptBindings bindings; // of each symbol, for relinking
+  KeptPlaces places;
 
-  std::vector<InitCall> initializers; // sorted
-  std::vector<InitCall> finalizers;   // in the order to call
-  Usage usage;
+  base::List<InitCall> initializers; // sorted
+  base::List<InitCall> finalizers;   // in the order to call
+  KeptUsage usage;
   // Also held by the commit that brought it while its initializers run: until then it is not freed, though another change
   // may have superseded it by now and no thread be inside yet.
   std::weak_ptr<const char> initializing;
 
   // Under commit_mutex.
-  std::vector<Dependency> dependencies;
-  std::vector<std::unique_ptr<char[]>> texts; // symbols of dependencies that have no record
-  std::vector<SymbolRecord*> groups;          // COMDAT groups that it provides or shares
-  std::vector<ForwardPointer> forward_pointers;
-  std::vector<SymbolRecord*> forwards;      // forward symbols that it refers to
-  std::vector<Use> uses;                    // of definitions that may be replaced
-  std::vector<std::uint64_t> sites;         // what `uses` point into
-  std::vector<Anonymous> anonymous;         // read-only data without names
-  std::vector<OwnFunction> functions;       // sorted by address
-  std::vector<std::uint64_t> escaped_parts; // of functions, to which there are pointers: they may be called at any time
+  base::List<Dependency> dependencies;
+  base::List<std::unique_ptr<char[]>> texts; // symbols of dependencies that have no record
+  base::List<SymbolRecord*> groups;          // COMDAT groups that it provides or shares
+  base::List<ForwardPointer> forward_pointers;
+  base::List<SymbolRecord*> forwards;      // forward symbols that it refers to
+  base::List<Use> uses;                    // of definitions that may be replaced
+  base::List<std::uint64_t> sites;         // what `uses` point into
+  base::List<Anonymous> anonymous;         // read-only data without names
+  base::List<OwnFunction> functions;       // sorted by address
+  base::List<std::uint64_t> escaped_parts; // of functions, to which there are pointers: they may be called at any time
   std::unique_ptr<CodeGraph> graph;         // made when single functions of it are first replaced
-  std::vector<MovedCopy> copies;
+  base::List<MovedCopy> copies;
   std::uint64_t moves = 0;           // how often code of it was moved
   bool strays = false;               // frozen uses of it may lead into other old code (onward.h)
   std::unique_ptr<DebugNames> debug; // what debug information says of it; null: nothing
 };
 
-// Records of symbols one after another, in one allocation.
-struct RecordChunk {
-  std::unique_ptr<std::byte[]> bytes;
-  std::size_t size = 0;
-};
+// Records of symbols one after another.
+using RecordChunk = base::List<std::byte>;
 
 struct ModuleState : Version, std::enable_shared_from_this<ModuleState> {
   std::string name;
@@ -144,12 +169,11 @@ struct ModuleState : Version, std::enable_shared_from_this<ModuleState> {
   std::uint64_t dso_handle = 0;
 
   // What it defines.
-  std::unique_ptr<std::byte[]> records;
-  std::size_t records_bytes = 0;
-  std::vector<RecordChunk> more_records; // of names that later versions have brought
+  RecordChunk records;
+  base::List<RecordChunk> more_records; // of names that later versions have brought
 
   // Under commit_mutex.
-  std::vector<SymbolRecord*> filled;        // forward symbols that others had declared and it defines
+  base::List<SymbolRecord*> filled;        // forward symbols that others had declared and it defines
   std::unique_ptr<Replaceable> replaceable; // null: can't be replaced
   std::uint32_t users = 0;                  // dependencies on it, other than through groups, of modules that are not removed
   std::uint32_t index = 0;                  // in its library
@@ -166,8 +190,8 @@ struct ModuleState : Version, std::enable_shared_from_this<ModuleState> {
   bool waiting = false;                     // removed or superseded, and threads may still be inside
   std::shared_ptr<ModuleState> current;     // of a superseded one: the module
   ModuleState* fragment_of = nullptr;       // of a fragment: its module, which has it
-  std::vector<Stretch> stale;               // no version of its own: code of functions that were replaced singly
-  std::vector<Stretch> freeable;            // of that, what no other section has a part in
+  base::List<Stretch> stale;               // no version of its own: code of functions that were replaced singly
+  base::List<Stretch> freeable;            // of that, what no other section has a part in
   std::uint64_t stale_of = 0;               // the serial of the Version in whose memory that lies; 0: not such a one
   std::shared_ptr<Retirement> retirement;   // of a waiting one; shared by those that wait for each other
   std::uint32_t trimmed_for = 0;            // how many of its COMDAT groups were shared when trim() last looked; 0: never
@@ -191,19 +215,17 @@ struct ModuleState : Version, std::enable_shared_from_this<ModuleState> {
   ~ModuleState();
 
   template <class Visit> void for_each_record(Visit&& visit) const {
-    visit_records(records.get(), records_bytes, visit);
-    for (const RecordChunk& chunk : more_records) visit_records(chunk.bytes.get(), chunk.size, visit);
+    visit_records(records, visit);
+    for (const RecordChunk& chunk : more_records) visit_records(chunk, visit);
   }
 
   // Goes on at the record where it ended, and ends when visit() returns false. False: there are more.
   template <class Visit> bool visit_records_from(RecordPosition& from, Visit&& visit) const {
     for (; from.chunk <= more_records.size(); ++from.chunk, from.at = 0) {
-      const RecordChunk* chunk = from.chunk != 0 ? &more_records[from.chunk - 1] : nullptr;
-      std::byte* const bytes = chunk != nullptr ? chunk->bytes.get() : records.get();
-      const std::size_t size = chunk != nullptr ? chunk->size : records_bytes;
-      while (from.at < size) {
-        auto* record = reinterpret_cast<SymbolRecord*>(bytes + from.at);
-        from.at += SymbolRecord::bytes(record->name_size);
+      const RecordChunk& chunk = from.chunk != 0 ? more_records[from.chunk - 1] : records;
+      while (from.at < chunk.size()) {
+        SymbolRecord* record = record_at(chunk, from.at);
+        from.at += record->bytes();
         if (!visit(*record)) return false;
       }
     }
@@ -219,14 +241,21 @@ struct ModuleState : Version, std::enable_shared_from_this<ModuleState> {
   void release_memory() noexcept;
 
 private:
-  template <class Visit> static void visit_records(std::byte* records, std::size_t size, Visit& visit) {
-    for (std::size_t at = 0; at < size;) {
-      auto* record = reinterpret_cast<SymbolRecord*>(records + at);
-      at += SymbolRecord::bytes(record->name_size);
+  // Records change where the module that has them does not.
+  static SymbolRecord* record_at(const RecordChunk& chunk, std::size_t at) noexcept {
+    return reinterpret_cast<SymbolRecord*>(const_cast<std::byte*>(chunk.data()) + at);
+  }
+  template <class Visit> static void visit_records(const RecordChunk& chunk, Visit& visit) {
+    for (std::size_t at = 0; at < chunk.size();) {
+      SymbolRecord* record = record_at(chunk, at);
+      at += record->bytes();
       visit(*record);
     }
   }
 };
+
+// In memory of the pool. May throw std::bad_alloc.
+std::shared_ptr<ModuleState> make_state();
 
 // Calls visit(ModuleState&) for the module, and for its fragments: whatever has a Version of its own.
 template <class State, class Visit> void for_each_holder(State& module, Visit&& visit) {

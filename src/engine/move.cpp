@@ -112,7 +112,7 @@ public:
   Result<void> prepare() {
     if (engine_.last.capacity() < engine_.module_count + 1)
       engine_.last.reserve(std::max(engine_.module_count + 1, engine_.last.capacity() * 2));
-    before_.push_back(std::make_shared<ModuleState>());
+    before_.push_back(make_state());
     old().name = module_->name;
     old().functions.reserve(plan_.functions);
     functions_.reserve(holder_.functions.size());
@@ -134,10 +134,10 @@ public:
               [](const OwnFunction& a, const OwnFunction& b) { return a.address < b.address; });
     prepare_uses();
     prepare_references();
-    std::vector<std::uint32_t> sections;
+    base::List<std::uint32_t> sections;
     for (const MovePlan::Section& section : plan_.sections) sections.push_back(section.index);
     holder_.copies.reserve(holder_.copies.size() + 1);
-    copies_.push_back({copy_.data, std::move(sections)});
+    copies_.emplace_back(copy_.data, std::move(sections));
     divide_blocks();
     return {};
   }
@@ -224,6 +224,7 @@ private:
     pieces.reserve(most);
     gone.reserve(most);
     holder_.parts.reserve(holder_.parts.size() + 1 + 2 * most);
+    old().parts.reserve(most);
     auto is_code = [](const OwnedBlock& block) { return block && block->area == memory::AreaKind::code; };
     auto take = [&](OwnedBlock& block) {
       if (is_code(block)) pieces.push_back(std::move(block));
@@ -237,27 +238,28 @@ private:
     try {
       for (std::size_t i = 0, count = pieces.size(); i < count; ++i) OwnedBlock::keep_only(pieces, i, kept, gone);
     } catch (const std::bad_alloc&) {
-      std::erase_if(holder_.parts, [](const OwnedBlock& part) { return !part; });
+      base::erase_if(holder_.parts, [](const OwnedBlock& part) { return !part; });
       put_back(pieces);
       put_back(gone);
       throw;
     }
-    std::erase_if(holder_.parts, [](const OwnedBlock& part) { return !part; });
+    base::erase_if(holder_.parts, [](const OwnedBlock& part) { return !part; });
     put_back(pieces);
-    old().parts = std::move(gone);
+    for (OwnedBlock& piece : gone) old().parts.push_back(std::move(piece)); // has the room
   }
 
   void take_over_places() noexcept {
     holder_.blocks[code_run] = std::move(copy_.code);
     for (MovedCopy& copy : holder_.copies)
-      std::erase_if(copy.sections, [&](std::uint32_t section) { return moved_[section] != 0; });
-    std::erase_if(holder_.copies, [](const MovedCopy& copy) { return copy.sections.empty(); });
+      base::erase_if(copy.sections, [&](std::uint32_t section) { return moved_[section] != 0; });
+    base::erase_if(holder_.copies, [](const MovedCopy& copy) { return copy.sections.empty(); });
     if (copy_.data != nullptr) holder_.copies.push_back(std::move(copies_.front())); // has the room
     for (const MovePlan::Section& section : plan_.sections)
-      holder_.places[section.index].address += std::uint64_t(copy_.bytes.distance[section.index]);
-    for (link::Target& target : holder_.bindings)
-      if (s_.is_section(target) && !MoveSnapshot::has_stub(target) && moved_[target.where] != 0)
-        target.address += std::uint64_t(copy_.bytes.distance[target.where]);
+      holder_.places.move(section.index, std::uint64_t(copy_.bytes.distance[section.index]));
+    for (std::size_t i = 0; i < holder_.bindings.size(); ++i)
+      if (const link::Target target = holder_.bindings[i];
+          s_.is_section(target) && !MoveSnapshot::has_stub(target) && moved_[target.where] != 0)
+        holder_.bindings.move(i, std::uint64_t(copy_.bytes.distance[target.where]));
     holder_.functions.swap(functions_);
     holder_.graph.reset(); // made of addresses
   }
@@ -296,10 +298,11 @@ private:
   Copy& copy_;
   ModuleList before_; // the old place, for EngineState::removed
   std::vector<std::uint8_t> moved_;
-  std::vector<OwnFunction> functions_, retargets_;
+  base::List<OwnFunction> functions_;
+  std::vector<OwnFunction> retargets_;
   std::vector<std::pair<OwnFunction, std::uint64_t>> bodies_; // of all that moves, with their new addresses
-  std::vector<Use> uses_;
-  std::vector<std::uint64_t> sites_;
+  base::List<Use> uses_;
+  base::List<std::uint64_t> sites_;
   std::vector<MovedCopy> copies_;
 };
 

@@ -39,8 +39,8 @@ struct MoveSnapshot {
   };
 
   std::string name;
-  std::vector<link::SectionPlace> places;
-  std::vector<link::Target> bindings;
+  KeptPlaces places;
+  KeptBindings bindings;
   KeptRelocations relocations;
   std::vector<Function> functions;                         // beside Version::functions
   std::unordered_map<std::uint64_t, std::uint64_t> bodies; // of functions, by their stubs

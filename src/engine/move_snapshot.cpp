@@ -37,7 +37,7 @@ MoveSnapshot MoveSnapshot::of(const ModuleState& module, const ModuleState& hold
   snapshot.places = holder.places;
   snapshot.bindings = holder.bindings;
   snapshot.relocations = holder.relocations;
-  snapshot.sites = holder.sites;
+  snapshot.sites.assign(holder.sites.begin(), holder.sites.end());
   std::sort(snapshot.sites.begin(), snapshot.sites.end());
   std::unordered_map<std::uint64_t, std::uint32_t> section_of; // by stub
   for (const link::Target& target : snapshot.bindings)

@@ -68,7 +68,7 @@ void fill_provided(ChangeState& change, std::uint32_t m) {
     p.address = function ? module.callees[module.callee_of[p.symbol] - 1].body : module.targets[p.symbol].address;
   }
   note_storage(change, m);
-  std::vector<OwnFunction>& functions = change.drafts[m].state->functions;
+  base::List<OwnFunction>& functions = change.drafts[m].state->functions;
   for (const Provided& p : change.drafts[m].replacement.provided)
     if (p.definition->kind == DefinitionKind::function) functions.push_back({p.address, p.definition});
   std::sort(functions.begin(), functions.end(),
@@ -81,7 +81,7 @@ void fill_provided(ChangeState& change, std::uint32_t m) {
 
 void borrow(ChangeState& change, std::uint32_t m) {
   const ModuleDraft& draft = change.drafts[m];
-  std::vector<Stretch>& borrowed = draft.state->borrowed;
+  base::List<Stretch>& borrowed = draft.state->borrowed;
   auto add = [&](std::uint64_t address, std::uint64_t size) {
     if (size != 0) borrowed.push_back({{address}, {address + size}});
   };
@@ -95,7 +95,7 @@ void borrow(ChangeState& change, std::uint32_t m) {
   if (draft.partial) {
     for (const LocalBinding& local : draft.local_bindings) add_own(local.definition);
     for (std::uint32_t id : draft.names)
-      if (id != link::none && (*change.names)[id].record != nullptr) add_own((*change.names)[id].record->definition);
+      if (id != link::none && (*change.names)[id].record != nullptr) add_own((*change.names)[id].record->definition());
   }
   if (draft.replaces->dso_handle != 0) add(draft.replaces->dso_handle, 16);
   if (draft.state->tls != nullptr && draft.state->tls == draft.replaces->tls)
@@ -154,7 +154,7 @@ void note_version(ChangeState& change, std::uint32_t m) {
   if (!is_replaceable(change, draft)) return;
   link::Module& module = *change.modules[m];
   fill_provided(change, m);
-  draft.state->escaped_parts = std::move(module.escaped_parts);
+  draft.state->escaped_parts.assign(module.escaped_parts.begin(), module.escaped_parts.end());
   note_anonymous(change, m);
   note_debug_names(change, m);
   draft.state->tls_size = module.tls_size;

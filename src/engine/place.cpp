@@ -71,7 +71,7 @@ Result<void> allocate_forward_slots(ChangeState& change) {
 void begin_states(ChangeState& change) {
   for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
     ModuleDraft& draft = change.drafts[m];
-    draft.state = std::make_shared<ModuleState>();
+    draft.state = make_state();
     draft.state->name = change.modules[m]->name;
     draft.state->library = change.libraries[draft.library];
     draft.state->opaque = change.modules[m]->opaque = draft.options.opaque;

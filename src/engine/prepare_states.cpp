@@ -61,33 +61,39 @@ public:
     if (earlier(id, group) == nullptr) add_bytes(SymbolRecord::bytes((*change_.names)[id].size));
   }
   void add_bytes(std::size_t bytes) noexcept { bytes_ += bytes; }
+  void share_name(std::uint32_t id) noexcept {
+    bytes_ -= SymbolRecord::bytes((*change_.names)[id].size) - sizeof(SymbolRecord);
+  }
   void allocate() {
-    if (bytes_ != 0) draft_.state->records = std::make_unique_for_overwrite<std::byte[]>(bytes_);
-    at_ = draft_.state->records.get();
+    draft_.state->records.resize(bytes_);
+    at_ = draft_.state->records.data();
     if (draft_.replaces != nullptr) draft_.replacement.updates.reserve(count_);
   }
   // No more are made.
   void end() noexcept {
-    draft_.state->records_bytes = std::size_t(at_ - draft_.state->records.get());
-    TENON_CHECK(draft_.state->records_bytes <= bytes_, "more records of symbols than were counted");
+    const auto used = std::size_t(at_ - draft_.state->records.data());
+    TENON_CHECK(used <= bytes_, "more records of symbols than were counted");
+    draft_.state->records.resize(used);
   }
   // What others refer to, and what is to be filled: the record itself, or what it will hold from the commit on.
   struct Made {
     SymbolRecord* record;
     SymbolRecord* image;
   };
-  Made make(std::uint32_t id, bool group) {
+  // `share`: a group of that name.
+  Made make(std::uint32_t id, bool group, SymbolRecord* share = nullptr) {
     const Name& name = (*change_.names)[id];
     if (SymbolRecord* record = earlier(id, group)) {
       RecordUpdate& update = draft_.replacement.updates.emplace_back();
       update.record = record;
       return {record, &update.image};
     }
-    SymbolRecord* record = SymbolRecord::make(at_, name.view(), name.hash);
-    at_ += SymbolRecord::bytes(name.size);
+    SymbolRecord* record =
+        share != nullptr ? SymbolRecord::make_sharing(at_, *share) : SymbolRecord::make(at_, name.view(), name.hash);
+    at_ += record->bytes();
     ++(group ? draft_.group_records : draft_.symbol_records);
     record->module = draft_.identity().get();
-    if (draft_.replaces != nullptr && !draft_.partial) record->flags = symbol_flag::current;
+    if (draft_.replaces != nullptr && !draft_.partial) record->flags |= symbol_flag::current;
     return {record, record};
   }
   bool empty() const noexcept { return count_ == 0 && bytes_ == 0; }
@@ -116,6 +122,18 @@ std::uint32_t group_of_definition(const ChangeState& change, const Name& name) {
   return group < 0 ? link::none : change.drafts[name.module].groups[std::size_t(group)];
 }
 
+// Whether the symbol that a group is named for can have its name from the group's record: it lies in the group, and neither
+// will ever be another's.
+bool shares_name(const ChangeState& change, std::uint32_t m, std::uint32_t group) {
+  const ModuleDraft& draft = change.drafts[m];
+  const Name& name = (*change.names)[draft.groups[group]];
+  if (is_replaceable(change, draft) || name.module != m || fills_forward(name)) return false;
+  const link::Target& target = definition_of(change, m, name.symbol);
+  const link::Module& module = *change.modules[m];
+  return target.kind == link::TargetKind::section && target.where < module.object_sections() &&
+         module.sections()[target.where].group == std::int32_t(group);
+}
+
 // The COMDAT group records of a module are made before its symbols' records, which point to them.
 void make_records(ChangeState& change, std::uint32_t m) {
   link::Module& module = *change.modules[m];
@@ -131,8 +149,11 @@ void make_records(ChangeState& change, std::uint32_t m) {
         [&](std::uint32_t id, std::uint32_t) { records.count(id, true); });
   } else {
     records.add_bytes(change.drafts[m].records_bytes);
-    for (std::uint32_t id : change.drafts[m].groups)
-      if (id != link::none && (*change.names)[id].group == m) records.count(id, true);
+    for (std::uint32_t g = 0; g < change.drafts[m].groups.size(); ++g)
+      if (std::uint32_t id = change.drafts[m].groups[g]; id != link::none && (*change.names)[id].group == m) {
+        records.count(id, true);
+        if (shares_name(change, m, g)) records.share_name(id);
+      }
   }
   if (records.empty()) return;
   records.allocate();
@@ -141,6 +162,7 @@ void make_records(ChangeState& change, std::uint32_t m) {
   struct Group {
     SymbolRecord* record = nullptr;
     std::uint32_t name = link::none;
+    bool shares_name = false;
   };
   std::vector<Group> group_of_section;
   for_each_published(
@@ -148,16 +170,19 @@ void make_records(ChangeState& change, std::uint32_t m) {
       [&](std::uint32_t id, std::uint32_t symbol) {
         const Name& name = (*change.names)[id];
         const link::Target& target = definition_of(change, m, symbol);
-        const auto [published, record] = records.make(id, false);
+        const bool grouped = target.kind == link::TargetKind::section && target.where < group_of_section.size();
+        const Group group = grouped ? group_of_section[target.where] : Group();
+        const auto [published, record] =
+            records.make(id, false, group.name == id && group.shares_name ? group.record : nullptr);
         change.records[id].symbol = published;
         record->address = target.address;
         record->flags |= record_flags(name, target) | collected;
-        record->definition = provided_by(change.drafts[m], symbol);
+        record->set_definition(provided_by(change.drafts[m], symbol));
         record->set_size(name.strength == Strength::common ? change.extras[name.extra].common_size
                                                            : module.symbols()[symbol].size);
-        if (target.kind == link::TargetKind::section && target.where < group_of_section.size()) {
-          record->group = group_of_section[target.where].record;
-          change.records[id].within = group_of_section[target.where].name;
+        if (grouped) {
+          record->group = group.record;
+          change.records[id].within = group.name;
         }
       },
       [&](std::uint32_t id, std::uint32_t g) {
@@ -166,7 +191,8 @@ void make_records(ChangeState& change, std::uint32_t m) {
         if (is_replaceable(change, change.drafts[m])) image->address = content_of_group(module, module.object.groups()[g]);
         change.records[id].group = record;
         group_of_section.resize(module.object_sections());
-        for (std::uint32_t section : module.object.groups()[g].sections) group_of_section[section] = {record, id};
+        const bool shared = shares_name(change, m, g);
+        for (std::uint32_t section : module.object.groups()[g].sections) group_of_section[section] = {record, id, shared};
         state.groups.push_back(record);
       });
   records.end();
@@ -251,7 +277,7 @@ std::vector<std::uint64_t> read_table(const link::SectionPlace& place) {
 void read_init_tables(ChangeState& change, std::uint32_t m) {
   const link::Module& module = *change.modules[m];
   ModuleState& state = *change.drafts[m].state;
-  std::vector<InitCall> finalizers;
+  base::List<InitCall> finalizers;
   std::span<const Section> sections = module.sections();
   for (std::uint32_t i : module.kept) {
     if (module.places[i].kind != SectionKind::init) continue; // looked at first: sections are far between
@@ -270,7 +296,7 @@ void read_init_tables(ChangeState& change, std::uint32_t m) {
 void account(ChangeState& change, std::uint32_t m) {
   const link::Module& module = *change.modules[m];
   ModuleState& state = *change.drafts[m].state;
-  Usage& usage = state.usage;
+  Usage usage;
   module.for_each_kept([&](std::uint32_t i) {
     const link::SectionPlace& place = module.places[i];
     bool synthetic = module.is_synthetic(i);
@@ -294,11 +320,10 @@ void account(ChangeState& change, std::uint32_t m) {
     else
       usage.data += place.size;
   });
-  usage.bookkeeping = sizeof(ModuleState) + state.name.capacity() + state.records_bytes + state.relocations.bytes() +
-                      module.targets.capacity() * sizeof(module.targets[0]) +
-                      module.places.capacity() * sizeof(module.places[0]) +
-                      state.dependencies.capacity() * sizeof(Dependency) + state.groups.capacity() * sizeof(SymbolRecord*) +
-                      state.initializers.capacity() * sizeof(InitCall) + state.finalizers.capacity() * sizeof(InitCall);
+  usage.bookkeeping = sizeof(ModuleState) + state.name.capacity() + state.records.bytes() + state.relocations.bytes() +
+                      state.dependencies.bytes() + state.groups.bytes() + state.initializers.bytes() +
+                      state.finalizers.bytes();
+  state.usage = usage;
 }
 
 } // namespace

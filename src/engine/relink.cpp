@@ -33,7 +33,12 @@ bool is_before(const SymbolMove& a, const SymbolMove& b) {
 
 } // namespace
 
-Relink::Relink(const ModuleState& state) : state_(&state), targets_(state.bindings) {
+Relink::Relink(const ModuleState& state) : state_(&state), targets_(state.bindings.begin(), state.bindings.end()) {
+  // As they are kept they don't know their entries.
+  link::Bound kept;
+  state.relocations.complete(kept);
+  for (link::Target& target : targets_) target.entry = 0;
+  for (std::uint32_t i = 0; i < kept.entries.size(); ++i) targets_[kept.entries[i].symbol].entry = i + 1;
   addresses_.reserve(state.places.size());
   for (const link::SectionPlace& place : state.places) addresses_.push_back(place.address);
 }
@@ -74,7 +79,7 @@ Result<void> Relink::move_bounds() {
 }
 
 void Relink::follow(const Relink& other) {
-  const std::span<const link::SectionPlace> places = other.state_->places;
+  const KeptPlaces& places = other.state_->places;
   std::vector<SymbolMove> moves;
   for (std::size_t i = 0; i < other.targets_.size(); ++i) {
     const link::Target& linked = other.state_->bindings[i];

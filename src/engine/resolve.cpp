@@ -43,16 +43,16 @@ void resolve_to_host(ChangeState& change, Name& name, const HostSymbol& host) {
 void resolve_to_record(ChangeState& change, Name& name, SymbolRecord* record) {
   name.record = record;
   change.has_records = true;
-  change.has_identities |= record->definition != nullptr;
+  change.has_identities |= record->definition() != nullptr;
   name.forward_record = (record->flags & symbol_flag::forward) != 0;
   change.has_forwards |= name.forward_record;
   name.address = record->address;
   name.kind = TargetKind::fixed;
   name.flags =
       std::uint8_t((name.flags & ~(flag::host | flag::tls)) | ((record->flags & symbol_flag::data) != 0 ? flag::data : 0));
-  if (record->slot != 0 && ((record->flags & (symbol_flag::rebindable | symbol_flag::forward)) != 0)) {
+  if (record->slot() != 0 && ((record->flags & (symbol_flag::rebindable | symbol_flag::forward)) != 0)) {
     name.kind = TargetKind::slot;
-    name.address = record->slot;
+    name.address = record->slot();
   } else if (record->module == nullptr) {
     name.flags |= flag::host;
   }

@@ -21,18 +21,19 @@ struct Definition;
 namespace symbol_flag {
 inline constexpr std::uint16_t hidden = 1, weak = 2, tls = 4, data = 8, rebindable = 16, forward = 32, group = 64,
                                erased = 128, current = 256, // current: scratch of an exchange of versions
-    collected = 512;                                        // of a library whose modules are collected
+    collected = 512,                                        // of a library whose modules are collected
+    has_slot = 1024,                                        // a library's own record, which is reached through a slot
+    shares_name = 2048;                                     // the name is that of its COMDAT group
 }
 
-// A published symbol, or a COMDAT group by its signature. Variable length: the name follows.
+// A published symbol, or a COMDAT group by its signature. Variable length: the name follows, unless the symbol has that of
+// its group, as nearly all symbols of C++ that are in one do.
 struct SymbolRecord {
   std::uint64_t hash = 0;
-  std::uint64_t address = 0;        // offset in the TLS block for thread-local ones; of groups: a hash of the content
-  ModuleState* module = nullptr;    // null: an absolute one
-  SymbolRecord* group = nullptr;    // the COMDAT group that the symbol belongs to
-  std::uint64_t slot = 0;           // address of its slot, or 0
-  Definition* definition = nullptr; // of a replaceable module's
-  std::uint32_t users = 0;          // groups: modules that carry or use it, removed ones not counted
+  std::uint64_t address = 0;     // offset in the TLS block for thread-local ones; of groups: a hash of the content
+  ModuleState* module = nullptr; // null: an absolute one
+  SymbolRecord* group = nullptr; // the COMDAT group that the symbol belongs to
+  std::uint32_t users = 0;       // groups: modules that carry or use it, removed ones not counted
   std::uint32_t name_size = 0;
   std::uint16_t flags = 0;
   std::uint16_t size_high = 0;
@@ -44,7 +45,25 @@ struct SymbolRecord {
     size_high = std::uint16_t(size >> 32);
     size_low = std::uint32_t(size);
   }
-  std::string_view name() const noexcept { return {reinterpret_cast<const char*>(this + 1), name_size}; }
+  std::string_view name() const noexcept {
+    const SymbolRecord* named = (flags & symbol_flag::shares_name) != 0 ? group : this;
+    return {reinterpret_cast<const char*>(named + 1), name_size};
+  }
+  // Of a replaceable module's.
+  Definition* definition() const noexcept {
+    return (flags & symbol_flag::has_slot) == 0 ? reinterpret_cast<Definition*>(either_) : nullptr;
+  }
+  void set_definition(Definition* definition) noexcept { either_ = reinterpret_cast<std::uint64_t>(definition); }
+  // The address of its slot, or 0.
+  std::uint64_t slot() const noexcept { return (flags & symbol_flag::has_slot) != 0 ? either_ : 0; }
+  void set_slot(std::uint64_t slot) noexcept {
+    flags |= symbol_flag::has_slot;
+    either_ = slot;
+  }
+  // Of all that belongs to it, but for a forward symbol's trap.
+  std::size_t bytes() const noexcept {
+    return (flags & symbol_flag::shares_name) != 0 ? sizeof(SymbolRecord) : bytes(name_size);
+  }
   // Of a forward symbol's record only, behind its name: what its slot leads to while nothing defines it.
   std::uint64_t& trap() noexcept {
     return *reinterpret_cast<std::uint64_t*>(reinterpret_cast<std::byte*>(this) + bytes(name_size));
@@ -61,6 +80,18 @@ struct SymbolRecord {
     text[name.size()] = 0;
     return record;
   }
+  // With the name of its group.
+  static SymbolRecord* make_sharing(std::byte* at, SymbolRecord& group) noexcept {
+    auto* record = new (at) SymbolRecord;
+    record->hash = group.hash;
+    record->name_size = group.name_size;
+    record->group = &group;
+    record->flags = symbol_flag::shares_name;
+    return record;
+  }
+
+private:
+  std::uint64_t either_ = 0; // a definition or the address of a slot
 };
 
 std::uint64_t hash_name(std::string_view name) noexcept;

@@ -121,7 +121,7 @@ Result<std::unique_ptr<Transition>> make_transition(ChangeState& change) {
     choice.transition = transition.get();
     choice.definition = p.definition;
   });
-  transition->memory = std::make_shared<ModuleState>();
+  transition->memory = make_state();
   transition->memory->name = "switches";
   transition->memory->auxiliary = transition->memory->removed = true;
   transition->memory->waiting = transition->memory->in_transition = true;

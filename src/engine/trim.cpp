@@ -168,7 +168,7 @@ void take_rest(ModuleState& module, const Needed& needed, std::vector<OwnedBlock
   for (OwnedBlock& block : module.blocks)
     if (block) module.parts.push_back(std::move(block));
   for (std::size_t i = 0, count = module.parts.size(); i < count; ++i) OwnedBlock::keep_only(module.parts, i, kept, freed);
-  std::erase_if(module.parts, [](const OwnedBlock& part) { return !part; });
+  base::erase_if(module.parts, [](const OwnedBlock& part) { return !part; });
   forget_sites(module);
 }
 

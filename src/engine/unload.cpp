@@ -81,7 +81,7 @@ Result<void> check_unloadable(const ModuleState& module) {
 }
 
 // The storage that goes on being used while the module has no code.
-void borrow_all(const ModuleState& module, std::vector<Stretch>& borrowed) {
+void borrow_all(const ModuleState& module, base::List<Stretch>& borrowed) {
   auto add = [&](std::uint64_t address, std::uint64_t size) {
     if (address != 0 && size != 0) borrowed.push_back({{address}, {address + size}});
   };
@@ -89,7 +89,7 @@ void borrow_all(const ModuleState& module, std::vector<Stretch>& borrowed) {
     if (block && block->area == memory::AreaKind::data) add(block->begin.value, block->size);
   };
   for_each_holder(module, [&](const ModuleState& holder) {
-    borrowed.insert(borrowed.end(), holder.borrowed.begin(), holder.borrowed.end());
+    borrowed.append(holder.borrowed.begin(), holder.borrowed.end());
     for (const OwnedBlock& block : holder.blocks) add_data(block);
     for (const OwnedBlock& part : holder.parts) add_data(part);
     for (const Anonymous& anonymous : holder.anonymous) add(anonymous.address, anonymous.size);
@@ -101,7 +101,7 @@ void borrow_all(const ModuleState& module, std::vector<Stretch>& borrowed) {
     if (definition->kind != DefinitionKind::other) add(definition->section_address, definition->section_size);
     if (!lies_in_code(module, definition->address)) add(definition->address, definition->size);
   }
-  borrowed.insert(borrowed.end(), module.tls_image.begin(), module.tls_image.end());
+  borrowed.append(module.tls_image.begin(), module.tls_image.end());
   if (module.dso_handle != 0) add(module.dso_handle, 16);
 }
 
@@ -119,7 +119,7 @@ void fill(const std::shared_ptr<ModuleState>& module, ModuleState& version) {
     version.finalizers.push_back({stub_for(*module, finalizer.function), finalizer.priority});
   version.options = module->options;
   for_each_holder(*module, [&](const ModuleState& holder) {
-    auto append = [](auto& to, const auto& from) { to.insert(to.end(), from.begin(), from.end()); };
+    auto append = [](auto& to, const auto& from) { to.append(from.begin(), from.end()); };
     for (Dependency dependency : holder.dependencies) {
       if (&holder != module.get()) dependency.symbol = ""; // a fragment's own text goes with it
       version.dependencies.push_back(dependency);
@@ -139,7 +139,7 @@ void fill(const std::shared_ptr<ModuleState>& module, ModuleState& version) {
       kept.address = use.address;
     }
   });
-  version.usage.bookkeeping = module->usage.bookkeeping;
+  version.usage.set_bookkeeping(module->usage.bookkeeping());
 }
 
 Result<void> allocate(const std::shared_ptr<Machinery>& machinery, ModuleState& version, std::uint64_t trampolines) {
@@ -199,7 +199,7 @@ Result<void> make_trampolines(const std::shared_ptr<Machinery>& machinery, Modul
   version.functions.reserve(version.recalls->entries.size());
   if (Result<void> done = allocate(machinery, version, bytes); !done) return done;
   write(*machinery->space, version, bytes);
-  version.usage.code = bytes;
+  version.usage.set_code(bytes);
   return publish(*machinery, version);
 }
 
@@ -210,7 +210,7 @@ Result<void> look_at(const ChangeState& change, Unload& unload, std::shared_ptr<
   unload.number = module.replaceable->version;
   module.replaceable->drafts.fetch_add(1, std::memory_order_relaxed);
   unload.counted = true;
-  unload.version = std::make_shared<ModuleState>();
+  unload.version = make_state();
   unload.version->serial = change.engine->next_serial.fetch_add(1, std::memory_order_relaxed);
   unload.node.push_back(unload.version);
   if (module.collectable != nullptr) unload.version->collectable = std::make_unique<Collectable>();

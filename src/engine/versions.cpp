@@ -71,7 +71,7 @@ void make_uses(ChangeState& change, std::uint32_t m) {
   for (std::uint32_t id : draft.names) {
     if (id == link::none) continue;
     const Name& name = (*change.names)[id];
-    Definition* definition = name.record != nullptr ? name.record->definition : nullptr;
+    Definition* definition = name.record != nullptr ? name.record->definition() : nullptr;
     if (name.module != link::none && name.module != m) definition = provided_by(change.drafts[name.module], name.symbol);
     // Functions were among the callees, unless the memory is the client's, where all goes through the stub.
     const bool seen = definition != nullptr && definition->kind == DefinitionKind::function && !module.callees.empty();
@@ -229,7 +229,7 @@ Result<void> check_versions(ChangeState& change) {
     for (const ModuleDraft& draft : change.drafts)
       if (draft.replaces != nullptr) definitions += draft.replaces->replaceable->definitions.size();
     change.transition->vanished.reserve(definitions);
-    std::vector<Dependency>& needed = change.transition->memory->dependencies;
+    base::List<Dependency>& needed = change.transition->memory->dependencies;
     needed.reserve(needed.size() + change.transition->choices.size());
   }
   for (ModuleDraft& draft : change.drafts) {
@@ -329,7 +329,7 @@ bool let_vanish(EngineState& engine, ModuleState& module, Definition& definition
 // Forward symbols that nobody refers to any more follow the new version, which may lack them.
 void update_filled(EngineState& engine, const ModuleDraft& draft) noexcept {
   ModuleState& module = *draft.replaces;
-  std::erase_if(module.filled, [&](SymbolRecord* record) {
+  base::erase_if(module.filled, [&](SymbolRecord* record) {
     const Provided* there = find_provided(draft, record->name());
     const auto earlier = module.replaceable->by_name.find(record->name());
     const bool led = earlier != module.replaceable->by_name.end() && earlier->second->led;
@@ -337,7 +337,7 @@ void update_filled(EngineState& engine, const ModuleDraft& draft) noexcept {
     if (there == nullptr) return !led;
     if (there->definition->kind == DefinitionKind::function || there->address == record->address) return false;
     record->address = there->address;
-    store_slot(*engine.machinery->space, record->slot, record->address);
+    store_slot(*engine.machinery->space, record->slot(), record->address);
     return false;
   });
 }
@@ -360,13 +360,12 @@ void update_records(LibraryState& library, ModuleDraft& draft) noexcept {
     SymbolRecord& record = *update.record;
     record.address = update.image.address;
     record.group = update.image.group;
-    record.definition = update.image.definition;
+    record.set_definition(update.image.definition());
     record.flags = std::uint16_t(update.image.flags | (draft.partial ? 0 : symbol_flag::current));
     record.size_high = update.image.size_high;
     record.size_low = update.image.size_low;
   }
-  if (draft.state->records_bytes != 0)
-    module.more_records.push_back({std::move(draft.state->records), std::exchange(draft.state->records_bytes, 0)});
+  if (!draft.state->records.empty()) module.more_records.push_back(std::move(draft.state->records)); // has the room
   if (draft.partial) return;
   erase_vanished(library, module);
 }

@@ -47,8 +47,8 @@ enum class Prefault : std::uint8_t { none, populate, lock };
 // A piece of one area. A plain value: who holds it frees it. Any part of a block may be freed on its own, see free().
 struct Block {
   Addr begin;
-  std::uint64_t size = 0; // bytes, a multiple of the granule (16)
-  AreaKind area = AreaKind::code;
+  std::uint64_t size : 48 = 0; // bytes, a multiple of the granule (16)
+  AreaKind area : 8 = AreaKind::code;
   std::uint32_t first_slot = 0; // code only: this block's entries of the unwinder's table
   std::uint32_t slots = 0;
 

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "transaction_support.h"
 
+#include "base/pool.h"
 #include "engine/engine_state.h"
 
 #include <dirent.h>
@@ -24,12 +25,15 @@ thread_local long countdown = 0;
 thread_local bool all_after = false;
 thread_local bool failed = false;
 
+bool is_to_fail() noexcept {
+  if (countdown == 0 || --countdown != 0) return false;
+  failed = true;
+  countdown = all_after ? 1 : 0;
+  return true;
+}
+
 [[maybe_unused]] void* allocate(std::size_t size, std::size_t alignment) noexcept {
-  if (countdown != 0 && --countdown == 0) {
-    failed = true;
-    countdown = all_after ? 1 : 0;
-    return nullptr;
-  }
+  if (is_to_fail()) return nullptr;
   void* made = alignment <= alignof(std::max_align_t)
                    ? std::malloc(size != 0 ? size : 1)
                    : std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
@@ -72,6 +76,18 @@ void operator delete(void* pointer, std::align_val_t) noexcept { deallocate(poin
 void operator delete[](void* pointer, std::align_val_t) noexcept { deallocate(pointer); }
 void operator delete(void* pointer, std::size_t, std::align_val_t) noexcept { deallocate(pointer); }
 void operator delete[](void* pointer, std::size_t, std::align_val_t) noexcept { deallocate(pointer); }
+
+// Pieces of the pool count like any other allocation.
+namespace {
+[[maybe_unused]] const bool watching = [] {
+  tenon::base::pool::watch = [](bool made) noexcept {
+    if (made && is_to_fail()) return false;
+    live.fetch_add(made ? 1 : -1, std::memory_order_relaxed);
+    return true;
+  };
+  return true;
+}();
+} // namespace
 
 #endif
 

@@ -1,0 +1,209 @@
+// Slabs of pieces of one size, in chunks of address space.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "base/pool.h"
+
+#include "base/fault.h"
+
+#include <sys/mman.h>
+
+#include <array>
+#include <bit>
+#include <mutex>
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define TENON_POOL_IS_PLAIN
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer)
+#define TENON_POOL_IS_PLAIN
+#endif
+#endif
+
+namespace tenon::base::pool {
+
+namespace {
+
+// Steps of 16 bytes up to 512, then eight for each power of two.
+constexpr std::size_t step = 16, small = 512, largest = 4096;
+constexpr std::size_t small_classes = small / step, classes = small_classes + 24;
+constexpr std::size_t slab_size = std::size_t(32) << 10, chunk_size = std::size_t(2) << 20;
+constexpr std::size_t slabs_in_chunk = chunk_size / slab_size;
+static_assert(slabs_in_chunk == 64); // a bit each
+
+constexpr std::size_t class_of(std::size_t size) noexcept {
+  if (size <= small) return size <= step ? 0 : (size + step - 1) / step - 1;
+  const auto power = std::size_t(std::bit_width(size - 1)) - 1; // 2^power < size <= 2^(power+1)
+  return small_classes + (power - 9) * 8 + ((size - 1) >> (power - 3)) - 8;
+}
+constexpr std::size_t size_of(std::size_t which) noexcept {
+  if (which < small_classes) return (which + 1) * step;
+  const std::size_t above = which - small_classes;
+  return (std::size_t(9) + above % 8) << (9 + above / 8 - 3);
+}
+static_assert(size_of(class_of(1)) == 16 && size_of(class_of(513)) == 576 && size_of(class_of(largest)) == largest);
+
+struct Piece {
+  Piece* next;
+};
+
+// At the begin of each slab that is in use.
+struct Slab {
+  Slab* next = nullptr; // of those of its size that have room
+  Slab* previous = nullptr;
+  Piece* free = nullptr;
+  std::uint32_t live = 0, fresh = 0, capacity = 0; // fresh: pieces from here on were never used
+  std::uint32_t which = 0;
+};
+constexpr std::size_t slab_head = 64;
+static_assert(sizeof(Slab) <= slab_head);
+
+// At the begin of each chunk, in place of its first slab.
+struct Chunk {
+  std::uint64_t free = ~std::uint64_t(1); // slabs
+  Chunk* next = nullptr;                  // of those that have free ones
+};
+
+struct Pool {
+  std::mutex mutex;
+  std::array<Slab*, classes> with_room{}; // the first is the one to take from
+  std::array<Slab*, classes> empty{};     // one of each size, its pages still there
+  Chunk* chunks = nullptr;                // with free slabs
+  std::size_t live = 0, mapped = 0;
+};
+
+constinit Pool the_pool; // never destroyed: trivial members only but for the mutex, whose destructor does nothing
+
+Slab* slab_of(void* piece) noexcept {
+  auto* at = static_cast<std::byte*>(piece);
+  return reinterpret_cast<Slab*>(at - reinterpret_cast<std::uintptr_t>(piece) % slab_size);
+}
+
+// Chunks lie at multiples of their size: what sticks out of twice as much goes back.
+Chunk* map_chunk() {
+  void* const mapped = fault::injected(fault::Call::mmap)
+                           ? MAP_FAILED
+                           : ::mmap(nullptr, 2 * chunk_size, PROT_READ | PROT_WRITE,
+                                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (mapped == MAP_FAILED) throw std::bad_alloc();
+  auto* begin = static_cast<std::byte*>(mapped);
+  const std::size_t before = (chunk_size - reinterpret_cast<std::uintptr_t>(begin) % chunk_size) % chunk_size;
+  if (before != 0) ::munmap(begin, before);
+  ::munmap(begin + before + chunk_size, chunk_size - before);
+  ::madvise(begin + before, chunk_size, MADV_NOHUGEPAGE); // pages go back one by one
+  return new (begin + before) Chunk;
+}
+
+std::byte* take_slab(Pool& pool) {
+  if (pool.chunks == nullptr) {
+    pool.chunks = map_chunk();
+    pool.mapped += chunk_size;
+  }
+  Chunk* chunk = pool.chunks;
+  const auto index = std::size_t(std::countr_zero(chunk->free));
+  chunk->free &= chunk->free - 1;
+  if (chunk->free == 0) pool.chunks = chunk->next;
+  return reinterpret_cast<std::byte*>(chunk) + index * slab_size;
+}
+
+void give_back(Pool& pool, Slab* slab) noexcept {
+  // If the kernel refuses (memory that mlockall has locked), the pages stay; nothing relies on their being zero.
+  ::madvise(slab, slab_size, MADV_DONTNEED);
+  const std::size_t offset = reinterpret_cast<std::uintptr_t>(slab) % chunk_size;
+  auto* chunk = reinterpret_cast<Chunk*>(reinterpret_cast<std::byte*>(slab) - offset);
+  if (chunk->free == 0) {
+    chunk->next = pool.chunks;
+    pool.chunks = chunk;
+  }
+  chunk->free |= std::uint64_t(1) << (offset / slab_size);
+}
+
+void list(Pool& pool, Slab* slab) noexcept {
+  Slab*& first = pool.with_room[slab->which];
+  slab->next = first;
+  slab->previous = nullptr;
+  if (first != nullptr) first->previous = slab;
+  first = slab;
+}
+
+void delist(Pool& pool, Slab* slab) noexcept {
+  (slab->previous != nullptr ? slab->previous->next : pool.with_room[slab->which]) = slab->next;
+  if (slab->next != nullptr) slab->next->previous = slab->previous;
+}
+
+Slab* slab_with_room(Pool& pool, std::size_t which) {
+  if (Slab* slab = pool.with_room[which]; slab != nullptr) return slab;
+  Slab* slab = pool.empty[which];
+  if (slab == nullptr) {
+    slab = new (take_slab(pool)) Slab;
+    slab->which = std::uint32_t(which);
+    slab->capacity = std::uint32_t((slab_size - slab_head) / size_of(which));
+  }
+  pool.empty[which] = nullptr;
+  list(pool, slab);
+  return slab;
+}
+
+void* take(Pool& pool, std::size_t which) {
+  Slab* slab = slab_with_room(pool, which);
+  void* piece = slab->free;
+  if (slab->free != nullptr)
+    slab->free = slab->free->next;
+  else
+    piece = reinterpret_cast<std::byte*>(slab) + slab_head + slab->fresh++ * size_of(which);
+  if (++slab->live == slab->capacity) delist(pool, slab);
+  pool.live += size_of(which);
+  return piece;
+}
+
+void put(Pool& pool, void* piece) noexcept {
+  Slab* slab = slab_of(piece);
+  pool.live -= size_of(slab->which);
+  slab->free = new (piece) Piece{slab->free};
+  if (slab->live-- == slab->capacity) list(pool, slab);
+  if (slab->live != 0) return;
+  delist(pool, slab);
+  slab->free = nullptr; // all of it is fresh again
+  slab->fresh = 0;
+  Slab*& kept = pool.empty[slab->which];
+  if (kept == nullptr)
+    kept = slab;
+  else
+    give_back(pool, slab);
+}
+
+} // namespace
+
+std::size_t rounded(std::size_t size) noexcept { return size > largest ? size : size_of(class_of(size)); }
+
+void* allocate(std::size_t size) {
+  if (auto* watching = watch.load(std::memory_order_relaxed); watching != nullptr && size <= largest && !watching(true))
+    throw std::bad_alloc();
+#ifndef TENON_POOL_IS_PLAIN
+  if (size <= largest) {
+    std::lock_guard lock(the_pool.mutex);
+    return take(the_pool, class_of(size));
+  }
+#endif
+  return ::operator new(size);
+}
+
+void deallocate(void* piece, std::size_t size) noexcept {
+  if (piece == nullptr) return;
+  if (auto* watching = watch.load(std::memory_order_relaxed); watching != nullptr && size <= largest) watching(false);
+#ifndef TENON_POOL_IS_PLAIN
+  if (size <= largest) {
+    std::lock_guard lock(the_pool.mutex);
+    return put(the_pool, piece);
+  }
+#endif
+  ::operator delete(piece);
+}
+
+Usage usage() noexcept {
+  std::lock_guard lock(the_pool.mutex);
+  return {the_pool.live, the_pool.mapped};
+}
+
+void lock() noexcept { the_pool.mutex.lock(); }
+void unlock() noexcept { the_pool.mutex.unlock(); }
+
+} // namespace tenon::base::pool

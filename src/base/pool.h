@@ -1,0 +1,59 @@
+// Memory for what is kept of each module: small pieces, many of them, that come and go in any order.
+//
+// Why not malloc: its header costs a small piece a tenth of its size, and what is freed among pieces that stay goes back to
+// the system only from the heap's end, behind which the next change's temporaries lie. Here pieces of one size lie together
+// in slabs of 32 KiB without headers of their own; a slab that is empty gives its pages back (one of each size is kept, so
+// that a program that replaces a module over and over does not pay for it). Address space is never given back: slabs are
+// used again.
+//
+// Process-wide, because modules may outlive their engine. Any thread; the lock is inside of all others. Under
+// AddressSanitizer and ThreadSanitizer every piece is operator new's, so that they see what they are there for.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <new>
+
+namespace tenon::base::pool {
+
+// What a piece of that size really takes up: all of it may be used. Sizes beyond the largest are operator new's.
+std::size_t rounded(std::size_t size) noexcept;
+
+// Aligned to 16 bytes. May throw std::bad_alloc.
+void* allocate(std::size_t size);
+// `size`: as it was asked for, or anything that rounded() takes for the same.
+void deallocate(void* piece, std::size_t size) noexcept;
+
+struct Usage {
+  std::size_t live = 0;   // bytes in pieces, operator new's not among them
+  std::size_t mapped = 0; // address space
+};
+Usage usage() noexcept;
+
+// Around fork(): the child finds it whole.
+void lock() noexcept;
+void unlock() noexcept;
+
+// Tests only: asked before each piece is made (true), which fails if the answer is false, and told when one goes (false).
+inline std::atomic<bool (*)(bool made) noexcept> watch{nullptr};
+
+} // namespace tenon::base::pool
+
+namespace tenon::base {
+
+// For std::allocate_shared.
+template <class T> struct PoolAllocator {
+  using value_type = T;
+  PoolAllocator() = default;
+  template <class Other> constexpr PoolAllocator(const PoolAllocator<Other>&) noexcept {} // NOLINT: allocators convert
+  T* allocate(std::size_t count) {
+    static_assert(alignof(T) <= 16);
+    return static_cast<T*>(pool::allocate(count * sizeof(T)));
+  }
+  void deallocate(T* piece, std::size_t count) noexcept { pool::deallocate(piece, count * sizeof(T)); }
+  friend bool operator==(const PoolAllocator&, const PoolAllocator&) = default;
+};
+
+} // namespace tenon::base
