@@ -3,8 +3,9 @@
 // Each participant is fresh and links the set once, nothing is timed. `tenon` and the peers' figures are what malloc has
 // handed out after the link beyond what it had before the participant was made, so that nothing escapes that a linker does
 // not count itself; code, constants and data are not malloc's, with any of them. `tenon_usage` is what the engine says of
-// itself (EngineUsage::bookkeeping), `tenon_replaceable` is malloc's figure in a library whose modules can be replaced. A
-// Tenon engine keeps the relocations, from which it can link again, in either library; the peers keep none.
+// itself (EngineUsage::bookkeeping), `tenon_replaceable` is malloc's figure in a library whose modules can be replaced. With
+// Tenon what its own pool of pieces has handed out counts as malloc's. A Tenon engine keeps the relocations, from which it
+// can link again, in either library; the peers keep none.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "cases.h"
 #include "live.h"

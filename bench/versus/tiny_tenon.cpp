@@ -18,7 +18,8 @@ public:
   Result<void> start(std::size_t removals) override {
     stop();
     removals_ = removals;
-    modules_.reserve(removals);
+    added_ = 0;
+    modules_.resize(removals); // the handles are the client's: their pages count as before
     auto engine = tenon::Engine::create();
     if (!engine) return std::move(engine).error();
     engine_.emplace(std::move(*engine));
@@ -38,7 +39,7 @@ public:
     change.add(*library_, std::move(*object));
     auto committed = commit_all(std::move(change));
     if (!committed) return std::move(committed).error();
-    if (modules_.size() < removals_) modules_.emplace_back(committed->modules()[0]);
+    if (added_ < removals_) modules_[added_++].emplace(committed->modules()[0]);
     auto address = library_->find(wanted);
     if (!address) return Error{ErrorCode::undefined, std::string(wanted) + " was not found"};
     return address->value;
@@ -74,7 +75,7 @@ public:
 
 private:
   Leaving leaving_;
-  std::size_t removals_ = 0;
+  std::size_t removals_ = 0, added_ = 0;
   std::optional<tenon::Engine> engine_;
   std::optional<tenon::Border> border_;
   std::optional<tenon::Library> library_;

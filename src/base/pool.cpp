@@ -79,10 +79,9 @@ Slab* slab_of(void* piece) noexcept {
 
 // Chunks lie at multiples of their size: what sticks out of twice as much goes back.
 Chunk* map_chunk() {
-  void* const mapped = fault::injected(fault::Call::mmap)
-                           ? MAP_FAILED
-                           : ::mmap(nullptr, 2 * chunk_size, PROT_READ | PROT_WRITE,
-                                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* const mapped = fault::injected(fault::Call::mmap) ? MAP_FAILED
+                                                          : ::mmap(nullptr, 2 * chunk_size, PROT_READ | PROT_WRITE,
+                                                                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (mapped == MAP_FAILED) throw std::bad_alloc();
   auto* begin = static_cast<std::byte*>(mapped);
   const std::size_t before = (chunk_size - reinterpret_cast<std::uintptr_t>(begin) % chunk_size) % chunk_size;

@@ -59,7 +59,7 @@ public:
 private:
   // A word for each 40 sections: a bit for each that is kept, above them how many are before.
   static constexpr std::size_t in_cell = 40;
-  std::size_t entry_of(std::size_t section) const noexcept;       // 0: not kept
+  std::size_t entry_of(std::size_t section) const noexcept; // 0: not kept
   static constexpr std::size_t cells(std::size_t sections) noexcept { return (sections + in_cell - 1) / in_cell; }
 
   base::List<std::uint64_t> words_; // how many; cells; two for each that is kept

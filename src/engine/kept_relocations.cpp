@@ -83,8 +83,7 @@ void KeptRelocations::restore(std::uint32_t section, std::span<std::byte> bytes,
 
 bool KeptRelocations::keeps_bytes_of(std::uint32_t section) const noexcept {
   const std::span<const Replaced> all = replaced();
-  auto piece =
-      std::partition_point(all.begin(), all.end(), [&](const Replaced& p) { return p.section < section; });
+  auto piece = std::partition_point(all.begin(), all.end(), [&](const Replaced& p) { return p.section < section; });
   return piece != all.end() && piece->section == section;
 }
 
@@ -94,8 +93,8 @@ void KeptRelocations::put_back(std::uint32_t section, std::span<std::byte> bytes
   const std::uint64_t first = begin - std::min<std::uint64_t>(begin, sizeof(Replaced::bytes) - 1);
   auto key = [](const Replaced& piece) { return std::pair(piece.section, piece.offset); };
   const std::span<const Replaced> all = replaced();
-  auto piece = std::partition_point(all.begin(), all.end(),
-                                    [&](const Replaced& p) { return key(p) < std::pair(section, first); });
+  auto piece =
+      std::partition_point(all.begin(), all.end(), [&](const Replaced& p) { return key(p) < std::pair(section, first); });
   for (; piece != all.end() && key(*piece) < std::pair(section, end); ++piece)
     for (std::uint64_t i = 0; i < piece->size; ++i)
       if (std::uint64_t at = piece->offset + i; at >= begin && at < end) bytes[at] = piece->bytes[i];

@@ -75,8 +75,8 @@ public:
   std::size_t bytes() const noexcept {
     std::size_t bytes = sections_.bytes() + words_.bytes() + rare_.bytes();
     for (const Rare& rare : rare_)
-      bytes += rare.wide.bytes() + rare.replaced.bytes() + rare.entries.bytes() + rare.thunks.bytes() +
-               rare.tls_bindings.bytes();
+      bytes +=
+          rare.wide.bytes() + rare.replaced.bytes() + rare.entries.bytes() + rare.thunks.bytes() + rare.tls_bindings.bytes();
     return bytes;
   }
 

@@ -60,8 +60,8 @@ SymbolRecord* find_published(const LibraryState& library, std::string_view name)
 
 Result<void> use_published(const ChangeState& change, Lead& lead, SymbolRecord& record) {
   constexpr auto no_function = symbol_flag::forward | symbol_flag::tls | symbol_flag::data | symbol_flag::group;
-  const bool function =
-      record.definition() != nullptr ? record.definition()->kind == DefinitionKind::function : (record.flags & no_function) == 0;
+  const bool function = record.definition() != nullptr ? record.definition()->kind == DefinitionKind::function
+                                                       : (record.flags & no_function) == 0;
   if (!function) return refused(lead, "that is no function");
   for (const std::shared_ptr<ModuleState>& leaving : change.removals)
     if (leaving.get() == record.module) return refused(lead, "module " + leaving->name + " is removed by the same change");

@@ -110,7 +110,7 @@ struct OwnFunction {
 
 // Read-only data that code has taken along when it was moved: call frame information, jump tables.
 struct MovedCopy {
-  std::shared_ptr<OwnedBlock> block;   // shared with the places that the code was moved away from later
+  std::shared_ptr<OwnedBlock> block;  // shared with the places that the code was moved away from later
   base::List<std::uint32_t> sections; // the code that needs it
 };
 
@@ -124,9 +124,9 @@ struct Version {
   std::shared_ptr<TlsBlock> tls; // shared by the modules of a change if need be; null: no thread-local variables
   std::uint64_t tls_size = 0, tls_image_size = 0;
   std::uint32_t tls_alignment = 1;
-  base::List<Stretch> tls_image;               // where its initial content lies
+  base::List<Stretch> tls_image;                // where its initial content lies
   bool opaque = false;                          // ModuleOptions::opaque
-  base::List<Stretch> borrowed;                // memory of earlier versions, or kept for them, that it goes on using
+  base::List<Stretch> borrowed;                 // memory of earlier versions, or kept for them, that it goes on using
   std::uint64_t serial = 0;                     // of this content, wherever it is
   std::shared_ptr<const ModuleOptions> options; // of a module that can be replaced
   std::shared_ptr<Recalls> recalls;             // of an unloaded one: its code are trampolines
@@ -152,7 +152,7 @@ struct Version {
   base::List<Anonymous> anonymous;         // read-only data without names
   base::List<OwnFunction> functions;       // sorted by address
   base::List<std::uint64_t> escaped_parts; // of functions, to which there are pointers: they may be called at any time
-  std::unique_ptr<CodeGraph> graph;         // made when single functions of it are first replaced
+  std::unique_ptr<CodeGraph> graph;        // made when single functions of it are first replaced
   base::List<MovedCopy> copies;
   std::uint64_t moves = 0;           // how often code of it was moved
   bool strays = false;               // frozen uses of it may lead into other old code (onward.h)
@@ -173,7 +173,7 @@ struct ModuleState : Version, std::enable_shared_from_this<ModuleState> {
   base::List<RecordChunk> more_records; // of names that later versions have brought
 
   // Under commit_mutex.
-  base::List<SymbolRecord*> filled;        // forward symbols that others had declared and it defines
+  base::List<SymbolRecord*> filled;         // forward symbols that others had declared and it defines
   std::unique_ptr<Replaceable> replaceable; // null: can't be replaced
   std::uint32_t users = 0;                  // dependencies on it, other than through groups, of modules that are not removed
   std::uint32_t index = 0;                  // in its library
@@ -190,8 +190,8 @@ struct ModuleState : Version, std::enable_shared_from_this<ModuleState> {
   bool waiting = false;                     // removed or superseded, and threads may still be inside
   std::shared_ptr<ModuleState> current;     // of a superseded one: the module
   ModuleState* fragment_of = nullptr;       // of a fragment: its module, which has it
-  base::List<Stretch> stale;               // no version of its own: code of functions that were replaced singly
-  base::List<Stretch> freeable;            // of that, what no other section has a part in
+  base::List<Stretch> stale;                // no version of its own: code of functions that were replaced singly
+  base::List<Stretch> freeable;             // of that, what no other section has a part in
   std::uint64_t stale_of = 0;               // the serial of the Version in whose memory that lies; 0: not such a one
   std::shared_ptr<Retirement> retirement;   // of a waiting one; shared by those that wait for each other
   std::uint32_t trimmed_for = 0;            // how many of its COMDAT groups were shared when trim() last looked; 0: never

@@ -13,6 +13,8 @@
 
 #include <tenon/tenon.h>
 
+#include "base/pool.h"
+
 #include <valgrind/callgrind.h>
 
 #include <malloc.h>
@@ -55,7 +57,7 @@ tenon::Committed commit(tenon::Change change) {
 
 std::size_t heap_bytes() {
   struct mallinfo2 info = mallinfo2();
-  return info.uordblks + info.hblkhd;
+  return info.uordblks + info.hblkhd + tenon::base::pool::usage().live;
 }
 
 std::size_t mappings() {
