@@ -32,7 +32,7 @@ struct Usage {
 };
 Usage usage() noexcept;
 
-// Around fork(): the child finds it whole.
+// Around fork(), inside of all other locks (memory/fork.cpp): the child finds it whole.
 void lock() noexcept;
 void unlock() noexcept;
 

@@ -10,7 +10,6 @@
 #include "engine/tls.h"
 
 #include "base/fault.h"
-#include "base/pool.h"
 
 #include <pthread.h>
 
@@ -45,12 +44,10 @@ void before_fork() {
   endings().lock();
   lock_recalls();
   lock_tls();
-  base::pool::lock();
 }
 
 void after_fork_in_parent() {
   Registry& all = registry();
-  base::pool::unlock();
   unlock_tls();
   unlock_recalls();
   endings().unlock();
@@ -64,7 +61,6 @@ void after_fork_in_parent() {
 
 void after_fork_in_child() {
   Registry& all = registry();
-  base::pool::unlock();
   forget_other_threads_tls();
   unlock_tls();
   forget_other_threads_recalls();

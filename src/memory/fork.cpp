@@ -9,6 +9,7 @@
 
 #include "base/check.h"
 #include "base/fault.h"
+#include "base/pool.h"
 #include "memory/system.h"
 
 #include <array>
@@ -91,6 +92,7 @@ void prepare() noexcept {
   closed.store(true);
   for (Cell& cell : cells)
     for (unsigned round = 0; cell.inside.load() != 0; ++round) pause_a_little(round);
+  base::pool::lock(); // threads take from it inside of a Space
   if (participants == nullptr) return;
   if (copying == max_children) wait_for_oldest_child();
   shared_word->store(0);
@@ -98,6 +100,7 @@ void prepare() noexcept {
 }
 
 void in_parent() noexcept {
+  base::pool::unlock();
   if (participants != nullptr) {
     if (pipe_ends[0] >= 0) {
       ::close(pipe_ends[1]);
@@ -115,6 +118,7 @@ void in_parent() noexcept {
 }
 
 void in_child() noexcept {
+  base::pool::unlock();
   for (std::size_t i = 0; i < copying; ++i) ::close(children[i]);
   copying = 0;
   // A newcomer of the parent may have been about to take its count back.
