@@ -9,18 +9,25 @@
 #include <array>
 #include <bit>
 #include <mutex>
+#include <utility>
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define TENON_POOL_IS_PLAIN
+#define TENON_SANITIZED
 #elif defined(__has_feature)
 #if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer)
-#define TENON_POOL_IS_PLAIN
+#define TENON_SANITIZED
 #endif
 #endif
 
 namespace tenon::base::pool {
 
 namespace {
+
+#ifdef TENON_SANITIZED
+constexpr bool is_plain = true;
+#else
+constexpr bool is_plain = false;
+#endif
 
 // Steps of 16 bytes up to 512, then eight for each power of two.
 constexpr std::size_t step = 16, small = 512, largest = 4096;
@@ -169,6 +176,16 @@ void put(Pool& pool, void* piece) noexcept {
     give_back(pool, slab);
 }
 
+// Nothing is in use any more, as when the last engine has ended: one chunk stays, for the next.
+void give_up_chunks(Pool& pool) noexcept {
+  for (Slab*& slab : pool.empty)
+    if (Slab* kept = std::exchange(slab, nullptr); kept != nullptr) give_back(pool, kept);
+  while (pool.chunks->next != nullptr) { // all are listed, since all have free slabs
+    ::munmap(std::exchange(pool.chunks, pool.chunks->next), chunk_size);
+    pool.mapped -= chunk_size;
+  }
+}
+
 } // namespace
 
 std::size_t rounded(std::size_t size) noexcept { return size > largest ? size : size_of(class_of(size)); }
@@ -176,24 +193,22 @@ std::size_t rounded(std::size_t size) noexcept { return size > largest ? size : 
 void* allocate(std::size_t size) {
   if (auto* watching = watch.load(std::memory_order_relaxed); watching != nullptr && size <= largest && !watching(true))
     throw std::bad_alloc();
-#ifndef TENON_POOL_IS_PLAIN
-  if (size <= largest) {
+  if (!is_plain && size <= largest) {
     std::lock_guard lock(the_pool.mutex);
     return take(the_pool, class_of(size));
   }
-#endif
   return ::operator new(size);
 }
 
 void deallocate(void* piece, std::size_t size) noexcept {
   if (piece == nullptr) return;
   if (auto* watching = watch.load(std::memory_order_relaxed); watching != nullptr && size <= largest) watching(false);
-#ifndef TENON_POOL_IS_PLAIN
-  if (size <= largest) {
+  if (!is_plain && size <= largest) {
     std::lock_guard lock(the_pool.mutex);
-    return put(the_pool, piece);
+    put(the_pool, piece);
+    if (the_pool.live == 0 && the_pool.mapped > chunk_size) give_up_chunks(the_pool);
+    return;
   }
-#endif
   ::operator delete(piece);
 }
 

@@ -112,7 +112,9 @@ TEST(Pool, PagesGoBackAndAddressesAreUsedAgain) {
   EXPECT_LT(pages(), count / 40) << "pages of empty slabs stay";
   pieces = fill();
   EXPECT_EQ(pool::usage().mapped, mapped);
+  EXPECT_GT(mapped, std::size_t(2) << 20);
   for (void* piece : pieces) pool::deallocate(piece, size);
+  EXPECT_EQ(pool::usage().mapped, std::size_t(2) << 20) << "nothing is in use: one chunk stays";
 }
 
 TEST(Pool, ThreadsTakeTurns) {
@@ -152,9 +154,7 @@ TEST(List, IsAsLargeAsAPointerAndLikeAVector) {
     case 0:
       if (!vector.empty()) list.pop_back(), vector.pop_back();
       break;
-    case 1:
-      list.reserve(random() % 20);
-      break;
+    case 1: list.reserve(random() % 20); break;
     case 2:
       if (!vector.empty()) {
         const std::size_t at = random() % vector.size();

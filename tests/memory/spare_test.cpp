@@ -71,6 +71,7 @@ protected:
 #ifdef TENON_SANITIZED
     GTEST_SKIP() << "the place below the libraries is taken by the sanitizer's shadow";
 #endif
+    (void)make_space();           // what a process keeps of the first is there
     (void)spare::take({}, false); // of earlier tests
   }
   void TearDown() override { (void)spare::take({}, false); }
