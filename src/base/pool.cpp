@@ -190,26 +190,27 @@ void give_up_chunks(Pool& pool) noexcept {
 
 std::size_t rounded(std::size_t size) noexcept { return size > largest ? size : size_of(class_of(size)); }
 
+// operator new's pieces are not watched: who replaces that sees them there.
 void* allocate(std::size_t size) {
-  if (auto* watching = watch.load(std::memory_order_relaxed); watching != nullptr && size <= largest && !watching(true))
-    throw std::bad_alloc();
-  if (!is_plain && size <= largest) {
+  if (is_plain || size > largest) return ::operator new(size);
+  auto* const watching = watch.load(std::memory_order_relaxed);
+  if (watching != nullptr && !watching(true)) throw std::bad_alloc();
+  try {
     std::lock_guard lock(the_pool.mutex);
     return take(the_pool, class_of(size));
+  } catch (...) {
+    if (watching != nullptr) watching(false);
+    throw;
   }
-  return ::operator new(size);
 }
 
 void deallocate(void* piece, std::size_t size) noexcept {
   if (piece == nullptr) return;
-  if (auto* watching = watch.load(std::memory_order_relaxed); watching != nullptr && size <= largest) watching(false);
-  if (!is_plain && size <= largest) {
-    std::lock_guard lock(the_pool.mutex);
-    put(the_pool, piece);
-    if (the_pool.live == 0 && the_pool.mapped > chunk_size) give_up_chunks(the_pool);
-    return;
-  }
-  ::operator delete(piece);
+  if (is_plain || size > largest) return ::operator delete(piece);
+  if (auto* watching = watch.load(std::memory_order_relaxed); watching != nullptr) watching(false);
+  std::lock_guard lock(the_pool.mutex);
+  put(the_pool, piece);
+  if (the_pool.live == 0 && the_pool.mapped > chunk_size) give_up_chunks(the_pool);
 }
 
 Usage usage() noexcept {
