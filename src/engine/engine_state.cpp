@@ -206,7 +206,7 @@ namespace {
 
 // A symbol of the client's, in a record of the library's own.
 Result<SymbolRecord*> make_absolute(EngineState& engine, LibraryState& library, const Absolute& symbol) {
-  auto bytes = std::make_unique<std::byte[]>(SymbolRecord::bytes(symbol.name.size()));
+  auto bytes = std::make_unique<std::byte[]>(SymbolRecord::bytes_for(symbol.name.size()));
   SymbolRecord* record = SymbolRecord::make(bytes.get(), symbol.name, hash_name(symbol.name));
   record->address = symbol.address.value;
   record->flags = symbol.rebindable ? symbol_flag::rebindable : std::uint16_t(0);

@@ -25,7 +25,7 @@ std::vector<NewForward> make_forwards(ChangeState& change) {
   for (std::uint32_t i = 0; change.has_forwards && i < change.names->size(); ++i) {
     const Name& name = (*change.names)[i];
     if (!is_new_forward(name)) continue;
-    auto bytes = std::make_unique<std::byte[]>(SymbolRecord::bytes(name.size) + sizeof(std::uint64_t));
+    auto bytes = std::make_unique<std::byte[]>(SymbolRecord::bytes_for(name.size) + sizeof(std::uint64_t));
     SymbolRecord* record = SymbolRecord::make(bytes.get(), name.view(), name.hash);
     record->flags = symbol_flag::forward;
     record->set_slot(name.address);

@@ -27,7 +27,7 @@ void HostCache::add(const HostGeneration& generation, std::span<const Entry> fou
     generation_ = generation;
   }
   std::size_t bytes = 0;
-  for (const Entry& entry : found) bytes += SymbolRecord::bytes(entry.name.size());
+  for (const Entry& entry : found) bytes += SymbolRecord::bytes_for(entry.name.size());
   records_.reserve(records_.size() + 1);
   table_.reserve(found.size());
   auto chunk = std::make_unique_for_overwrite<std::byte[]>(bytes);

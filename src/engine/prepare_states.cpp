@@ -58,7 +58,7 @@ public:
 
   void count(std::uint32_t id, bool group) {
     ++count_;
-    if (earlier(id, group) == nullptr) add_bytes(SymbolRecord::bytes((*change_.names)[id].size));
+    if (earlier(id, group) == nullptr) add_bytes(SymbolRecord::bytes_for((*change_.names)[id].size));
   }
   void add_bytes(std::size_t bytes) noexcept { bytes_ += bytes; }
   void share_name(std::uint32_t id) noexcept {

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <new>
 #include <string_view>
 #include <vector>
 
@@ -21,9 +22,7 @@ struct Definition;
 namespace symbol_flag {
 inline constexpr std::uint16_t hidden = 1, weak = 2, tls = 4, data = 8, rebindable = 16, forward = 32, group = 64,
                                erased = 128, current = 256, // current: scratch of an exchange of versions
-    collected = 512,                                        // of a library whose modules are collected
-    has_slot = 1024,                                        // a library's own record, which is reached through a slot
-    shares_name = 2048;                                     // the name is that of its COMDAT group
+    collected = 512;                                        // of a library whose modules are collected
 }
 
 // A published symbol, or a COMDAT group by its signature. Variable length: the name follows, unless the symbol has that of
@@ -34,7 +33,11 @@ struct SymbolRecord {
   ModuleState* module = nullptr; // null: an absolute one
   SymbolRecord* group = nullptr; // the COMDAT group that the symbol belongs to
   std::uint32_t users = 0;       // groups: modules that carry or use it, removed ones not counted
-  std::uint32_t name_size = 0;
+  // Set when it is made, and read without a lock by who refers to it: not among the flags, which change.
+  static constexpr std::size_t longest_name = (std::size_t(1) << 30) - 1;
+  std::uint32_t name_size : 30 = 0;
+  std::uint32_t shares_name : 1 = 0; // its name is that of its COMDAT group
+  std::uint32_t has_slot : 1 = 0;    // a library's own record, which is reached through a slot
   std::uint16_t flags = 0;
   std::uint16_t size_high = 0;
   std::uint32_t size_low = 0;
@@ -46,24 +49,20 @@ struct SymbolRecord {
     size_low = std::uint32_t(size);
   }
   std::string_view name() const noexcept {
-    const SymbolRecord* named = (flags & symbol_flag::shares_name) != 0 ? group : this;
+    const SymbolRecord* named = shares_name != 0 ? group : this;
     return {reinterpret_cast<const char*>(named + 1), name_size};
   }
   // Of a replaceable module's.
-  Definition* definition() const noexcept {
-    return (flags & symbol_flag::has_slot) == 0 ? reinterpret_cast<Definition*>(either_) : nullptr;
-  }
+  Definition* definition() const noexcept { return has_slot == 0 ? reinterpret_cast<Definition*>(either_) : nullptr; }
   void set_definition(Definition* definition) noexcept { either_ = reinterpret_cast<std::uint64_t>(definition); }
   // The address of its slot, or 0.
-  std::uint64_t slot() const noexcept { return (flags & symbol_flag::has_slot) != 0 ? either_ : 0; }
+  std::uint64_t slot() const noexcept { return has_slot != 0 ? either_ : 0; }
   void set_slot(std::uint64_t slot) noexcept {
-    flags |= symbol_flag::has_slot;
+    has_slot = 1;
     either_ = slot;
   }
   // Of all that belongs to it, but for a forward symbol's trap.
-  std::size_t bytes() const noexcept {
-    return (flags & symbol_flag::shares_name) != 0 ? sizeof(SymbolRecord) : bytes(name_size);
-  }
+  std::size_t bytes() const noexcept { return shares_name != 0 ? sizeof(SymbolRecord) : bytes(name_size); }
   // Of a forward symbol's record only, behind its name: what its slot leads to while nothing defines it.
   std::uint64_t& trap() noexcept {
     return *reinterpret_cast<std::uint64_t*>(reinterpret_cast<std::byte*>(this) + bytes(name_size));
@@ -71,10 +70,15 @@ struct SymbolRecord {
   static std::size_t bytes(std::size_t name_size) noexcept {
     return (sizeof(SymbolRecord) + name_size + 1 + 7) & ~std::size_t(7);
   }
+  // For one that is about to be made. Throws std::bad_alloc if the name is out of all proportion.
+  static std::size_t bytes_for(std::size_t name_size) {
+    if (name_size > longest_name) throw std::bad_alloc();
+    return bytes(name_size);
+  }
   static SymbolRecord* make(std::byte* at, std::string_view name, std::uint64_t hash) noexcept {
     auto* record = new (at) SymbolRecord;
     record->hash = hash;
-    record->name_size = std::uint32_t(name.size());
+    record->name_size = std::uint32_t(name.size() & longest_name);
     char* text = reinterpret_cast<char*>(record + 1);
     std::memcpy(text, name.data(), name.size());
     text[name.size()] = 0;
@@ -86,7 +90,7 @@ struct SymbolRecord {
     record->hash = group.hash;
     record->name_size = group.name_size;
     record->group = &group;
-    record->flags = symbol_flag::shares_name;
+    record->shares_name = 1;
     return record;
   }
 

@@ -186,7 +186,7 @@ TEST_F(OldCode, AnOldMemberOfASetIsFollowedToWhereItIsMoved) {
   const std::uint64_t superseded = engine.usage().superseded;
   expect(engine.move(m));
   for (int i = 0; i < 5000 && engine.usage().superseded > superseded; ++i) collect_for(1);
-  EXPECT_EQ(engine.usage().superseded, superseded) << "nobody is where the code was";
+  EXPECT_LE(engine.usage().superseded, superseded) << "nobody is where the code was";
   EXPECT_EQ(caller.leaves(), 2) << "members of the old set keep calling each other";
   EXPECT_EQ(first(), 10);
   settle();
