@@ -268,7 +268,10 @@ bool collect_unreferenced(EngineState& engine) noexcept {
 }
 
 bool collect_users(EngineState& engine, const Error& why) noexcept {
-  return why.code == ErrorCode::still_used && collect_unreferenced(engine);
+  if (why.code != ErrorCode::still_used) return false;
+  // Even if nothing was dead: another thread's cycle may have taken them since the removal was refused.
+  (void)collect_unreferenced(engine);
+  return true;
 }
 
 } // namespace tenon::engine

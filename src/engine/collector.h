@@ -106,7 +106,7 @@ void want_collection(EngineState& engine) noexcept;
 
 // One cycle. Runs finalizers; the caller holds no lock. True: something was dead.
 bool collect_unreferenced(EngineState& engine) noexcept;
-// After a removal has failed: whether it was worth a collection, because those that refer to the modules may have been dead.
+// After a removal has failed: true if those that refer to the modules may have been dead. They are gone now: once more.
 bool collect_users(EngineState& engine, const Error& why) noexcept;
 
 } // namespace tenon::engine

@@ -182,11 +182,13 @@ TEST_F(OldCode, AnOldMemberOfASetIsFollowedToWhereItIsMoved) {
   auto* first = get<int()>("first");
   Caller caller(*this, first);
   functions(m, compile_c("int first(void) { return 10; } int second(void) { return 20; }", plain), Switch::atomic);
-  collect_for(5);
-  const std::uint64_t superseded = engine.usage().superseded;
+  const auto left = [&](std::uint64_t versions) {
+    for (int i = 0; i < 5000 && engine.usage().superseded != versions; ++i) collect_for(1);
+    return engine.usage().superseded;
+  };
+  ASSERT_EQ(left(1U), 1U) << "what the thread is in";
   expect(engine.move(m));
-  for (int i = 0; i < 5000 && engine.usage().superseded > superseded; ++i) collect_for(1);
-  EXPECT_LE(engine.usage().superseded, superseded) << "nobody is where the code was";
+  EXPECT_EQ(left(1U), 1U) << "nobody is where the code was";
   EXPECT_EQ(caller.leaves(), 2) << "members of the old set keep calling each other";
   EXPECT_EQ(first(), 10);
   settle();
