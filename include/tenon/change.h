@@ -23,8 +23,9 @@ struct ModuleOptions {
   bool unwinding = true;       // register its frames; off: exceptions end the program there
   // In a replaceable library: the module was compiled so that callers know nothing of a function but its declaration, not
   // even inside of the file (tenon-llvm's `replaceable`, GCC's -fno-inline -flive-patching=inline-only-static). Frames of
-  // its old versions then call new versions of its local, hidden and protected functions, too; without it they go on calling
-  // those that they were compiled with.
+  // its old versions then call new versions of its functions; without it they go on calling those of their own module that
+  // they were compiled with, unless debug information shows that it was compiled so that they can't know them: GCC's -fPIC,
+  // Clang's -fPIC -fsemantic-interposition -grecord-command-line (public functions), or without optimization.
   bool opaque = false;
   // Symbols that may be missing now because a later module will define them ("*": any). Functions among them are called,
   // data is reached, through slots; a call before the definition has arrived ends the program with a message that names it.

@@ -5,7 +5,8 @@
 //     f.back();
 //
 // Costs some nanoseconds: a store for f's slot and one for each call site, under the lock that serializes commits; it waits
-// for a commit that is in its last, short part, and needs no memory. Running frames are not touched; calls that frames of
+// for a commit that is in its last, short part, and needs no memory. With Mapping::single, calls that a module makes of its
+// own functions are not redirected, unless it is opaque (ModuleOptions). Running frames are not touched; calls that frames of
 // superseded versions make may still reach f.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once

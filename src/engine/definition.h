@@ -39,6 +39,7 @@ struct Use {
   std::span<const std::uint64_t> sites; // addresses of displacements, which stand in the version's `sites`
   std::uint64_t bound = 0;              // where the sites lead
   bool in_new_set = false;              // of a version that an atomic commit brings
+  bool compiled_for = false;            // of a version that was superseded, for its own body (Definition::known_inside)
   bool frozen = false;                  // of a set that was exchanged atomically: its members go on calling each other
   bool address = false;                 // refers to it in other ways, too: by its stub or its storage
   bool through_stub = false;            // calls it by its stub, where a displacement can't be changed at once
@@ -64,7 +65,7 @@ struct Definition {
   ModuleState* module = nullptr; // whose it is
   DefinitionKind kind = DefinitionKind::function;
   bool local = false;            // not seen by other modules
-  bool known_inside = false;     // local, hidden or protected: a compiler may count on its code in others of its version
+  bool known_inside = false;     // a compiler may count on its code in other functions of its version (Module::may_know)
   bool ambiguous = false;        // another local one has the same name, or a compiler has numbered it: it can't be matched
   bool ends_with_switch = false; // vanished, but a switch leads to it still
   bool vanished = false;         // the current version does not have it

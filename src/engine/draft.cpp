@@ -21,6 +21,7 @@ void begin_modules(ChangeState& change) {
     auto module = std::make_unique<link::Module>(addition.object);
     module->name = addition.options.name.empty() ? addition.object.name() : addition.options.name;
     module->debug_sections = addition.options.debug_sections;
+    module->knowledge = addition.options.opaque ? object::Knowledge::none : object::Knowledge::any;
     module->unwinding = addition.options.unwinding && change.engine->options.unwinding;
     globals += addition.object.symbols().size() -
                std::min<std::size_t>(addition.object.first_global(), addition.object.symbols().size());

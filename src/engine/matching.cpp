@@ -400,6 +400,7 @@ void read_debug_info(ChangeState& change, std::uint32_t m) {
   if (read == nullptr)
     read = std::make_shared<const object::DebugInfo>(object::read_debug_info(object).value_or(object::DebugInfo()));
   if (stays) change.debug_infos[m] = read;
+  change.modules[m]->knowledge = std::min(change.modules[m]->knowledge, read->knowledge);
   if (!read->variables.empty() || !read->functions.empty()) change.drafts[m].debug = std::move(read);
 }
 

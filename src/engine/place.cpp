@@ -74,7 +74,7 @@ void begin_states(ChangeState& change) {
     draft.state = make_state();
     draft.state->name = change.modules[m]->name;
     draft.state->library = change.libraries[draft.library];
-    draft.state->opaque = change.modules[m]->opaque = draft.options.opaque;
+    draft.state->opaque = draft.options.opaque;
     draft.state->serial = change.engine->next_serial.fetch_add(1, std::memory_order_relaxed);
     if (change.libraries[draft.library]->replaceable)
       draft.state->options = std::make_shared<const ModuleOptions>(draft.options);

@@ -413,7 +413,7 @@ bool publish_provided(EngineState& engine, ModuleDraft& draft, const link::Modul
     definition.section_address = p.section_address;
     definition.section_size = p.section_size;
     definition.local = p.local;
-    definition.known_inside = p.local || symbol.visibility != Visibility::normal;
+    definition.known_inside = p.local ? object.knowledge != object::Knowledge::none : object.may_know(symbol);
   }
   for (std::unique_ptr<Definition>& definition : replacement.fresh) replaceable.definitions.push_back(std::move(definition));
   replacement.fresh.clear();
@@ -439,16 +439,17 @@ void exchange(ChangeState& change, ModuleDraft& draft, bool hold) noexcept {
 
 namespace {
 
-// A compiler may have agreed with itself on how a function is called that nothing can interpose: a local, hidden or
-// protected one. Who was compiled with the old one goes on calling that. Through its stub, that is by its address, the new
-// one is reached by everybody.
+// A compiler may have agreed with itself on how a function of the same file is called, and on what it does. Who was compiled
+// with the old one goes on calling that. Through its stub, that is by its address, the new one is reached by everybody.
 void freeze_own_calls(const EngineState& engine, ModuleState& module) noexcept {
   for_each_holder(module, [&](ModuleState& holder) {
     if (holder.opaque) return;
     // What it was compiled with: another holder's function it knows by its declaration.
     auto freeze = [&](ModuleState& of) {
-      for (Use& use : of.uses)
-        use.frozen |= use.definition != nullptr && use.definition->known_inside && use.definition->holder == &holder;
+      for (Use& use : of.uses) {
+        use.compiled_for |= use.definition != nullptr && use.definition->known_inside && use.definition->holder == &holder;
+        use.frozen |= use.compiled_for;
+      }
     };
     freeze(holder);
     // Frames that are still where its code was before it was moved belong to it.
@@ -482,14 +483,10 @@ void supersede(ChangeState& change, const std::shared_ptr<ModuleState>& current,
   version.sequence = module.sequence;
   version.auxiliary = true;
   version.debug.reset(); // only the current version's is asked for
-  // A compiler may have agreed with itself on how a local function is called: who was compiled with the old one goes on
-  // calling that. Through its stub, that is by its address, the new one is reached by everybody.
   for (Use& use : version.uses) use.past = true;
   auto freeze = [&](ModuleState& of) {
     for (Use& use : of.uses)
-      if (!version.opaque && use.frozen && use.definition != nullptr && use.definition->known_inside &&
-          use.definition->module == &module)
-        freeze_local(space, version, use);
+      if (use.compiled_for) freeze_local(space, version, use);
   };
   freeze(version);
   // Frames that are still where its code was before it was moved belong to it.

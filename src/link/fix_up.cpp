@@ -250,6 +250,7 @@ Result<void> fix_up(Module& module, std::span<const std::unique_ptr<Module>> mod
   const Bound bound(module, options.low_2gib);
   write_got(module, bound, modules);
   if (Result<void> written = write_all_stubs(module, bound); !written) return written;
+  arch::write_veneers(module);
   if (Result<void> written = write_frames(module); !written) return written;
 
   std::span<const Section> sections = module.sections();

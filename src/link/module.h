@@ -16,6 +16,7 @@
 #include <tenon/object.h>
 
 #include "object/object_file.h"
+#include "object/producer.h"
 
 #include <algorithm>
 #include <array>
@@ -204,8 +205,10 @@ struct Callee {
   std::uint64_t stub = 0; // its address, for good
   std::uint64_t body = 0; // of the version that is current when the module is linked
   std::uint32_t symbol = 0;
-  bool escapes = false;      // something of the module has the stub for an address
-  bool through_stub = false; // branches go through it that can't be sites
+  bool escapes = false;        // something of the module has the stub for an address
+  bool through_stub = false;   // branches go through it that can't be sites
+  bool wants_veneer = false;   // they go through the module's own jump to the body, which is a site
+  std::uint32_t veneer = none; // where that is among the stubs
 };
 
 // Where a function of the module's own begins: relocations may name its section instead of it.
@@ -273,9 +276,9 @@ struct Module {
   std::vector<OwnFunction> parts;           // what compilers have split off; sorted likewise, `callee` means nothing
   std::vector<std::uint64_t> escaped_parts; // addresses of those to which something has pointers; filled when fixing up
   bool patchable = true;                    // code can be written while it runs: branches may be sites
-  bool opaque = false;                      // functions know nothing of each other but declarations
-  std::vector<Site> sites;                  // filled when fixing up
-  std::uint32_t branches_through_stubs = 0; // to callees, which could not be sites
+  object::Knowledge knowledge = object::Knowledge::any; // what functions may count on of each other's code
+  std::vector<Site> sites;                              // filled when fixing up
+  std::uint32_t branches_through_stubs = 0;             // to callees, which could not be sites
 
   std::vector<SlotPointer> slot_pointers;          // filled when fixing up
   std::vector<std::uint32_t> rewritten;            // sections that arch::restore alone can't bring back; when fixing up
@@ -290,6 +293,13 @@ struct Module {
   // Of an allocated section; symbol indices are in range.
   std::span<const Relocation> relocations(std::uint32_t section) const noexcept {
     return object.file().relocations_in_place(section);
+  }
+
+  // Functions of the module may have been compiled for the code of this one of its own.
+  bool may_know(const Symbol& symbol) const noexcept {
+    const bool is_public =
+        !symbol.is_local() && symbol.visibility == Visibility::normal && symbol.binding != Binding::weak;
+    return knowledge == object::Knowledge::any || (knowledge == object::Knowledge::not_public && !is_public);
   }
 
   std::uint32_t object_sections() const noexcept { return std::uint32_t(object.file().sections.size()); }

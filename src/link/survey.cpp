@@ -26,6 +26,10 @@ void reset(Module& module) {
   module.tls_ld = none;
   module.frame_spots.clear();
   module.relocation_count = 0;
+  for (Callee& callee : module.callees) {
+    callee.wants_veneer = false;
+    callee.veneer = none;
+  }
 }
 
 // Offsets within GOT and stubs. A stub jumps through a GOT cell, except that a slot's own cell is used directly.
@@ -86,6 +90,7 @@ Result<void> survey(Module& module, const Reach& reach) {
   module.needy.reserve(std::min<std::size_t>(module.targets.size(), 64));
   std::span<const Section> sections = module.sections();
   const Reach code_reach = reach.from_code();
+  const bool veneers = !module.callees.empty() && module.patchable && module.knowledge != object::Knowledge::none;
   for (std::size_t position = 0; position < module.kept.size(); ++position) {
     // Tables of a few relocations each: every one is a cache miss unless it is asked for ahead.
     constexpr std::size_t ahead = 6;
@@ -100,6 +105,7 @@ Result<void> survey(Module& module, const Reach& reach) {
     if (Result<void> done = arch::survey_section(module, i, module.places[i].kind == SectionKind::code ? code_reach : reach);
         !done)
       return std::move(done).error().within(sections[i].name);
+    if (veneers && module.places[i].kind == SectionKind::code) arch::want_veneers(module, i);
     if (module.places[i].kind == SectionKind::unwind && module.unwinding) {
       bool astray = false;
       module.frame_spots.reserve(module.frame_spots.size() + module.relocations(i).size()); // one or two for each
@@ -124,6 +130,8 @@ Result<void> survey(Module& module, const Reach& reach) {
   for (std::uint32_t symbol : module.ifuncs)
     if (module.targets[symbol].kind == TargetKind::section) allocator.add_ifunc(symbol);
   for (std::uint32_t symbol : module.needy) allocator.add(symbol);
+  for (Callee& callee : module.callees)
+    if (callee.wants_veneer) callee.veneer = allocator.stub(arch::veneer_bytes);
   if (module.needs_tls_ld) module.tls_ld = allocator.got(16);
   auto thunk_order = [](const Thunk& a, const Thunk& b) {
     return std::tie(a.section, a.offset, a.symbol, a.addend) < std::tie(b.section, b.offset, b.symbol, b.addend);

@@ -72,8 +72,14 @@ private:
       const std::optional<Die> top = file_.entry(*unit, unit->first);
       if (!top || top->tag() != tag::compile_unit) continue;
       all.emplace_back(*top, basename(dwarf::own_text(*top, attribute::name)));
+      const Knowledge knowledge = knowledge_of(dwarf::own_text(*top, attribute::producer));
+      result_.knowledge = all.size() == 1 ? knowledge : std::max(result_.knowledge, knowledge);
     }
     const std::size_t units = all.size();
+    // `ld -r` may have put something with it that says nothing.
+    const auto files = std::count_if(object_.symbols().begin(), object_.symbols().end(),
+                                     [](const Symbol& symbol) { return symbol.type == SymbolType::file; });
+    if (std::size_t(files) > units) result_.knowledge = Knowledge::any;
     result_.several_units = units > 1;
     for (const auto& [die, name] : all) {
       tells_types_ = false;

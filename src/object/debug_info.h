@@ -8,6 +8,8 @@
 
 #include <tenon/object.h>
 
+#include "object/producer.h"
+
 #include <compare>
 #include <optional>
 #include <string>
@@ -40,6 +42,7 @@ struct DebugFunction {
 
 struct DebugInfo {
   bool several_units = false;
+  Knowledge knowledge = Knowledge::any; // the most of its units
   std::vector<DebugVariable> variables; // by section and offset, each place once
   std::vector<DebugFunction> functions; // by name; without those that two units define differently
 };

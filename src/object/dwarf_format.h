@@ -18,7 +18,7 @@ inline constexpr unsigned array_type = 0x01, class_type = 0x02, enumeration_type
 
 namespace attribute {
 inline constexpr unsigned sibling = 0x01, location = 0x02, name = 0x03, byte_size = 0x0B, low_pc = 0x11, language = 0x13,
-                          containing_type = 0x1D, prototyped = 0x27, upper_bound = 0x2F, abstract_origin = 0x31,
+                          containing_type = 0x1D, producer = 0x25, prototyped = 0x27, upper_bound = 0x2F, abstract_origin = 0x31,
                           count = 0x37, declaration = 0x3C, specification = 0x47, type = 0x49, ranges = 0x55,
                           signature = 0x69, linkage_name = 0x6E, str_offsets_base = 0x72, addr_base = 0x73,
                           gnu_addr_base = 0x2133;

@@ -210,7 +210,9 @@ TEST_P(MoveBy, FramesAtTheOldPlaceFinishThrowAndSeeReplacements) {
                      "extern \"C\" int later(int x) { if (x == 5) throw x; return x + 1; }"
                      "extern \"C\" int work(int x) { try { move_test_sleep(); return later(x); } catch (int y) { return y * "
                      "1000; } }";
-  Module m = commit(engine, library, cpp(text));
+  ModuleOptions options;
+  options.opaque = true;
+  Module m = commit(engine, library, cpp(text), options);
   auto* work = get<int(int)>("work");
   int plain = 0, thrown = 0;
   std::thread first([&] { plain = work(1); }), second([&] { thrown = work(5); });
@@ -225,7 +227,9 @@ TEST_P(MoveBy, FramesAtTheOldPlaceFinishThrowAndSeeReplacements) {
   }
   EXPECT_TRUE(inside) << "threads sleep at the old place, in a function with a name";
   text.replace(text.find("x + 1"), 5, "x + 7");
-  replace(m, cpp(text));
+  Change change = engine.change();
+  change.replace(m, cpp(text), {}, options);
+  expect(try_commit(std::move(change)));
   move_gate = 1;
   first.join();
   second.join();

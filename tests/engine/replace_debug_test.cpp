@@ -5,9 +5,11 @@
 #include <gmock/gmock.h>
 #include <unistd.h>
 
+#include <array>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 
 namespace tenon::test {
 namespace {
@@ -237,8 +239,8 @@ TEST_F(ReplaceDebug, GuardsGoWithTheirVariables) {
   }
 }
 
-// `ld -r` of units that are called a.c, b.c and so on.
-Object joined(const std::vector<std::string>& units, const std::string& flags) {
+// `ld -r` of units that are called a.c, b.c and so on; the last may have flags of its own.
+Object joined(const std::vector<std::string>& units, const std::string& flags, const std::string& of_last = "") {
   namespace fs = std::filesystem;
   std::string folder = fs::path(TENON_BINARY_DIR) / "test-objects" / "joined.XXXXXX";
   if (mkdtemp(folder.data()) == nullptr) throw std::runtime_error("mkdtemp");
@@ -247,7 +249,7 @@ Object joined(const std::vector<std::string>& units, const std::string& flags) {
   for (std::size_t i = 0; i < units.size(); ++i) {
     const std::string name(1, char('a' + i));
     std::ofstream(folder + "/" + name + ".c") << units[i];
-    command += " && gcc -c " + gcc_c + flags + " " + name + ".c";
+    command += " && gcc -c " + gcc_c + flags + (i + 1 == units.size() ? " " + of_last : "") + " " + name + ".c";
     names += " " + name + ".o";
   }
   command += " && ld -r -o all.o" + names;
@@ -256,6 +258,26 @@ Object joined(const std::vector<std::string>& units, const std::string& flags) {
   std::string bytes((std::istreambuf_iterator<char>(file)), {});
   fs::remove_all(folder);
   return expect(Object::copy(std::as_bytes(std::span(bytes)), "all.o"));
+}
+
+TEST_F(ReplaceDebug, WhatOldFramesMayCountOnIsTheMostThatAnyUnitMay) {
+  static std::function<void()> action;
+  const std::array symbols{Absolute{"pause", Addr{reinterpret_cast<std::uint64_t>(+[] { action(); })}}};
+  expect(library.define(symbols));
+  auto units = [](int n) {
+    return std::vector<std::string>{"void pause(void); int f(void) { int r; asm volatile(\"movl $" + std::to_string(n) +
+                                        ", %0\" : \"=r\"(r)); return r; } int run(void) { pause(); return f(); }\n",
+                                    "int other(void) { return 3; }\n"};
+  };
+  for (const auto& [of_last, follows] : {std::pair{"", true}, {"-O0", true}, {"-g0", false}, {"-fpie", false}}) {
+    auto object = [&, of = of_last](int n) { return joined(units(n), "-g -O2 -fPIC", of); };
+    Module m = commit(engine, library, object(1));
+    action = [&] { replace(m, object(2)); };
+    EXPECT_EQ(call("run"), follows ? 2 : 1) << of_last;
+    action = [] {};
+    EXPECT_EQ(call("run"), 2);
+    expect(try_remove(engine, {m}));
+  }
 }
 
 TEST_F(ReplaceDebug, UnitsOfOneObjectHaveTheirOwnVariables) {

@@ -21,6 +21,10 @@ Result<void> survey_section(Module& module, std::uint32_t section, const Reach& 
 // Applies the relocations of a section of `module` to its local bytes.
 Result<void> fix_section(Module& module, const Bound& bound, const SectionBytes& bytes);
 
+// Marks the module's own functions that branches of a code section may need a veneer for.
+void want_veneers(Module& module, std::uint32_t section);
+void write_veneers(Module& module); // and lists their sites
+
 // After fix_section(): leads direct branches to functions that may be replaced to their bodies, and lists them.
 void bind_callees(Module& module, const SectionBytes& bytes);
 
@@ -75,6 +79,7 @@ LinkedField linked_field(const std::byte* local, std::uint64_t address, std::uin
 // Sizes of what the linker adds.
 inline constexpr std::uint64_t stub_bytes = 8;      // jmp *cell(%rip)
 inline constexpr std::uint64_t dso_stub_bytes = 16; // lea __dso_handle(%rip), %reg; jmp *cell(%rip)
+inline constexpr std::uint64_t veneer_bytes = 8;    // jmp body, its displacement within an aligned word
 inline constexpr std::uint64_t thunk_bytes = 24;
 inline constexpr std::uint64_t frame_head_bytes = 24;   // what all descriptions of stubs and thunks begin with
 inline constexpr std::uint64_t stub_frame_bytes = 24;   // the description of stubs

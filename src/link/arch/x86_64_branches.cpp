@@ -2,8 +2,10 @@
 //
 // fix_section() has made every one of them refer to the function's stub, which is its address. Here direct branches are led
 // to the function itself. Where the 4-byte displacement lies inside an aligned 8-byte word, one atomic store can lead the
-// branch elsewhere while threads run it: it is a site. Elsewhere the branch stays on the stub. (A store that crosses such a
-// word was seen to tear: crossing 32 or 64 bytes faults within seconds, inside of a word never.)
+// branch elsewhere while threads run it: it is a site. Elsewhere the branch stays on the stub, or, if old code must not come
+// to new code that way (Module::may_know), goes to a veneer: a jump to the function among the module's stubs, which is a
+// site. (A store that crosses such a word was seen to tear: crossing 32 or 64 bytes faults within seconds, inside of a word
+// never.)
 //
 // Relocations do not tell branches from addresses: compilers emit PC32 for `call` and for `lea` of a static function, and
 // PLT32 for `call`, `jmp` and conditional jumps. So instructions are decoded, from the beginning of the function on. A
@@ -179,17 +181,22 @@ private:
   // The compiler may have made caller and callee for each other: old callers must not get to new ones, by whatever way.
   bool is_known_inside(const Callee& callee) const {
     const Symbol& symbol = module_.symbols()[callee.symbol];
-    return !module_.opaque && module_.targets[callee.symbol].kind == TargetKind::section &&
-           symbol.type == SymbolType::function && (symbol.is_local() || symbol.visibility != Visibility::normal);
+    return module_.targets[callee.symbol].kind == TargetKind::section && symbol.type == SymbolType::function &&
+           module_.may_know(symbol);
   }
 
   void branch(Callee& callee, std::uint64_t field) {
     const std::uint64_t address = bytes_.address + field;
-    if (!is_retargetable(address) && is_known_inside(callee)) {
+    const bool fixed = !module_.patchable || !is_retargetable(address);
+    if (fixed && callee.veneer != none) {
+      put(bytes_.local + field, std::int32_t(module_.place(Synthetic::stubs).address + callee.veneer - (address + 4)));
+      return;
+    }
+    if (fixed && is_known_inside(callee)) {
       put(bytes_.local + field, std::int32_t(callee.body - (address + 4)));
       return;
     }
-    if (!module_.patchable || !is_retargetable(address)) { // it leads to the stub
+    if (fixed) { // it leads to the stub
       put(bytes_.local + field, std::int32_t(callee.stub - (address + 4)));
       callee.through_stub = true;
       ++module_.branches_through_stubs;
@@ -289,6 +296,30 @@ std::vector<std::uint64_t> resolved_branches(const Module& module, std::uint32_t
     targets.push_back(at + instruction.length + std::uint64_t(immediate.value.s));
   }
   return targets;
+}
+
+void want_veneers(Module& module, std::uint32_t section) {
+  const bool aligned = module.places[section].alignment >= 8;
+  for (const Relocation& r : module.relocations(section)) {
+    const bool got = r.type == R_GOTPCRELX || r.type == R_REX_GOTPCRELX; // a jump has its displacement one byte before
+    if ((r.type != R_PC32 && r.type != R_PLT32 && !got) || module.callee_of[r.symbol] == 0) continue;
+    const Symbol& symbol = module.symbols()[r.symbol];
+    if (module.targets[r.symbol].kind != TargetKind::section || symbol.is_local() || !module.may_know(symbol)) continue;
+    if (!aligned || !is_retargetable(r.offset) || (got && !is_retargetable(r.offset - 1)))
+      module.callees[module.callee_of[r.symbol] - 1].wants_veneer = true;
+  }
+}
+
+void write_veneers(Module& module) {
+  const SectionPlace& stubs = module.place(Synthetic::stubs);
+  for (std::uint32_t c = 0; c < module.callees.size(); ++c) {
+    const Callee& callee = module.callees[c];
+    if (callee.veneer == none) continue;
+    const std::uint64_t field = stubs.address + callee.veneer + 1;
+    stubs.local[callee.veneer] = std::byte{0xE9}; // jmp
+    put(stubs.local + callee.veneer + 1, std::int32_t(callee.body - (field + 4)));
+    module.sites.push_back({field, c});
+  }
 }
 
 void bind_callees(Module& module, const SectionBytes& bytes) {

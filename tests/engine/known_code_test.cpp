@@ -1,0 +1,202 @@
+// What old code may count on of the other functions of its file, and so goes on calling: by what debug information says of
+// how it was compiled, wherever the call lies in an aligned word.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "replace_support.h"
+
+#include <array>
+#include <functional>
+#include <optional>
+#include <ostream>
+
+namespace tenon::test {
+namespace {
+
+// Called by code under test, as `host_pause`: the test acts while that code's frame is there.
+std::function<void()> action;
+void host_pause() {
+  if (action) action();
+}
+
+struct KnownCode : ReplaceFixture {
+  KnownCode() {
+    const std::array symbols{Absolute{"host_pause", Addr{reinterpret_cast<std::uint64_t>(&host_pause)}}};
+    expect(library.define(symbols));
+  }
+  ~KnownCode() override { action = nullptr; }
+};
+
+struct How {
+  const char* name;
+  bool gcc;
+  const char* flags;
+  bool public_follows, inline_follows, static_follows; // old frames call the new ones
+};
+void PrintTo(const How& how, std::ostream* out) { *out << how.name; }
+
+struct CompiledSo : KnownCode, testing::WithParamInterface<How> {
+  Object compile(const std::string& text) const {
+    return GetParam().gcc ? compile_gcc(text, GetParam().flags) : compile_cpp(text, GetParam().flags);
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(
+    Flags, CompiledSo,
+    testing::Values(
+        How{"Clang", false, "-g -O2 -fPIC", false, false, false},
+        How{"ClangUnrecorded", false, "-g -O2 -fPIC -fsemantic-interposition", false, false, false},
+        How{"ClangWithoutDebug", false, "-g0 -O2 -fPIC -fsemantic-interposition", false, false, false},
+        How{"ClangInterposable", false, "-g -grecord-command-line -O2 -fPIC -fsemantic-interposition", true, false, false},
+        How{"ClangNotOptimized", false, "-g -grecord-command-line -O0 -fPIC -ffunction-sections", true, true, true},
+        How{"Gcc", true, "-g -O2 -fPIC", true, false, false},
+        How{"GccDwarf4", true, "-gdwarf-4 -O1 -fPIC -fno-plt", true, false, false},
+        How{"GccCompressed", true, "-g -gz=zlib -O2 -fPIC", true, false, false},
+        How{"GccWithoutDebug", true, "-g0 -O2 -fPIC", false, false, false},
+        How{"GccExecutable", true, "-g -O2 -fpie", false, false, false},
+        How{"GccFast", true, "-g -Ofast -fPIC", false, false, false},
+        How{"GccNotInterposable", true, "-g -O2 -fPIC -fno-semantic-interposition", false, false, false},
+        How{"GccNotOptimized", true, "-g -O0 -fPIC -ffunction-sections", true, true, true}),
+    [](const auto& info) { return std::string(info.param.name); });
+
+TEST_P(CompiledSo, OldFramesCallNewFunctionsThatTheyKnowNothingOf) {
+  auto text = [](int n) {
+    const std::string body = "{ int r; asm volatile(\"movl $" + std::to_string(n) + ", %0\" : \"=r\"(r)); return r; }";
+    const std::string apart = "__attribute__((noinline)) int ";
+    return "extern \"C\" { void host_pause(); " + apart + "pub() " + body + " inline " + apart + "inl() " + body +
+           " static " + apart + "loc() " + body + " int run() { host_pause(); return pub() * 100 + inl() * 10 + loc(); } }";
+  };
+  Module m = commit(engine, library, compile(text(1)));
+  auto* run = get<int()>("run");
+  for (int n = 2; n < 5; ++n) {
+    action = [&] { replace(m, compile(text(n))); };
+    auto seen = [&](bool follows) { return follows ? n : n - 1; };
+    const How& how = GetParam();
+    EXPECT_EQ(run(), seen(how.public_follows) * 100 + seen(how.inline_follows) * 10 + seen(how.static_follows));
+    action = nullptr;
+    EXPECT_EQ(run(), n * 111);
+    settle();
+  }
+}
+
+TEST_F(KnownCode, AnOldFrameKnowsWhichRegistersAFunctionOfAnExecutableLeavesAlone) {
+  auto text = [](int n) {
+    return "extern \"C\" { void host_pause(); __attribute__((noinline)) long f(long x) {" +
+           std::string(n == 0 ? ""
+                              : "asm volatile(\"\" : : \"r\"(x)); asm volatile(\"movq $-1,%%rsi; movq $-1,%%rdx; movq "
+                                "$-1,%%rcx\" : : : \"rsi\", \"rdx\", \"rcx\");") +
+           "asm volatile(\"\"); return " + std::to_string(n) +
+           "; } long run(long a, long b, long c) { host_pause();"
+           "asm volatile(\"\" : \"+r\"(a), \"+r\"(b), \"+r\"(c)); a += 2 * f(a);"
+           "asm volatile(\"\" : \"+r\"(a), \"+r\"(b), \"+r\"(c)); return a * 100 + b * 10 + c; } }";
+  };
+  const char* flags = "-g -O2 -fpie -ffunction-sections -fdata-sections";
+  Module m = commit(engine, library, compile_gcc(text(0), flags));
+  action = [&] { replace(m, compile_gcc(text(1), flags)); };
+  EXPECT_EQ(get<long(long, long, long)>("run")(1, 2, 3), 123);
+  action = nullptr;
+  EXPECT_EQ(get<long(long, long, long)>("run")(1, 2, 3), 323);
+}
+
+// f, and g0 to g7, which call it where its displacement begins in each byte of an aligned word.
+std::string calls_everywhere(int n, const std::string& call = "call") {
+  std::string all =
+      ".section .text.f,\"ax\"\n.globl f\n.type f,@function\nf: movl $" + std::to_string(n) + ",%eax\n ret\n.size f,.-f\n";
+  for (int i = 0; i < 8; ++i) {
+    const std::string g = "g" + std::to_string(i);
+    const bool tail = call != "call";
+    all += ".section .text." + g + ",\"ax\"\n.p2align 4\n.globl " + g + "\n.type " + g + ",@function\n" + g + ":" +
+           (tail ? "" : " subq $8,%rsp\n") + " .fill " + std::to_string(i) + ",1,0x90\n " + call + " f\n" +
+           (tail ? "" : " addq $8,%rsp\n ret\n") + ".size " + g + ",.-" + g + "\n";
+  }
+  return all;
+}
+
+// run, which pauses before it calls f.
+const std::string pausing = ".section .text.run,\"ax\"\n.globl run\n.type run,@function\nrun: subq $8,%rsp\n call "
+                            "*host_pause@GOTPCREL(%rip)\n .p2align 3\n nop\n nop\n nop\n nop\n call f\n addq $8,%rsp\n "
+                            "ret\n.size run,.-run\n";
+
+TEST_F(KnownCode, RedirectionReachesEveryCallOfTheSameModule) {
+  for (const char* call : {"call", "jmp"}) {
+    Module m = commit(engine, library, assemble(calls_everywhere(1, call)));
+    Module other = commit(engine, library, assemble(".globl h\n.type h,@function\nh: movl $7,%eax\n ret\n.size h,.-h\n"));
+    {
+      Redirect f = expect(library.redirect("f")), h = expect(library.redirect("h"));
+      for (int round = 0; round < 2; ++round) {
+        expect(f.to(h));
+        for (int i = 0; i < 8; ++i) EXPECT_EQ(get<int()>("g" + std::to_string(i))(), 7) << call << " at " << i;
+        f.back();
+        for (int i = 0; i < 8; ++i) EXPECT_EQ(get<int()>("g" + std::to_string(i))(), 1 + round) << call << " at " << i;
+        if (round == 0) replace(m, assemble(calls_everywhere(2, call)));
+      }
+    }
+    expect(try_remove(engine, {m, other}));
+    settle();
+  }
+}
+
+TEST_F(KnownCode, CallsFollowThroughMovesOfTheModuleAndOfItsFunctions) {
+  Module m = commit(engine, library, assemble(calls_everywhere(1)));
+  Module other = commit(engine, library, assemble(".globl h\n.type h,@function\nh: movl $7,%eax\n ret\n.size h,.-h\n"));
+  Redirect f = expect(library.redirect("f")), h = expect(library.redirect("h"));
+  auto expect_all = [&](int n) {
+    for (int i = 0; i < 8; ++i) EXPECT_EQ(get<int()>("g" + std::to_string(i))(), n) << "at " << i;
+  };
+  for (int n = 1; n < 4; ++n) {
+    if (n > 1) replace(m, assemble(calls_everywhere(n)));
+    EXPECT_GE(expect(engine.move(m, "g5")).functions, 1U);
+    expect_all(n);
+    EXPECT_GE(expect(engine.move(m, "f")).functions, 1U);
+    expect_all(n);
+    expect(engine.move(m));
+    settle();
+    expect_all(n);
+    expect(f.to(h));
+    expect_all(7);
+    expect(engine.move(m));
+    settle();
+    expect_all(7);
+    f.back();
+    expect_all(n);
+  }
+}
+
+TEST_F(KnownCode, WithoutSitesOldFramesStayInTheirVersionAsWell) {
+  Options options;
+  options.mapping = Mapping::single;
+  Engine single = make_engine(options);
+  Library own = expect(single.library("single", {.replaceable = true}));
+  const std::array symbols{Absolute{"host_pause", Addr{reinterpret_cast<std::uint64_t>(&host_pause)}}};
+  expect(own.define(symbols));
+  Module m = commit(single, own, assemble(calls_everywhere(1) + pausing));
+  for (int n = 2; n < 4; ++n) {
+    action = [&] {
+      Change change = single.change();
+      change.replace(m, assemble(calls_everywhere(n) + pausing));
+      expect(try_commit(std::move(change)));
+    };
+    EXPECT_EQ(function<int()>(own, "run")(), n - 1);
+    action = nullptr;
+    for (int i = 0; i < 8; ++i) EXPECT_EQ(function<int()>(own, "g" + std::to_string(i))(), n) << "at " << i;
+  }
+}
+
+TEST_F(KnownCode, FramesOfAnUnloadedModuleFinishInItsOwnFunctions) {
+  Module m = commit(engine, library, assemble(calls_everywhere(1) + pausing));
+  int recalled = 0;
+  action = [&] {
+    Change change = engine.change();
+    change.unload(m, {[&](const Module&, std::string_view) {
+                    ++recalled;
+                    return Result<std::optional<Object>>(assemble(calls_everywhere(2) + pausing));
+                  }});
+    expect(try_commit(std::move(change)));
+  };
+  EXPECT_EQ(get<int()>("run")(), 1);
+  EXPECT_EQ(recalled, 0);
+  action = nullptr;
+  EXPECT_EQ(get<int()>("run")(), 2);
+  EXPECT_EQ(recalled, 1);
+}
+
+} // namespace
+} // namespace tenon::test
