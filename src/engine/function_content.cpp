@@ -67,10 +67,8 @@ bool has_numbered_closure(std::string_view name) {
   return readable.find("{lambda(") != readable.npos || readable.find("{unnamed type#") != readable.npos;
 }
 
-bool is_array_destructor(std::string_view name) noexcept {
-  constexpr std::string_view clang = "__cxx_global_array_dtor";
-  return name.starts_with("__tcf_") || name == clang ||
-         (name.starts_with(clang) && name[clang.size()] == '.' && is_numbered(name));
+bool is_numbered_function(std::string_view name) noexcept {
+  return is_numbered(name) || name.starts_with("__tcf_") || name == "__cxx_global_array_dtor";
 }
 
 std::string without_class_numbers(std::string_view name) {
@@ -183,13 +181,15 @@ void FunctionContents::add_symbol(std::uint32_t index) {
   add(hash_name(name));
   const bool function = symbol.type == SymbolType::function && symbol.is_local() && symbol.defined() &&
                         symbol.section < object_.sections().size();
-  if (function && (is_numbered(name) || is_part_of_another(name) || is_array_destructor(name) || has_numbered_closure(name)))
+  if (function && (is_numbered_function(name) || is_part_of_another(name) || has_numbered_closure(name)))
     add_function(index);
 }
 
 void FunctionContents::add_literal(std::uint32_t index, std::uint64_t at) {
   const Section& section = object_.sections()[index];
   add(std::uint64_t(section.kind));
+  const bool writable = section.kind == SectionKind::data || section.kind == SectionKind::zero;
+  if (writable && !section.name.starts_with(".data.rel.ro")) told_ = false; // which variable that is, its name does not say
   if (at >= section.content.size()) return add(section.size);
   if (section.strings) {
     const Bytes rest = section.content.subspan(at);

@@ -17,9 +17,10 @@ namespace tenon::engine {
 
 // Whether a lambda's number, or an unnamed type's, is part of a function's name. May throw std::bad_alloc.
 bool has_numbered_closure(std::string_view name);
-// Compilers number, in the order in which they come, the functions that destroy arrays (GCC: `__tcf_0`; Clang:
-// `__cxx_global_array_dtor.1`), whose addresses are registered for the end of the program.
-bool is_array_destructor(std::string_view name) noexcept;
+// Compilers number, in the order in which they come, functions that they make: those that destroy arrays at the end of the
+// program (GCC: `__tcf_0`; Clang: `__cxx_global_array_dtor.1`), bodies of OpenMP's constructs (`f._omp_fn.0`,
+// `f.omp_outlined.1`); GCC also nested functions (`inner.0`).
+bool is_numbered_function(std::string_view name) noexcept;
 // The name of a member of a local class without what tells classes of one name in one function apart (`_ZZ1fvEN1S1gE_0v`).
 // May throw std::bad_alloc.
 std::string without_class_numbers(std::string_view name);

@@ -215,13 +215,13 @@ Result<void> provide(ChangeState& change, std::uint32_t m) {
     const Kind kind = kind_of(module, i);
     if (!kind.named || (kind.kind == DefinitionKind::constant && is_nameless_constant(symbol))) continue;
     const bool local = symbol.is_local() || draft.names[i - module.object.first_global()] == link::none;
-    const bool destructor = kind.kind == DefinitionKind::function && is_array_destructor(symbol.name());
-    bool ambiguous = local && (seen[symbol.name()] > 1 || (is_numbered(symbol.name()) && !destructor));
+    const bool by_content = kind.kind == DefinitionKind::function && is_numbered_function(symbol.name());
+    bool ambiguous = local && (seen[symbol.name()] > 1 || (is_numbered(symbol.name()) && !by_content));
     // By what it is like, since its number says nothing.
     const bool numbered =
         !ambiguous && kind.kind == DefinitionKind::function &&
         (has_numbered_closure(symbol.name()) ||
-         (local && (destructor || (!crowded.empty() && crowded.contains(without_class_numbers(symbol.name()))))));
+         (local && (by_content || (!crowded.empty() && crowded.contains(without_class_numbers(symbol.name()))))));
     const bool closure = numbered && local;
     const std::uint64_t content = numbered ? contents.of(i) : 0;
     Definition* definition = nullptr;

@@ -75,7 +75,7 @@ private:
     auto found = before_.by_name.find(symbol.name());
     if (found == before_.by_name.end() || found->second->vanished) return nullptr;
     if (symbol.is_local() && is_function(symbol) && !is_named(symbol.name()) &&
-        (is_array_destructor(symbol.name()) || has_numbered_closure(symbol.name()))) {
+        (is_numbered_function(symbol.name()) || has_numbered_closure(symbol.name()))) {
       const std::uint64_t content = contents_.of(std::uint32_t(&symbol - object_.symbols().data()));
       if (content == 0 || content != found->second->content) return nullptr; // another's number
     }

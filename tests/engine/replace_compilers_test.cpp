@@ -177,6 +177,46 @@ TEST_P(CompiledBy, AWritableTableOfLabelsBelongsToItsVersion) {
   }
 }
 
+TEST_F(ReplaceCompilers, BodiesOfParallelRegionsAndNestedFunctionsAreKnownByTheirContent) {
+  static std::vector<void (*)(void*)> given;
+  given.clear();
+  const std::array symbols{Absolute{
+      "GOMP_parallel", Addr{reinterpret_cast<std::uint64_t>(+[](void (*body)(void*), void* data, unsigned, unsigned) {
+        given.push_back(body);
+        body(data);
+      })}}};
+  expect(library.define(symbols));
+  auto text = [](int n, int of_second) {
+    return "extern \"C\" int f(int* a) { int s = 0;\n#pragma omp parallel shared(s)\n{ s += a[0] * 2; }\n"
+           "#pragma omp parallel shared(s)\n{ s += a[1] * " +
+           std::to_string(of_second) + "; }\nreturn s + " + std::to_string(n) + "; }";
+  };
+  const char* flags = "-O2 -fPIC -fopenmp -ffunction-sections -fdata-sections";
+  Module m = commit(engine, library, compile_gcc(text(0, 5), flags));
+  auto* f = get<int(int*)>("f");
+  int numbers[] = {10, 100};
+  EXPECT_EQ(f(numbers), 520);
+  for (int n = 1; n < 4; ++n) {
+    replace(m, compile_gcc(text(n, 5), flags));
+    EXPECT_EQ(f(numbers), 520 + n);
+    settle(); // no version stays
+  }
+  ASSERT_EQ(given.size(), 8U);
+  for (std::size_t i = 2; i < given.size(); ++i) EXPECT_EQ(given[i], given[i % 2]);
+  replace(m, compile_gcc(text(0, 6), flags));
+  EXPECT_EQ(f(numbers), 620);
+  EXPECT_EQ(given[8], given[0]);
+  EXPECT_NE(given[9], given[1]);
+  struct {
+    int* a;
+    int s;
+  } data{numbers, 0};
+  given[1](&data);
+  EXPECT_EQ(data.s, 500) << "who holds the old one runs it";
+  given[9](&data);
+  EXPECT_EQ(data.s, 1100);
+}
+
 TEST_P(CompiledBy, ArraysAreDestroyedOnceThoughTheirDestructorsAreNumbered) {
   auto text = [](bool more) {
     return std::string(
