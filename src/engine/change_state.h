@@ -115,6 +115,7 @@ struct ChangeState {
   bool has_identities = false;                     // replaceable modules are added, replaced or referred to
   std::vector<NameRecords> records;                // beside `names`, from prepare_states() on
   std::vector<const SymbolRecord*> leaving_groups; // COMDAT groups that only removed modules share, sorted
+  std::vector<const SymbolRecord*> kept_groups;    // that new versions lack and others share, sorted
   std::vector<std::pair<std::uint32_t, link::SectionBound>> section_bounds; // of __start_ and __stop_ names, sorted by name
   std::vector<std::uint32_t> pending;                                       // names that are not resolved yet
   std::vector<std::shared_ptr<ModuleState>> pins;                           // published modules that names were resolved to
@@ -201,6 +202,14 @@ bool leaves(const ChangeState& change, const SymbolRecord& record) noexcept;
 // module.
 bool takes_over(const ChangeState& change, std::uint32_t module, const SymbolRecord& record) noexcept;
 // The COMDAT groups that nobody shares once these modules are gone, sorted; under EngineState::commit_mutex.
+// COMDAT groups that modules which the change replaces provide, their new versions lack, and others share; sorted. Under
+// EngineState::commit_mutex.
+std::vector<const SymbolRecord*> find_kept_groups(const ChangeState& change);
+// Notes them, and what they need. Under the same.
+void keep_groups(ChangeState& change);
+// Of such a group.
+bool is_kept(const ChangeState& change, const SymbolRecord& record) noexcept;
+
 std::vector<const SymbolRecord*> find_leaving_groups(std::span<const std::shared_ptr<ModuleState>> removals);
 
 // Parts of draft(), in the order in which they run.

@@ -118,6 +118,9 @@ Result<void> check_definitions(ChangeState& change) {
   if (!change.removals.empty() && find_leaving_groups(change.removals) != change.leaving_groups)
     return conflict(
         "another change has begun or ceased meanwhile to share COMDAT groups of the modules that this one removes");
+  if (change.has_identities && find_kept_groups(change) != change.kept_groups)
+    return conflict(
+        "another change has begun or ceased meanwhile to share COMDAT groups of the modules that this one replaces");
   if (!change.has_records && are_empty(change)) return {}; // nobody to meet
   for (std::uint32_t i = 0; i < change.names->size(); ++i) {
     const Name& name = (*change.names)[i];

@@ -94,6 +94,7 @@ std::vector<const SymbolRecord*> find_leaving_groups(std::span<const std::shared
 }
 
 bool leaves(const ChangeState& change, const SymbolRecord& record) noexcept {
+  if (is_kept(change, record)) return false;
   // What a replaced module has is there again with its new version, or is meant to be gone.
   if (change.replaces(record.module)) return true;
   if (change.removals.empty()) return false;
@@ -132,6 +133,12 @@ Result<void> check_libraries(const ChangeState& change) {
 
 namespace {
 
+void find_what_stays(ChangeState& change) {
+  if (!change.has_identities) return;
+  std::lock_guard lock(change.engine->commit_mutex);
+  keep_groups(change);
+}
+
 // Modules out of archives come and go with what is needed, so that an edit may find its module replaced by another.
 Result<void> check_edits(const ChangeState& change) {
   for (std::size_t i = 0; i < change.edits.size(); ++i) {
@@ -163,6 +170,7 @@ Result<void> draft_once(ChangeState& change) {
   if (Result<void> open = check_open(change); !open) return open;
   if (Result<void> removable = check_removals(change); !removable) return removable;
   begin_modules(change);
+  find_what_stays(change);
   for (std::uint32_t m = 0; m < change.additions.size(); ++m)
     if (Result<void> introduced = introduce_module(change, m); !introduced)
       return std::move(introduced).error().within(module_context(change, m));

@@ -257,6 +257,8 @@ void find_dependencies(ChangeState& change, std::uint32_t m, Marks& marks, std::
         published.push_back({name.record->module, name.record->group, name.record->name().data()});
     }
   }
+  const std::vector<Dependency>& kept = draft.replacement.kept_dependencies;
+  published.insert(published.end(), kept.begin(), kept.end());
   auto key = [](const Dependency& d) { return std::pair(d.module, d.group); };
   std::sort(published.begin(), published.end(), [&](const Dependency& a, const Dependency& b) { return key(a) < key(b); });
   std::unique_copy(published.begin(), published.end(), std::back_inserter(all),

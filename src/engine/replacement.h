@@ -18,6 +18,7 @@
 #include <tenon/change.h>
 
 #include "engine/definition.h"
+#include "engine/module_state.h"
 #include "engine/symbol_table.h"
 #include "link/module.h"
 
@@ -66,6 +67,8 @@ struct Replacement {
   std::vector<Provided> provided;                         // of a module of a replaceable library
   std::unordered_map<std::uint32_t, Definition*> matched; // variables whose names don't tell, by symbol; null: new
   std::vector<CarriedSection> carried;
+  std::vector<Definition*> kept;             // of ChangeState::kept_groups, sorted
+  std::vector<Dependency> kept_dependencies; // what these need
   std::vector<RecordUpdate> updates;
   std::uint64_t version = 0;                                 // of the replaced module, when the change was drafted
   std::unique_ptr<Replaceable> replaceable;                  // of a module that is new

@@ -203,6 +203,9 @@ Result<void> make_trampolines(const std::shared_ptr<Machinery>& machinery, Modul
   return publish(*machinery, version);
 }
 
+// It is an earlier version's, which stays.
+bool is_held(const Definition& definition) noexcept { return definition.holder != nullptr && definition.holder->held; }
+
 // Under EngineState::commit_mutex: what the module is right now.
 Result<void> look_at(const ChangeState& change, Unload& unload, std::shared_ptr<Recalls>& recalls) {
   ModuleState& module = *unload.module;
@@ -219,7 +222,7 @@ Result<void> look_at(const ChangeState& change, Unload& unload, std::shared_ptr<
   recalls->engine = change.engine;
   recalls->module = unload.module;
   for (const std::unique_ptr<Definition>& definition : module.replaceable->definitions)
-    if (definition->kind == DefinitionKind::function && !definition->vanished)
+    if (definition->kind == DefinitionKind::function && !definition->vanished && !is_held(*definition))
       recalls->entries.push_back({recalls.get(), definition.get()});
   unload.version->recalls = std::move(recalls);
   return {};

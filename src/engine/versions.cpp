@@ -122,6 +122,12 @@ void reserve_former(Definition& definition) {
   if (former.size() == former.capacity()) former.reserve(former.empty() ? 1 : 2 * former.size());
 }
 
+// Its group is kept for those who share it.
+bool stays(const ModuleDraft& draft, const Definition& definition) noexcept {
+  const std::vector<Definition*>& kept = draft.replacement.kept;
+  return !kept.empty() && std::binary_search(kept.begin(), kept.end(), &definition, std::less<>());
+}
+
 // What the new version has by that name, or null.
 const Provided* find_provided(const ModuleDraft& draft, std::string_view name) {
   const auto found = std::find_if(draft.replacement.provided.begin(), draft.replacement.provided.end(),
@@ -178,7 +184,7 @@ Result<void> check_definitions_of(ChangeState& change, ModuleDraft& draft) {
   std::vector<Needed> used;
   if (Result<void> checked = check_filled(change, draft, used); !checked) return checked;
   for (const std::unique_ptr<Definition>& definition : module.replaceable->definitions) {
-    if (definition->vanished || provided.contains(definition.get())) continue;
+    if (definition->vanished || provided.contains(definition.get()) || stays(draft, *definition)) continue;
     if (is_stored(*definition)) reserve_former(*definition);
     std::string by;
     if ((!is_led(change, *definition) || is_redirected_to(*definition)) && is_used_by_others(change, *definition, &by))
@@ -326,6 +332,13 @@ bool let_vanish(EngineState& engine, ModuleState& module, Definition& definition
   return false;
 }
 
+// A name of a group that is kept. True: the old version has to stay for it; false: it is an older one's, which does.
+bool let_stay(const ModuleDraft& draft, Definition& definition) noexcept {
+  if (definition.holder == nullptr || definition.holder->held) return false;
+  if (definition.holder == draft.replaces.get()) definition.holder = draft.state.get(); // what was the module's goes there
+  return true;
+}
+
 // Forward symbols that nobody refers to any more follow the new version, which may lack them.
 void update_filled(EngineState& engine, const ModuleDraft& draft) noexcept {
   ModuleState& module = *draft.replaces;
@@ -343,18 +356,18 @@ void update_filled(EngineState& engine, const ModuleDraft& draft) noexcept {
 }
 
 // Symbols that the new version lacks are found no more.
-void erase_vanished(LibraryState& library, ModuleState& module) noexcept {
+void erase_vanished(const ChangeState& change, LibraryState& library, ModuleState& module) noexcept {
   module.for_each_record([&](SymbolRecord& record) {
     const bool group = (record.flags & symbol_flag::group) != 0;
     const bool current = (record.flags & symbol_flag::current) != 0;
     record.flags = std::uint16_t(record.flags & ~symbol_flag::current);
-    if (current || (record.flags & symbol_flag::erased) != 0 || (group && record.users > 1)) return;
+    if (current || (record.flags & symbol_flag::erased) != 0 || is_kept(change, record)) return;
     (group ? library.groups : library.symbols).erase(&record);
     record.flags |= symbol_flag::erased;
   });
 }
 
-void update_records(LibraryState& library, ModuleDraft& draft) noexcept {
+void update_records(const ChangeState& change, LibraryState& library, ModuleDraft& draft) noexcept {
   ModuleState& module = *draft.replaces;
   for (RecordUpdate& update : draft.replacement.updates) {
     SymbolRecord& record = *update.record;
@@ -367,7 +380,7 @@ void update_records(LibraryState& library, ModuleDraft& draft) noexcept {
   }
   if (!draft.state->records.empty()) module.more_records.push_back(std::move(draft.state->records)); // has the room
   if (draft.partial) return;
-  erase_vanished(library, module);
+  erase_vanished(change, library, module);
 }
 
 // Entries of before go on to where the function was led.
@@ -395,7 +408,9 @@ bool publish_provided(EngineState& engine, ModuleDraft& draft, const link::Modul
     for (const std::unique_ptr<Definition>& definition : replaceable.definitions) definition->seen = false;
     for (const Provided& p : replacement.provided) p.definition->seen = true;
     for (const std::unique_ptr<Definition>& definition : replaceable.definitions)
-      if (!definition->seen && !definition->vanished) hold |= let_vanish(engine, *draft.replaces, *definition, transition);
+      if (!definition->seen && !definition->vanished)
+        hold |= stays(draft, *definition) ? let_stay(draft, *definition)
+                                          : let_vanish(engine, *draft.replaces, *definition, transition);
     // A later set must not take them for its members (Use::frozen).
     for (const Provided& p : replacement.provided) p.definition->seen = false;
   }
@@ -537,7 +552,7 @@ void publish_definitions(ChangeState& change) noexcept {
     if (!draft.partial) draft.replaceable().shared_bodies.swap(draft.replacement.shared_bodies);
     const bool hold = publish_provided(*change.engine, draft, *change.modules[m], change.transition.get());
     if (draft.replaces == nullptr) continue;
-    update_records(*change.libraries[draft.library], draft);
+    update_records(change, *change.libraries[draft.library], draft);
     if (!draft.partial) update_filled(*change.engine, draft);
     draft.partial ? attach_fragment(draft) : exchange(change, draft, hold);
   }
