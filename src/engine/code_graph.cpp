@@ -68,8 +68,9 @@ std::uint32_t CodeGraph::at(std::uint64_t address) const noexcept {
 // Where the bytes lead: the linker has led every reference to a function to its stub, or made it a site.
 void CodeGraph::follow_code(const ModuleState& holder, std::uint32_t place, const Relocation& relocation) {
   const std::uint64_t begin = holder.places[place].address;
+  const std::size_t got = holder.places.size() - link::synthetic_sections + std::size_t(link::Synthetic::got);
   const link::arch::LinkedField field =
-      link::arch::linked_field(Addr{begin}.as<const std::byte*>(), begin, 0, relocation, true);
+      link::arch::linked_field(Addr{begin}.as<const std::byte*>(), begin, holder.places[got].address, relocation, true);
   if (field.width == 0 || std::binary_search(sites_.begin(), sites_.end(), begin + field.offset)) return;
   // A displacement counts from where its field ends, or a few bytes behind that, where the instruction does.
   const bool displacement = field.relative && field.width == 4;

@@ -5,6 +5,7 @@
 #include "base/bytes.h"
 #include "engine/name_table.h"
 #include "engine/replacement.h"
+#include "link/arch/arch.h"
 
 #include <algorithm>
 #include <cstdlib>
@@ -166,7 +167,9 @@ void FunctionContents::add_target(const Relocation& r, bool code) {
     return add_symbol(r.symbol);
   }
   if (!here) return;
-  const std::uint64_t at = symbol.value + std::uint64_t(r.addend) + (code ? 4 : 0); // of a displacement
+  const link::arch::LinkedField field = link::arch::field_shape(r);
+  const bool displacement = code && field.relative && field.width == 4; // counts from its end
+  const std::uint64_t at = symbol.value + std::uint64_t(r.addend) + (displacement ? 4 : 0);
   if (const std::uint32_t over = symbol_over(symbol.section, at)) {
     add(at - object_.symbols()[over].value);
     return add_symbol(over);

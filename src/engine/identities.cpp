@@ -28,6 +28,12 @@ bool is_ifunc(const link::Module& module, std::uint32_t index) {
   return symbol.type == SymbolType::ifunc && symbol.section < module.object_sections() && module.places[symbol.section].kept;
 }
 
+bool is_data(const link::Module& module, std::uint32_t index) {
+  const Symbol& symbol = module.symbols()[index];
+  if (symbol.type != SymbolType::object || symbol.size == 0 || symbol.section >= module.object_sections()) return false;
+  return module.places[symbol.section].kept && module.places[symbol.section].content_size != 0;
+}
+
 bool is_function(const link::Module& module, std::uint32_t index) {
   return is_ifunc(module, index) || (is_code(module, index) && !is_part_of_another(module.symbols()[index].name()));
 }
@@ -99,6 +105,7 @@ void find_callees(ChangeState& change, std::uint32_t m) {
   module.callee_of.clear();
   module.own_functions.clear();
   module.parts.clear();
+  module.data_objects.clear();
   module.patchable = change.engine->machinery->space->mapping() == memory::Mapping::dual;
   replacement.callees.clear();
   if (!change.has_identities || (change.mode != PlaceMode::none && change.mode != PlaceMode::engine)) return;
@@ -107,8 +114,10 @@ void find_callees(ChangeState& change, std::uint32_t m) {
   for (std::uint32_t i = 1; i < symbols.size(); ++i) {
     CalleeSource source;
     if (!find_source(change, m, i, source)) {
+      if (is_data(module, i))
+        module.data_objects.push_back({symbols[i].section, symbols[i].value, symbols[i].value + symbols[i].size});
       if (is_code(module, i) && is_replaceable(change, change.drafts[m]))
-        module.parts.push_back({symbols[i].section, symbols[i].value, 0});
+        module.parts.push_back({symbols[i].section, symbols[i].value, i});
       continue;
     }
     if (module.callee_of.empty()) module.callee_of.resize(symbols.size());
@@ -121,6 +130,10 @@ void find_callees(ChangeState& change, std::uint32_t m) {
   std::sort(module.parts.begin(), module.parts.end(), [](const link::OwnFunction& a, const link::OwnFunction& b) {
     return std::tuple(a.section, a.offset) < std::tuple(b.section, b.offset);
   });
+  std::sort(module.data_objects.begin(), module.data_objects.end(),
+            [](const link::DataObject& a, const link::DataObject& b) {
+              return std::pair(a.section, a.begin) < std::pair(b.section, b.begin);
+            });
   // Of several names for one place the first global one, or else the first, stands for it.
   auto rank = [&](const link::OwnFunction& f) { return symbols[module.callees[f.callee].symbol].is_local() ? 1 : 0; };
   std::sort(module.own_functions.begin(), module.own_functions.end(),

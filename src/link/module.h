@@ -218,6 +218,12 @@ struct OwnFunction {
   std::uint32_t callee = 0;
 };
 
+// What a symbol of the module covers in its data.
+struct DataObject {
+  std::uint32_t section = 0;
+  std::uint64_t begin = 0, end = 0; // in the section
+};
+
 // A frame description of kept code, as the survey has found it.
 struct FrameSpot {
   std::uint32_t section = 0; // the code's
@@ -273,7 +279,8 @@ struct Module {
   std::vector<Callee> callees;              // replaceable functions that the module has or refers to
   std::vector<std::uint32_t> callee_of;     // of each symbol: index into `callees` plus one, or 0; empty if there are none
   std::vector<OwnFunction> own_functions;   // sorted by section and offset
-  std::vector<OwnFunction> parts;           // what compilers have split off; sorted likewise, `callee` means nothing
+  std::vector<OwnFunction> parts;           // what compilers have split off; sorted likewise, `callee` is its symbol
+  std::vector<DataObject> data_objects;     // sorted by section and offset
   std::vector<std::uint64_t> escaped_parts; // addresses of those to which something has pointers; filled when fixing up
   bool patchable = true;                    // code can be written while it runs: branches may be sites
   object::Knowledge knowledge = object::Knowledge::any; // what functions may count on of each other's code

@@ -43,6 +43,15 @@ INSTANTIATE_TEST_SUITE_P(Flags, CompiledBy,
                                          "gcc -O0 -fPIC -fdata-sections", "gcc -O2 -fPIC -fdata-sections",
                                          "gcc -O3 -fPIC -fno-plt -ffunction-sections -fdata-sections"));
 
+// Calls and addresses are absolute, or count from the GOT.
+INSTANTIATE_TEST_SUITE_P(Large, CompiledBy,
+                         testing::Values("-O0 -fPIC -mcmodel=large -fdata-sections",
+                                         "-O2 -fPIC -mcmodel=large -ffunction-sections -fdata-sections",
+                                         "-O1 -fno-pic -mcmodel=large -fdata-sections",
+                                         "gcc -O0 -fPIC -mcmodel=large -fdata-sections",
+                                         "gcc -O2 -fPIC -mcmodel=large -fdata-sections",
+                                         "gcc -O2 -fno-pic -mcmodel=large -ffunction-sections -fdata-sections"));
+
 TEST_P(CompiledBy, AnAddressThatTheAssemblerHasWorkedOutIsTheStubs) {
   auto text = [](int n) {
     return "static __attribute__((noinline)) int callback(int x) { return x + " + std::to_string(n) +
@@ -415,7 +424,8 @@ TEST_P(CompiledBy, ObjectsLiveOnceThroughVersions) {
            "\"C\" int shared() { return instance().get(); } extern \"C\" int own() { return mine.get(); } extern \"C\" int* "
            "counts() { static int c[2]; c[0] = made; c[1] = gone; return c; }";
   };
-  if (std::string_view(GetParam()).find("-fpie") != std::string_view::npos) {
+  const std::string_view flags = GetParam();
+  if (flags.find("-fpie") != flags.npos || flags.find("-fno-pic") != flags.npos) {
     const Result<Committed> refused = try_commit(engine, library, {compile(text(1))});
     ASSERT_FALSE(refused.ok()) << "its thread-local variables are an executable's";
     EXPECT_NE(refused.error().message.find("global-dynamic"), std::string::npos) << refused.error().message;

@@ -107,6 +107,10 @@ public:
     case R_64: in_data(r, callee, 8, false); break;
     case R_32:
     case R_32S: in_data(r, callee, 4, false); break;
+    case R_GOTOFF64: from_got(r, callee); break;
+    case R_PLTOFF64:
+      if (callee != nullptr) call_from_got(r, *callee);
+      break;
     case R_GOTPCRELX:
     case R_REX_GOTPCRELX:
       if (callee != nullptr) through_got(r, *callee);
@@ -165,14 +169,21 @@ private:
     return found != nullptr ? &module_.callees[found->callee] : nullptr;
   }
 
+  // Clones are only ever called, for which the large model loads their address, too.
+  bool is_clone(const OwnFunction& part) const {
+    const std::string_view name = module_.symbols()[part.callee].name();
+    return name.find(".isra.") != name.npos || name.find(".part.") != name.npos || name.find(".constprop.") != name.npos;
+  }
+
   // Something has a pointer to a part that begins there.
   void part_escapes(std::uint32_t section, std::uint64_t offset) {
     const bool table = kind_ == SectionKind::init || kind_ == SectionKind::unwind; // run by the linker, or not at all
-    if (table || section == bytes_.section || find(module_.parts, section, offset) == nullptr) return;
+    const OwnFunction* part = table ? nullptr : find(module_.parts, section, offset);
+    if (part == nullptr || (bytes_.code && is_clone(*part))) return;
     module_.escaped_parts.push_back(module_.places[section].address + offset);
   }
   void note_part(const Relocation& r, const Symbol& symbol) {
-    const bool absolute = r.type == R_64 || r.type == R_32 || r.type == R_32S;
+    const bool absolute = r.type == R_64 || r.type == R_32 || r.type == R_32S || r.type == R_GOTOFF64;
     const bool relative = bytes_.code && (r.type == R_PC32 || r.type == R_PLT32 || r.type == R_REX_GOTPCRELX);
     const std::uint64_t offset = symbol.value + std::uint64_t(r.addend) + (relative ? 4 : 0);
     if (absolute || (relative && sweep_.at(r.offset) == Reference::address)) part_escapes(symbol.section, offset);
@@ -240,6 +251,27 @@ private:
       return;
     }
     callee->escapes = true;
+  }
+
+  // The large model's address of what the object defines itself counts from the GOT.
+  void from_got(const Relocation& r, Callee* callee) {
+    if (callee == nullptr) {
+      callee = begins_at(r, r.addend);
+      if (callee == nullptr) return part_escapes(module_.symbols()[r.symbol].section, std::uint64_t(r.addend));
+      put_from_got(r, callee->stub);
+    } else if (r.addend != 0) { // into the function
+      return put_from_got(r, callee->body + std::uint64_t(r.addend));
+    }
+    callee->escapes = true;
+  }
+  // That is what its calls add to the GOT's address, and nothing else.
+  void call_from_got(const Relocation& r, Callee& callee) {
+    if (is_known_inside(callee)) return put_from_got(r, callee.body + std::uint64_t(r.addend));
+    callee.through_stub = true;
+    ++module_.branches_through_stubs;
+  }
+  void put_from_got(const Relocation& r, std::uint64_t address) {
+    put(bytes_.local + r.offset, address - module_.place(Synthetic::got).address);
   }
 
   // call *f@GOTPCREL(%rip) and jmp *f@GOTPCREL(%rip), which have become direct branches if the stub is near.
