@@ -171,6 +171,8 @@ private:
                        const link::Target& target, const link::arch::LinkedField& shape) {
     const bool identity = (target.flags & link::target_flag::identity) != 0;
     if (identity && (shape.relative || r.addend == 0)) return; // the stub
+    if (std::binary_search(s_.stub_distances.begin(), s_.stub_distances.end(), std::pair(section, std::uint64_t(r.offset))))
+      return;
     const std::uint64_t offset = s_.code_address(target) + std::uint64_t(r.addend) - s_.places[target.where].address;
     if (!identity && !shape.relative && s_.begins_function(target.where, offset)) return;
     if (!identity && shape.relative && shape.width == 4 && place.run == Run::rodata && !place.serves_all)

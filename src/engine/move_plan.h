@@ -20,6 +20,7 @@
 
 #include <span>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 namespace tenon::engine {
@@ -45,9 +46,11 @@ struct MoveSnapshot {
   std::vector<Function> functions;                         // beside Version::functions
   std::unordered_map<std::uint64_t, std::uint64_t> bodies; // of functions, by their stubs
   std::vector<std::uint64_t> sites;                        // sorted
-  std::vector<std::uint64_t> exported;                     // addresses that other modules and the program can find, sorted
-  std::vector<std::byte> bytes;                            // of code and call frame information
-  std::vector<std::size_t> at;                             // where a section's begin
+  // Fields of read-only data, by section, that are distances to stubs though they name their functions by the section.
+  std::vector<std::pair<std::uint32_t, std::uint64_t>> stub_distances; // sorted
+  std::vector<std::uint64_t> exported; // addresses that other modules and the program can find, sorted
+  std::vector<std::byte> bytes;        // of code and call frame information
+  std::vector<std::size_t> at;         // where a section's begin
   std::uint64_t version = 0, moves = 0;
 
   // Under commit_mutex. `module`: whose version `holder` has. May throw std::bad_alloc.

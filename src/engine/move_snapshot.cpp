@@ -29,6 +29,31 @@ void copy_bytes(MoveSnapshot& snapshot) {
   }
 }
 
+// Jump tables look the same but for what they hold.
+void find_stub_distances(MoveSnapshot& snapshot) {
+  // Of each function: its section, and where that would have to begin for the stub to lie in it as the function does.
+  std::vector<std::pair<std::uint32_t, std::uint64_t>> stubs;
+  snapshot.relocations.for_each([&](std::uint32_t section, const Relocation& r) {
+    const link::SectionPlace& place = snapshot.places[section];
+    const link::Target& target = snapshot.bindings[r.symbol];
+    if (!place.kept || place.run != Run::rodata || place.serves_all || !snapshot.is_section(target) ||
+        !snapshot.is_code(target.where) || MoveSnapshot::has_stub(target))
+      return;
+    if (const link::arch::LinkedField shape = link::arch::field_shape(r); !shape.relative || shape.to_got) return;
+    if (stubs.empty()) {
+      for (const MoveSnapshot::Function& f : snapshot.functions)
+        if (f.section != link::none)
+          stubs.emplace_back(f.section, f.stub - (f.address - snapshot.places[f.section].address));
+      std::sort(stubs.begin(), stubs.end());
+    }
+    const auto* bytes = Addr{place.address}.as<const std::byte*>();
+    const std::uint64_t begin = link::arch::linked_field(bytes, place.address, 0, r, false).symbol;
+    if (std::binary_search(stubs.begin(), stubs.end(), std::pair(target.where, begin)))
+      snapshot.stub_distances.emplace_back(section, r.offset);
+  });
+  std::sort(snapshot.stub_distances.begin(), snapshot.stub_distances.end());
+}
+
 } // namespace
 
 MoveSnapshot MoveSnapshot::of(const ModuleState& module, const ModuleState& holder) {
@@ -59,6 +84,7 @@ MoveSnapshot MoveSnapshot::of(const ModuleState& module, const ModuleState& hold
   snapshot.exported.insert(snapshot.exported.end(), holder.escaped_parts.begin(), holder.escaped_parts.end());
   std::sort(snapshot.exported.begin(), snapshot.exported.end());
   copy_bytes(snapshot);
+  find_stub_distances(snapshot);
   snapshot.version = module.replaceable->version;
   snapshot.moves = holder.moves;
   return snapshot;

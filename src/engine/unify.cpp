@@ -9,6 +9,7 @@
 #include "engine/carry.h"
 
 #include "link/arch/arch.h"
+#include "link/distances.h"
 
 #include <algorithm>
 #include <cstring>
@@ -47,12 +48,14 @@ bool begins_function(const link::Module& module, std::uint32_t section, std::uin
 
 bool leads_into_code(const link::Module& module, std::uint32_t i) {
   const std::span<const Relocation> relocations = module.relocations(i);
+  link::Distances distances(module);
   return std::any_of(relocations.begin(), relocations.end(), [&](const Relocation& r) {
     const std::uint32_t section = module.symbols()[r.symbol].section;
     const bool own = module.targets[r.symbol].kind == link::TargetKind::section && section < module.object_sections();
     if (!own || module.places[section].run != link::Run::code) return false;
     const bool function = !module.callee_of.empty() && module.callee_of[r.symbol] != 0;
     // Assemblers name a local function by its section.
+    if (!function && link::arch::field_shape(r).relative) return distances.function(i, r) == nullptr;
     return !function && !(module.symbols()[r.symbol].type == SymbolType::section && r.addend >= 0 &&
                           begins_function(module, section, std::uint64_t(r.addend)));
   });

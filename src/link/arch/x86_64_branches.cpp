@@ -9,11 +9,12 @@
 //
 // Relocations do not tell branches from addresses: compilers emit PC32 for `call` and for `lea` of a static function, and
 // PLT32 for `call`, `jmp` and conditional jumps. So instructions are decoded, from the beginning of the function on. A
-// reference to a section's symbol means a function if it hits one's first byte; in data only as an absolute address, because
-// jump tables are made of distances, which always lead into the body.
+// reference to a section's symbol means a function if it hits one's first byte; of distances in data, which jump tables are
+// made of, distances.h tells.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "link/arch/x86_64.h"
 #include "link/arch/x86_64_length.h"
+#include "link/distances.h"
 
 #include <Zydis/Zydis.h>
 
@@ -90,7 +91,7 @@ private:
 class Binder {
 public:
   Binder(Module& module, const SectionBytes& bytes, SectionKind kind)
-      : module_(module), bytes_(bytes), kind_(kind), sweep_(module, bytes.section, bytes.original) {}
+      : module_(module), bytes_(bytes), kind_(kind), sweep_(module, bytes.section, bytes.original), distances_(module) {}
 
   void bind(const Relocation& r) {
     const std::uint32_t named = module_.callee_of[r.symbol];
@@ -236,7 +237,8 @@ private:
   void in_data(const Relocation& r, Callee* callee, std::size_t width, bool relative) {
     const bool unwind = kind_ == SectionKind::unwind;
     if (callee == nullptr) {
-      if (relative || unwind) return;
+      if (unwind) return;
+      if (relative) return distance_in_data(r, width);
       callee = begins_at(r, r.addend);
       if (callee == nullptr) return part_escapes(module_.symbols()[r.symbol].section, std::uint64_t(r.addend));
       const std::uint64_t value = callee->stub;
@@ -251,6 +253,17 @@ private:
       return;
     }
     callee->escapes = true;
+  }
+
+  void distance_in_data(const Relocation& r, std::size_t width) {
+    const OwnFunction* function = distances_.function(bytes_.section, r);
+    if (function == nullptr) return;
+    Callee& callee = module_.callees[function->callee];
+    std::uint64_t value = 0; // the part of it that is there: both ends are in one reservation
+    std::memcpy(&value, bytes_.local + r.offset, width);
+    value += callee.stub - callee.body;
+    std::memcpy(bytes_.local + r.offset, &value, width);
+    callee.escapes = true;
   }
 
   // The large model's address of what the object defines itself counts from the GOT.
@@ -287,6 +300,7 @@ private:
   const SectionBytes& bytes_;
   SectionKind kind_;
   Sweep sweep_;
+  Distances distances_;
 };
 
 } // namespace
