@@ -2,7 +2,8 @@
 //
 // The memory layer has handlers of its own, which give the child its own copy of shared memory. Handlers run before fork in
 // the reverse order of registration; ours are registered after the memory's, because an engine is made after its Space:
-// engine locks are taken first, as everywhere.
+// engine locks are taken first, as everywhere. Those of the border and of declared stacks are asked for under commit_mutex
+// (transition.cpp), so their handlers, too, are registered before ours.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "engine/engine_state.h"
 #include "engine/recall.h"
@@ -10,6 +11,7 @@
 #include "engine/tls.h"
 
 #include "base/fault.h"
+#include "reclaim/process.h"
 
 #include <pthread.h>
 
@@ -91,6 +93,7 @@ Result<void> register_for_fork(EngineState& engine) {
   {
     std::lock_guard lock(once);
     if (!registered) {
+      reclaim::process::register_fork_handlers();
       int reason = base::fault::injected(base::fault::Call::pthread_atfork)
                        ? errno
                        : pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);

@@ -92,9 +92,13 @@ struct ForkList {
     in_parent();
   }
 
-  static void add(ForkParticipant& participant, int rank) {
+  static void register_handlers() {
     static const int handlers = pthread_atfork(before, in_parent, in_child);
     TENON_CHECK(handlers == 0, "pthread_atfork failed");
+  }
+
+  static void add(ForkParticipant& participant, int rank) {
+    register_handlers();
     const std::lock_guard lock(the().mutex);
     ForkParticipant** at = &the().first;
     while (*at != nullptr && (*at)->rank_ <= rank) at = &(*at)->next_;
@@ -116,6 +120,7 @@ ForkParticipant::ForkParticipant(int rank) : rank_(rank) {}
 ForkParticipant::~ForkParticipant() = default;
 void ForkParticipant::join_forks() { ForkList::add(*this, rank_); }
 void ForkParticipant::leave_forks() { ForkList::remove(*this); }
+void register_fork_handlers() { ForkList::register_handlers(); }
 
 bool first_thread_has_first_stack() noexcept { return first_thread_at_home.load(std::memory_order_relaxed); }
 

@@ -32,6 +32,10 @@ private:
   ForkParticipant* next_ = nullptr;
 };
 
+// fork() takes locks in the reverse order of registration: who has handlers for locks that he holds while he calls into this
+// folder calls this before he registers them. Else it is done when the first participant joins.
+void register_fork_handlers();
+
 // False in a child whose parent forked on another thread than its first: the child's first thread has that one's stack.
 bool first_thread_has_first_stack() noexcept;
 
