@@ -18,8 +18,7 @@
 #include "base/align.h"
 #include "base/check.h"
 #include "base/fault.h"
-#include "memory/fork.h"
-#include "memory/free_space.h"
+#include "memory/space_state.h"
 #include "memory/system.h"
 
 #include <algorithm>
@@ -45,27 +44,14 @@ constexpr std::uint64_t largest = std::uint64_t(1) << 31;
 constexpr std::uint64_t smallest = std::uint64_t(1) << 20;
 constexpr std::uint64_t largest_alignment = std::uint64_t(2) << 20;
 constexpr std::uint64_t frame_entry_size = 8;
-constexpr std::uint64_t frame_header_room = 4096; // notify keeps a header in the frames area
-constexpr int trap_byte = 0xCC;                   // int3
-constexpr std::uint64_t small_step = std::uint64_t(64) << 10;
+constexpr std::uint64_t frame_header_room = 4096;              // notify keeps a header in the frames area
+constexpr int trap_byte = 0xCC;                                // int3
 constexpr std::uint64_t small_area = std::uint64_t(256) << 10; // beyond this, huge pages
 constexpr std::uint64_t first_data_step = std::uint64_t(256) << 10;
 constexpr std::uint64_t first_huge_data = std::uint64_t(2) << 20; // data has huge pages from here on, or later
-constexpr std::uint64_t little = std::uint64_t(4) << 20;          // emptying that is cheaper than mapping a new file
 constexpr std::uint64_t last_data_step = std::uint64_t(16) << 20;
 
 constexpr std::array blocks = {AreaKind::code, AreaKind::rodata, AreaKind::slots, AreaKind::data}; // not for frames
-
-constexpr const char* area_name(AreaKind area) noexcept {
-  switch (area) {
-  case AreaKind::code: return "code";
-  case AreaKind::rodata: return "read-only data";
-  case AreaKind::slots: return "slots";
-  case AreaKind::frames: return "frames";
-  case AreaKind::data: return "data";
-  }
-  return "?";
-}
 
 Error exhausted(AreaKind area, std::uint64_t size, std::uint64_t whole) {
   return {ErrorCode::exhausted,
@@ -76,83 +62,6 @@ Error exhausted(AreaKind area, std::uint64_t size, std::uint64_t whole) {
 }
 
 } // namespace
-
-struct Space::State : fork::Participant {
-  // One page of code or read-only data in single-mapping mode: its parts come back one by one, the page when all of them
-  // have.
-  struct Page {
-    std::uint32_t first_slot = 0; // entries that came back with parts of this page only
-    std::uint32_t slots = 0;
-    std::uint32_t live = 0; // granules
-  };
-
-  struct Area {
-    std::mutex mutex;
-    FreeSpace space;
-    std::uint64_t begin = 0, size = 0;
-    std::unique_ptr<Page[]> pages;
-    std::atomic<std::uint64_t> committed{0}; // bytes from the begin: backed
-    std::atomic<std::uint64_t> live{0};
-    std::atomic<std::uint32_t> slot_count{0};
-    std::unique_ptr<std::uint64_t[]> holes; // a bit for each small_step below `committed` that is not backed; null: none yet
-    std::atomic<std::uint64_t> hole_bytes{0};
-    std::uint64_t accessible = 0; // data and single mode: bytes that are no longer PROT_NONE
-    int index = -1;               // in the side table
-  };
-
-  explicit State(Space& of) : owner(of) {}
-  ~State() {
-    if (alias != nullptr) system::unmap(alias, alias_size);
-    if (range.release != nullptr) range.release(range.owner, range.begin, range.size);
-  }
-
-  Area& area(AreaKind kind) noexcept { return areas[std::size_t(kind)]; }
-  bool dual(AreaKind kind) const noexcept { return owner.mapping_ == Mapping::dual && kind != AreaKind::data; }
-  bool paged(AreaKind kind) const noexcept {
-    return owner.mapping_ == Mapping::single && (kind == AreaKind::code || kind == AreaKind::rodata);
-  }
-
-  Result<void> map_data();
-  Result<void> map_dual();
-  Result<void> map_views(int fd);
-  Result<std::byte*> map_alias(int fd);
-  Result<void> prepare_areas();
-  void place_areas() noexcept;
-  Result<void> commit(AreaKind kind, std::uint64_t end);
-  Result<void> commit_shared(AreaKind kind, std::uint64_t end);
-  Result<void> commit_private(AreaKind kind, std::uint64_t end);
-  Result<void> commit_step(AreaKind kind, std::uint64_t end, std::uint64_t& at);
-  Result<void> prefault(AreaKind kind, std::uint64_t begin, std::uint64_t size);
-  Result<Piece> take(AreaKind kind, std::uint32_t size, std::uint32_t alignment, std::uint32_t slots);
-  Result<Piece> backed(AreaKind kind, const Piece& run);
-  Result<void> fill_holes(AreaKind kind, std::uint64_t begin, std::uint64_t end);
-  void make_holes(AreaKind kind, std::uint64_t begin, std::uint64_t end) noexcept;
-  static bool is_hole(const Area& of, std::uint64_t step) noexcept {
-    return of.holes != nullptr && (of.holes[step / 64] >> step % 64 & 1) != 0;
-  }
-  static void set_hole(Area& of, std::uint64_t step, bool hole) noexcept {
-    of.holes[step / 64] ^= std::uint64_t(1) << step % 64;
-    const std::uint64_t bytes = of.hole_bytes.load(std::memory_order_relaxed);
-    of.hole_bytes.store(hole ? bytes + small_step : bytes - small_step, std::memory_order_relaxed);
-  }
-  void give_back_pages(AreaKind kind, const Block& block) noexcept;
-  void return_pages(AreaKind kind, const Piece& run) noexcept;
-  void show_to_core_dumps(AreaKind kind, std::uint64_t begin, std::uint64_t end) noexcept;
-  static void copy_in_child(fork::Participant& self) noexcept;
-  static void leave_to_parent(fork::Participant& self) noexcept;
-  bool empty_shared(); // these two may throw std::bad_alloc
-  bool empty_private();
-
-  Space& owner;
-  AddressRange range;
-  std::byte* alias = nullptr;
-  std::uint64_t alias_size = 0;
-  bool registered = false;
-  std::atomic<bool> touched{false}; // there was or is something in the shared file
-  bool lost = false;                // resting, and the file is the parent's
-  SideTable table;
-  std::array<Area, area_kinds> areas;
-};
 
 Result<void> Space::State::map_data() {
   const std::uint64_t begin = owner.area_begin(AreaKind::data).value, data_end = owner.area_end(AreaKind::data).value;
@@ -644,102 +553,6 @@ Result<void> Space::commit_frames(std::uint64_t bytes) {
   const fork::Inside inside;
   const std::lock_guard lock(of.mutex);
   return state_->commit(AreaKind::frames, bytes);
-}
-
-bool Space::is_reusable() const noexcept {
-  if (state_ == nullptr || !state_->registered || mapping_ != Mapping::dual || prefault_ != Prefault::none) return false;
-  return true;
-}
-
-// Pages that a failed step has left beyond what counts as committed lie before the end of its huge page. An engine that has
-// used much leaves page tables, too: then a new file costs less.
-bool Space::State::empty_shared() {
-  if (!touched.load(std::memory_order_relaxed)) return true;
-  std::uint64_t used = 0;
-  for (const AreaKind kind : {AreaKind::rodata, AreaKind::frames, AreaKind::slots, AreaKind::code})
-    used += area(kind).committed.load(std::memory_order_relaxed);
-  const bool anew = used > little;
-  if (anew) {
-    system::unmap(std::exchange(alias, nullptr), alias_size);
-    if (!map_dual()) return false;
-  }
-  for (const AreaKind kind : {AreaKind::rodata, AreaKind::frames, AreaKind::slots, AreaKind::code}) {
-    Area& of = area(kind);
-    const std::uint64_t committed = of.committed.load(std::memory_order_relaxed);
-    const std::uint64_t end = base::align_down(of.begin + committed, system::huge_page_size) + system::huge_page_size;
-    if (!anew && !system::punch(owner.writable({of.begin}), std::min(end - of.begin, of.size))) return false;
-    of.committed.store(0, std::memory_order_relaxed);
-    of.holes.reset();
-    of.hole_bytes.store(0, std::memory_order_relaxed);
-  }
-  const std::uint64_t end = owner.area_end(AreaKind::code).value;
-  if (!anew) system::advise(reinterpret_cast<void*>(owner.dual_begin_), end - owner.dual_begin_, MADV_DONTDUMP);
-  touched.store(false, std::memory_order_relaxed);
-  return true;
-}
-
-bool Space::State::empty_private() {
-  Area& of = area(AreaKind::data);
-  if (of.accessible == 0) return true;
-  if (!map_data()) return false;
-  of.accessible = 0;
-  of.committed.store(0, std::memory_order_relaxed);
-  return true;
-}
-
-bool Space::rest() noexcept {
-  State& state = *state_;
-  fork::remove(state);
-  state.registered = false;
-  try {
-    if (!state.empty_shared() || !state.empty_private() || !state.table.reset()) return false;
-  } catch (const std::bad_alloc&) {
-    return false;
-  }
-  state.place_areas();
-  for (State::Area& of : state.areas) {
-    of.live.store(0, std::memory_order_relaxed);
-    of.slot_count.store(0, std::memory_order_relaxed);
-  }
-  const Addr rodata = area_begin(AreaKind::rodata), frames = area_begin(AreaKind::frames),
-             slots = area_begin(AreaKind::slots);
-  if (!system::deny_access(rodata.as<void*>(), frames - rodata) || !system::deny_access(slots.as<void*>(), end() - slots))
-    return false;
-  state.fork::Participant::copy_in_child = State::leave_to_parent;
-  fork::set_resting(&state);
-  return true;
-}
-
-bool Space::wake() noexcept {
-  State& state = *state_;
-  if (state.lost) return false;
-  state.fork::Participant::copy_in_child = State::copy_in_child;
-  const Addr rodata = area_begin(AreaKind::rodata), frames = area_begin(AreaKind::frames),
-             slots = area_begin(AreaKind::slots), code = area_begin(AreaKind::code);
-  try {
-    if (!system::protect(rodata.as<void*>(), frames - rodata, PROT_READ, area_name(AreaKind::rodata)) ||
-        !system::protect(slots.as<void*>(), code - slots, PROT_READ, area_name(AreaKind::slots)) ||
-        !system::protect(code.as<void*>(), end() - code, PROT_READ | PROT_EXEC, area_name(AreaKind::code)) ||
-        !fork::add(state))
-      return false;
-  } catch (const std::bad_alloc&) {
-    return false;
-  }
-  state.registered = true;
-  return true;
-}
-
-// The child of a fork: the parent may use the file from now on. The child's views of it go; nobody had any use for them.
-void Space::State::leave_to_parent(fork::Participant& self) noexcept {
-  State& state = static_cast<State&>(self);
-  if (state.lost) return; // this process is such a child itself
-  state.lost = true;
-  system::unmap(state.alias, state.alias_size);
-  state.alias = nullptr;
-  const Addr frames = state.owner.area_begin(AreaKind::frames), slots = state.owner.area_begin(AreaKind::slots);
-  // Should the system refuse, the parent's new entries can be seen here, but they describe nothing that can run here.
-  if (system::reserve_again(reinterpret_cast<void*>(state.owner.dual_begin_), state.alias_size))
-    (void)system::allow_reading(frames.as<void*>(), slots - frames);
 }
 
 void Space::enter_write() noexcept { fork::enter(); }

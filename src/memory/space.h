@@ -159,8 +159,8 @@ public:
   // For spare.h: whether it could serve another engine.
   bool is_reusable() const noexcept;
   // Empties it: nobody uses anything of its memory any more. Until wake() a wild jump, read or write faults as if nothing
-  // were mapped; but the unwinder's table can be read, and is none. The caller is inside of the gate, for both. False: it
-  // can only be destroyed.
+  // were mapped, and mlockall() finds nothing to make present; but the first page of the unwinder's table can be read, and
+  // says that there is none. The caller is inside of the gate, for both. False: it can only be destroyed.
   bool rest() noexcept;
   bool wake() noexcept;
 

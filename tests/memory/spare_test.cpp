@@ -14,6 +14,7 @@
 #include <array>
 #include <atomic>
 #include <cstring>
+#include <fstream>
 #include <thread>
 #include <vector>
 
@@ -113,10 +114,14 @@ TEST_F(Spare, nobody_reaches_it_meanwhile) {
   use(*space, 1000);
   std::array<Addr, area_kinds> begins;
   for (std::size_t kind = 0; kind < area_kinds; ++kind) begins[kind] = space->area_begin(AreaKind(kind));
+  const Addr alias = Addr::of(space->writable(begins[std::size_t(AreaKind::rodata)]));
   spare::keep(std::move(space));
   for (const AreaKind kind : kinds) EXPECT_FALSE(can_read(begins[std::size_t(kind)])) << int(kind);
-  ASSERT_TRUE(can_read(begins[std::size_t(AreaKind::frames)])) << "the unwinder may ask for any address";
-  EXPECT_TRUE(is_zero(begins[std::size_t(AreaKind::frames)].as<const std::byte*>(), 2 * mib));
+  EXPECT_FALSE(can_read(alias)) << "a wild write";
+  const Addr frames = begins[std::size_t(AreaKind::frames)];
+  ASSERT_TRUE(can_read(frames)) << "the unwinder may ask for any address";
+  EXPECT_TRUE(is_zero(frames.as<const std::byte*>(), 4096));
+  EXPECT_FALSE(can_read(frames + 4096)) << "after it has seen that there is no table";
   std::size_t found = 0;
   for (const KernelMapping& mapping : kernel_mappings())
     if (begins[std::size_t(AreaKind::code)].value - mapping.begin < mapping.end - mapping.begin) {
@@ -124,6 +129,28 @@ TEST_F(Spare, nobody_reaches_it_meanwhile) {
       EXPECT_EQ(mapping.permissions.substr(0, 3), "---") << "a wild jump";
     }
   EXPECT_EQ(found, 1u);
+}
+
+std::uint64_t resident_bytes() {
+  std::uint64_t pages = 0;
+  std::ifstream("/proc/self/statm") >> pages >> pages;
+  return pages * 4096;
+}
+
+// What programs do that may not wait for memory.
+TEST_F(Spare, has_no_memory_either_once_all_is_locked) {
+  const pid_t child = fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    spare::keep(make_space());
+    const std::uint64_t before = resident_bytes();
+    if (mlockall(MCL_CURRENT) != 0) _exit(2); // RLIMIT_MEMLOCK
+    _exit(resident_bytes() - before < 256 * mib ? 0 : 1);
+  }
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  if (WIFEXITED(status) && WEXITSTATUS(status) == 2) GTEST_SKIP() << "this user may not lock memory";
+  EXPECT_EQ(status, 0);
 }
 
 TEST_F(Spare, there_is_one_at_most_and_only_of_the_usual_kind) {
@@ -191,7 +218,7 @@ TEST_F(Spare, a_failing_system_call_leaves_none_or_an_empty_one) {
     failures += space == nullptr ? 1 : 0;
     ASSERT_LT(nth, 100);
   }
-  EXPECT_GE(failures, 11); // four holes, data, the side table, two that deny access, three that give it
+  EXPECT_GE(failures, 13); // four holes, data, the side table, three that deny access, four that give it
 }
 
 TEST_F(Spare, a_child_gives_it_up) {
@@ -206,7 +233,7 @@ TEST_F(Spare, a_child_gives_it_up) {
   if (child == 0) {
     char word = 0;
     if (read(told[0], &word, 1) != 1) _exit(__LINE__ & 0xFF); // the parent has written to it
-    if (can_read(rodata) || !is_zero(frames.as<const std::byte*>(), 10'000)) _exit(__LINE__ & 0xFF);
+    if (can_read(rodata) || !is_zero(frames.as<const std::byte*>(), 4096)) _exit(__LINE__ & 0xFF);
     if (spare::take({}, true) != nullptr) _exit(__LINE__ & 0xFF);
     std::shared_ptr<Space> own = *Space::create({}, *reserve({}));
     const Block code = *own->allocate(AreaKind::code, 100, 16, 1);
