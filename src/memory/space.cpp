@@ -1,7 +1,7 @@
 // Areas, their mappings and their growth.
 //
-// The kernel's mappings of a Space, however many blocks there are (dual mode): data in use, data to come; read-only data in
-// use, the rest up to the code; code in use, code to come; the alias; the allocator's table in use and to come. "In use" and
+// The kernel's mappings of a Space, however many blocks there are (dual mode): data in use, data to come; frames; read-only
+// data in use, the rest up to the code; code in use, code to come; the alias; the allocator's table in use and to come. "In use" and
 // "to come" differ for data by protection, and for the shared views only by whether core dumps hold them: a dump would
 // otherwise touch, and so allocate, every page of the file. Frames and slots are not dumped, the alias never.
 //
@@ -190,7 +190,7 @@ Result<std::shared_ptr<Space>> Space::create(const SpaceOptions& options, Addres
   const std::array<AreaBounds, area_kinds> layout = area_layout(range.size, range.reserved_prefix);
   for (std::size_t kind = 0; kind < area_kinds; ++kind)
     space->bounds_[kind] = {{begin + layout[kind].begin}, {begin + layout[kind].end}};
-  space->dual_begin_ = space->area_begin(AreaKind::rodata).value;
+  space->dual_begin_ = space->area_begin(AreaKind::frames).value;
 
   const fork::Inside inside; // no fork() sees half a Space
   if (Result<void> done = state.map_data(); !done) return std::move(done).error();

@@ -7,7 +7,7 @@
 //
 // Layout of a reservation, from low to high addresses:
 //
-//     data | rodata | frames | slots | code
+//     data | frames | rodata | slots | code
 //
 // Code lies highest because the kernel hands out addresses downwards: the host's libraries lie above, and what code refers
 // to PC-relatively there must be within 2 GiB. Any two bytes of one reservation are within reach of each other.

@@ -20,7 +20,7 @@ namespace {
 
 constexpr std::array shared_areas = {AreaKind::rodata, AreaKind::frames, AreaKind::slots, AreaKind::code};
 constexpr std::uint64_t little = std::uint64_t(4) << 20;   // emptying that is cheaper than mapping a new file
-constexpr std::uint64_t kept_readable = system::page_size; // of the unwinder's table
+constexpr std::uint64_t kept_readable = system::page_size; // of the unwinder's table, which comes first
 
 } // namespace
 
@@ -77,9 +77,8 @@ bool Space::rest() noexcept {
     of.live.store(0, std::memory_order_relaxed);
     of.slot_count.store(0, std::memory_order_relaxed);
   }
-  const Addr rodata = area_begin(AreaKind::rodata), frames = area_begin(AreaKind::frames), behind = frames + kept_readable;
-  if (!system::deny_access(rodata.as<void*>(), frames - rodata) ||
-      !system::deny_access(behind.as<void*>(), end() - behind) || !system::deny_access(state.alias, state.alias_size))
+  const Addr unseen = area_begin(AreaKind::frames) + kept_readable;
+  if (!system::deny_access(unseen.as<void*>(), end() - unseen) || !system::deny_access(state.alias, state.alias_size))
     return false;
   state.fork::Participant::copy_in_child = State::leave_to_parent;
   fork::set_resting(&state);
@@ -90,11 +89,9 @@ bool Space::wake() noexcept {
   State& state = *state_;
   if (state.lost) return false;
   state.fork::Participant::copy_in_child = State::copy_in_child;
-  const Addr rodata = area_begin(AreaKind::rodata), frames = area_begin(AreaKind::frames), behind = frames + kept_readable,
-             code = area_begin(AreaKind::code);
+  const Addr unseen = area_begin(AreaKind::frames) + kept_readable, code = area_begin(AreaKind::code);
   try {
-    if (!system::protect(rodata.as<void*>(), frames - rodata, PROT_READ, area_name(AreaKind::rodata)) ||
-        !system::protect(behind.as<void*>(), code - behind, PROT_READ, area_name(AreaKind::slots)) ||
+    if (!system::protect(unseen.as<void*>(), code - unseen, PROT_READ, area_name(AreaKind::rodata)) ||
         !system::protect(code.as<void*>(), end() - code, PROT_READ | PROT_EXEC, area_name(AreaKind::code)) ||
         !system::protect(state.alias, state.alias_size, PROT_READ | PROT_WRITE, "the writable alias") || !fork::add(state))
       return false;
