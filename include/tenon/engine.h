@@ -31,11 +31,13 @@ struct Options {
   int reclaim_signal = 0;
   // Costs time and memory only where the engine's memory grows: in steps of 64 KiB to 2 MiB of each kind. Serves the
   // engine's memory alone: a Memory of the client's, the heap, stacks and the program's own code are the program's
-  // (mlockall). Where RLIMIT_MEMLOCK is exceeded, create(), place() or whatever else needed the memory says so (`system`)
-  // and nothing has changed. Freed memory is used again and stays present until the engine ends; with Mapping::single its
-  // pages are unlocked and given back. Where nothing is said, it is the kernel's: its page migration may make a page absent
-  // for a moment (vm.compact_unevictable_allowed, numa_balancing). After a fork the parent's first write to each page of
-  // data copies it, as with all private memory; the child's memory is present, and not locked.
+  // (mlockall, with MCL_FUTURE before engines are created: MCL_CURRENT alone makes all of a living engine's reservation
+  // present, 1.5 GiB of 2, unless MCL_ONFAULT is given). Where RLIMIT_MEMLOCK is exceeded, create(), place() or whatever
+  // else needed the memory says so (`system`) and nothing has changed. Freed memory is used again and stays present until
+  // the engine ends; with Mapping::single its pages are unlocked and given back. Where nothing is said, it is the kernel's:
+  // its page migration may make a page absent for a moment (vm.compact_unevictable_allowed, numa_balancing). After a fork
+  // the parent's first write to each page of data copies it, as with all private memory; the child's memory is present, and
+  // not locked.
   Prefault prefault = Prefault::none;
   bool unwinding = true; // exceptions and backtraces through linked code; off saves the registration
 };

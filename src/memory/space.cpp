@@ -1,9 +1,9 @@
 // Areas, their mappings and their growth.
 //
 // The kernel's mappings of a Space, however many blocks there are (dual mode): data in use, data to come; frames; read-only
-// data in use, the rest up to the code; code in use, code to come; the alias; the allocator's table in use and to come. "In use" and
-// "to come" differ for data by protection, and for the shared views only by whether core dumps hold them: a dump would
-// otherwise touch, and so allocate, every page of the file. Frames and slots are not dumped, the alias never.
+// data in use, the rest up to the code; code in use, code to come; the alias; the allocator's table in use and to come. "In
+// use" and "to come" differ for data by protection, and for the shared views only by whether core dumps hold them: a dump
+// would otherwise touch, and so allocate, every page of the file. Frames and slots are not dumped, the alias never.
 //
 // Memory is backed ahead of use: an area's first 256 KiB in steps of 64 KiB, so that small engines stay small, then by huge
 // pages. The kernel gives a memfd none of its own accord (that takes a system-wide setting), but MADV_COLLAPSE makes one for
@@ -61,6 +61,12 @@ Error exhausted(AreaKind area, std::uint64_t size, std::uint64_t whole) {
               "one of its own"};
 }
 
+// Without access at first: after mlockall(MCL_FUTURE) the kernel makes present at once whatever may be read, here all of the
+// reservation. Access that is given later does not do that to shared memory.
+Result<std::byte*> map_unread(std::uint64_t at, std::uint64_t size, int flags, int fd, const char* what) {
+  return system::map(reinterpret_cast<void*>(at), size, PROT_NONE, MAP_SHARED | flags, fd, 0, what);
+}
+
 } // namespace
 
 Result<void> Space::State::map_data() {
@@ -82,13 +88,12 @@ Result<void> Space::State::map_data() {
 Result<void> Space::State::map_views(int fd) {
   const std::uint64_t code = owner.area_begin(AreaKind::code).value;
   const std::uint64_t readable = code - owner.dual_begin_;
-  Result<std::byte*> view = system::map(reinterpret_cast<void*>(owner.dual_begin_), readable, PROT_READ,
-                                        MAP_SHARED | MAP_FIXED, fd, 0, "the view of read-only data");
-  if (!view) return std::move(view).error();
   const std::uint64_t executable = owner.area_end(AreaKind::code).value - code;
-  view = system::map(reinterpret_cast<void*>(code), executable, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED, fd, readable,
-                     "the executable view of code");
+  Result<std::byte*> view = map_unread(owner.dual_begin_, readable + executable, MAP_FIXED, fd, "the view of shared memory");
   if (!view) return std::move(view).error();
+  Result<void> done = system::protect(*view, readable, PROT_READ, "the view of read-only data");
+  if (done) done = system::protect(*view + readable, executable, PROT_READ | PROT_EXEC, "the executable view of code");
+  if (!done) return done;
   system::advise(reinterpret_cast<void*>(owner.dual_begin_), readable + executable, MADV_DONTDUMP);
   return {};
 }
@@ -100,10 +105,9 @@ Result<std::byte*> Space::State::map_alias(int fd) {
   const std::uint64_t skew = owner.dual_begin_ % system::huge_page_size;
   const std::uint64_t distance = base::align_up(range.size, system::huge_page_size);
   const std::uint64_t near = owner.dual_begin_ < 2 * largest ? 0 : owner.dual_begin_ - distance; // low room is scarce
-  Result<std::byte*> writable =
-      system::map(reinterpret_cast<void*>(near), alias_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0, what);
-  if (!writable || reinterpret_cast<std::uint64_t>(*writable) % system::huge_page_size == skew) return writable;
-  system::unmap(*writable, alias_size);
+  Result<std::byte*> view = map_unread(near, alias_size, 0, fd, what);
+  if (!view || reinterpret_cast<std::uint64_t>(*view) % system::huge_page_size == skew) return view;
+  system::unmap(*view, alias_size);
   const std::uint64_t with_room = alias_size + system::huge_page_size;
   Result<std::byte*> room =
       system::map(nullptr, with_room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0, what);
@@ -111,15 +115,14 @@ Result<std::byte*> Space::State::map_alias(int fd) {
   const auto begin = reinterpret_cast<std::uint64_t>(*room);
   const std::uint64_t end = begin + with_room;
   const std::uint64_t at = base::align_up(begin - skew, system::huge_page_size) + skew;
-  writable =
-      system::map(reinterpret_cast<void*>(at), alias_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0, what);
-  if (!writable) {
+  view = map_unread(at, alias_size, MAP_FIXED, fd, what);
+  if (!view) {
     system::unmap(*room, with_room);
-    return writable;
+    return view;
   }
   if (at > begin) system::unmap(*room, at - begin);
-  if (end > at + alias_size) system::unmap(*writable + alias_size, end - at - alias_size);
-  return writable;
+  if (end > at + alias_size) system::unmap(*view + alias_size, end - at - alias_size);
+  return view;
 }
 
 Result<void> Space::State::map_dual() {
@@ -130,7 +133,8 @@ Result<void> Space::State::map_dual() {
   if (done) {
     Result<std::byte*> writable = map_alias(*fd);
     if (writable) {
-      alias = *writable;
+      alias = *writable; // from here on it is unmapped with the rest
+      done = system::protect(alias, alias_size, PROT_READ | PROT_WRITE, "the writable alias");
       system::advise(alias, alias_size, MADV_DONTDUMP);
       owner.alias_distance_[1] = alias - reinterpret_cast<std::byte*>(owner.dual_begin_);
     } else {

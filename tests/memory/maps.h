@@ -60,4 +60,10 @@ inline std::size_t count_mappings() {
   return count;
 }
 
+inline std::uint64_t resident_bytes() {
+  std::uint64_t pages = 0;
+  std::ifstream("/proc/self/statm") >> pages >> pages;
+  return pages * 4096;
+}
+
 } // namespace tenon::memory

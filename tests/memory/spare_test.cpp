@@ -14,7 +14,6 @@
 #include <array>
 #include <atomic>
 #include <cstring>
-#include <fstream>
 #include <thread>
 #include <vector>
 
@@ -129,12 +128,6 @@ TEST_F(Spare, nobody_reaches_it_meanwhile) {
       EXPECT_EQ(mapping.permissions.substr(0, 3), "---") << "a wild jump";
     }
   EXPECT_EQ(found, 1u);
-}
-
-std::uint64_t resident_bytes() {
-  std::uint64_t pages = 0;
-  std::ifstream("/proc/self/statm") >> pages >> pages;
-  return pages * 4096;
 }
 
 // What programs do that may not wait for memory.
