@@ -84,16 +84,17 @@ Slab* slab_of(void* piece) noexcept {
   return reinterpret_cast<Slab*>(at - reinterpret_cast<std::uintptr_t>(piece) % slab_size);
 }
 
-// Chunks lie at multiples of their size: what sticks out of twice as much goes back.
+// Chunks lie at multiples of their size: what sticks out of twice as much goes back. The upper end is kept, since the kernel
+// hands out addresses downwards: so the next chunk lies right below, and all of them are one mapping.
 Chunk* map_chunk() {
   void* const mapped = fault::injected(fault::Call::mmap) ? MAP_FAILED
                                                           : ::mmap(nullptr, 2 * chunk_size, PROT_READ | PROT_WRITE,
                                                                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (mapped == MAP_FAILED) throw std::bad_alloc();
   auto* begin = static_cast<std::byte*>(mapped);
-  const std::size_t before = (chunk_size - reinterpret_cast<std::uintptr_t>(begin) % chunk_size) % chunk_size;
-  if (before != 0) ::munmap(begin, before);
-  ::munmap(begin + before + chunk_size, chunk_size - before);
+  const std::size_t before = chunk_size - reinterpret_cast<std::uintptr_t>(begin) % chunk_size;
+  ::munmap(begin, before);
+  if (before != chunk_size) ::munmap(begin + before + chunk_size, chunk_size - before);
   ::madvise(begin + before, chunk_size, MADV_NOHUGEPAGE); // pages go back one by one
   return new (begin + before) Chunk;
 }

@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 
 #include <cstring>
+#include <fstream>
 #include <memory>
 #include <random>
 #include <string>
@@ -115,6 +116,25 @@ TEST(Pool, PagesGoBackAndAddressesAreUsedAgain) {
   EXPECT_GT(mapped, std::size_t(2) << 20);
   for (void* piece : pieces) pool::deallocate(piece, size);
   EXPECT_EQ(pool::usage().mapped, std::size_t(2) << 20) << "nothing is in use: one chunk stays";
+}
+
+std::size_t kernel_mappings() {
+  std::ifstream maps("/proc/self/maps");
+  std::size_t count = 0;
+  for (std::string line; std::getline(maps, line);) ++count;
+  return count;
+}
+
+TEST(Pool, AnyNumberOfChunksIsOneMapping) {
+  if (is_plain()) GTEST_SKIP() << "a sanitizer owns all memory";
+  constexpr std::size_t size = 4096, count = 16384;
+  std::vector<void*> pieces;
+  pieces.reserve(count);
+  const std::size_t before = kernel_mappings(), mapped = pool::usage().mapped;
+  while (pieces.size() < count) pieces.push_back(pool::allocate(size));
+  EXPECT_GE(pool::usage().mapped - mapped, count * size);
+  EXPECT_LE(kernel_mappings(), before + 3);
+  for (void* piece : pieces) pool::deallocate(piece, size);
 }
 
 TEST(Pool, ThreadsTakeTurns) {
