@@ -11,10 +11,16 @@ namespace tenon::base {
 namespace {
 
 // Four for each processor: threads are given slots in turn, so that two that run at once seldom have the same one. A writer
-// looks at all of them.
+// looks at all of them. Not a static under a guard: the child of a fork would wait for a thread that it does not have.
 std::uint32_t slots_here() noexcept {
-  static const std::size_t processors = std::thread::hardware_concurrency();
-  return std::uint32_t(std::bit_ceil(std::clamp<std::size_t>(4 * processors, 8, SpreadMutex::most_slots)));
+  static constinit std::atomic<std::uint32_t> known{0};
+  std::uint32_t slots = known.load(std::memory_order_relaxed);
+  if (slots == 0) {
+    const std::size_t wanted = 4 * std::size_t(std::thread::hardware_concurrency());
+    slots = std::uint32_t(std::bit_ceil(std::clamp<std::size_t>(wanted, 8, SpreadMutex::most_slots)));
+    known.store(slots, std::memory_order_relaxed);
+  }
+  return slots;
 }
 
 constinit std::atomic<std::uint32_t> threads_numbered{0};
