@@ -254,7 +254,7 @@ Result<void> Space::State::commit_shared(AreaKind kind, std::uint64_t end) {
     }
   if (grown == old) return {};
   show_to_core_dumps(kind, of.begin + old, of.begin + grown);
-  of.committed.store(grown, std::memory_order_relaxed);
+  of.committed.store(grown, std::memory_order_release); // commit_frames() looks without the lock
   return {};
 }
 
@@ -305,7 +305,7 @@ Result<void> Space::State::commit_private(AreaKind kind, std::uint64_t end) {
     return done;
   }
   of.accessible = target;
-  of.committed.store(target, std::memory_order_relaxed);
+  of.committed.store(target, std::memory_order_release);
   return {};
 }
 
