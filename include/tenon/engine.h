@@ -93,7 +93,8 @@ public:
   Result<void> redirect(std::span<const Redirection> batch);
 
   // Collects what nobody can reach (LibraryOptions::collected), and frees what was collected, removed or superseded and no
-  // thread can be inside of any more; a thread of the engine's own does both, too, within milliseconds. Who delays the rest.
+  // thread can be inside of any more; a thread of the engine's own does both, too, within milliseconds; it takes no signals
+  // that the program handles. Who delays the rest.
   // Runs the finalizers of what it collects. Errors: system.
   Result<std::vector<Delay>> collect();
 

@@ -8,6 +8,7 @@
 #include "engine/walk.h"
 
 #include <pthread.h>
+#include <signal.h>
 
 #include <algorithm>
 #include <atomic>
@@ -345,11 +346,35 @@ Result<std::size_t> Reclaimer::check(std::vector<Delay>* delays, reclaim::Border
   return left;
 }
 
+namespace {
+
+// What the program handles is for its own threads: a new thread has the mask of the one that makes it. Left are what an
+// instruction causes, profilers' ticks, and the signal by which engines ask each other's threads.
+class SignalsHeldBack {
+public:
+  explicit SignalsHeldBack(int asked_by) noexcept {
+    sigset_t held;
+    sigfillset(&held);
+    for (const int left : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGPROF}) sigdelset(&held, left);
+    if (asked_by != 0) sigdelset(&held, asked_by);
+    pthread_sigmask(SIG_SETMASK, &held, &before_);
+  }
+  ~SignalsHeldBack() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  SignalsHeldBack(const SignalsHeldBack&) = delete;
+  SignalsHeldBack& operator=(const SignalsHeldBack&) = delete;
+
+private:
+  sigset_t before_;
+};
+
+} // namespace
+
 void Reclaimer::wake() noexcept {
   std::lock_guard lock(wake_mutex_);
   work_ = true;
   if (!running_ && !stopping_) {
     try {
+      const SignalsHeldBack held(engine_.options.reclaim_signal);
       thread_ = std::thread([this] { run(); });
       running_ = true;
     } catch (const std::exception&) {

@@ -8,6 +8,8 @@
 #include <chrono>
 #include <csetjmp>
 #include <csignal>
+#include <filesystem>
+#include <fstream>
 #include <thread>
 
 #include <pthread.h>
@@ -102,6 +104,40 @@ TEST_F(Reclaim, ASleeperDelaysItsVersionOnlyAndIsNamed) {
   EXPECT_EQ(result, 1) << "it has finished in the old code";
   EXPECT_TRUE(settles());
   EXPECT_LE(engine.usage().live, one_version);
+}
+
+// The mask of blocked signals of the thread of that name; 0: there is none yet.
+std::uint64_t blocked_signals(const std::string& thread) {
+  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+    std::ifstream status(task.path() / "status");
+    std::string key, value, name;
+    while (status >> key >> value) {
+      if (key == "Name:") name = value;
+      if (key == "SigBlk:" && name == thread) return std::stoull(value, nullptr, 16);
+      status.ignore(1 << 20, '\n');
+    }
+  }
+  return 0;
+}
+
+TEST_F(Reclaim, TheEnginesOwnThreadTakesNoSignalsOfTheProgram) {
+  Module module = commit(engine, library, sleeper(1, 1));
+  std::thread inside(function<int()>(library, "work"));
+  std::uint64_t blocked = 0;
+  for (int i = 0; i < 5000 && blocked == 0; ++i) { // until there is something that the engine's thread has to wait for
+    replace(module, sleeper(1, 1));
+    std::this_thread::sleep_for(milliseconds(1));
+    blocked = blocked_signals("tenon-reclaim");
+  }
+  const auto has = [&](int signal) { return (blocked >> (signal - 1) & 1) != 0; };
+  EXPECT_TRUE(has(SIGTERM) && has(SIGUSR1) && has(SIGALRM) && has(SIGCHLD)) << std::hex << blocked;
+  EXPECT_FALSE(has(SIGSEGV) || has(SIGPROF)) << std::hex << blocked;
+  sigset_t own;
+  pthread_sigmask(SIG_SETMASK, nullptr, &own);
+  EXPECT_FALSE(sigismember(&own, SIGTERM)) << "who has started it takes them as before";
+  gate = 1;
+  inside.join();
+  EXPECT_TRUE(settles());
 }
 
 TEST_F(Reclaim, ARemovedModuleIsFreedWhenItsThreadHasLeft) {
