@@ -45,6 +45,26 @@ void wait_until_asleep(const std::atomic<pid_t>& thread) {
   }
 }
 
+// A thread that takes the mutex, and is asleep for it once this is made.
+template <class Lock> class Sleeper {
+public:
+  template <class Then> Sleeper(SpreadMutex& mutex, Then then)
+      : thread_([this, &mutex, then] {
+          number_ = gettid();
+          Lock lock(mutex);
+          then();
+        }) {
+    wait_until_asleep(number_);
+  }
+  void join() { thread_.join(); }
+
+private:
+  std::atomic<pid_t> number_{0};
+  std::thread thread_; // the last: it uses the other
+};
+using Reader = Sleeper<std::shared_lock<SpreadMutex>>;
+using Writer = Sleeper<std::unique_lock<SpreadMutex>>;
+
 // Plain numbers, all the same whenever nobody holds the mutex exclusively.
 struct Guarded {
   SpreadMutex mutex;
@@ -122,66 +142,38 @@ TEST(SpreadMutex, ReadersAreInTogether) {
 
 TEST(SpreadMutex, AWriterKeepsAllOut) {
   SpreadMutex mutex;
-  std::atomic<pid_t> reader{0}, writer{0};
   std::atomic<int> in{0};
   mutex.lock();
-  std::thread reading([&] {
-    reader = gettid();
-    std::shared_lock lock(mutex);
-    ++in;
-  });
-  std::thread writing([&] {
-    writer = gettid();
-    std::unique_lock lock(mutex);
-    ++in;
-  });
-  wait_until_asleep(reader);
-  wait_until_asleep(writer);
+  Reader reader(mutex, [&] { ++in; });
+  Writer writer(mutex, [&] { ++in; });
   EXPECT_EQ(in, 0);
   mutex.unlock();
-  reading.join();
-  writing.join();
+  reader.join();
+  writer.join();
   EXPECT_EQ(in, 2);
 }
 
 TEST(SpreadMutex, AReaderKeepsWritersOut) {
   SpreadMutex mutex;
-  std::atomic<pid_t> writer{0};
   std::atomic<bool> in{false};
   mutex.lock_shared();
-  std::thread writing([&] {
-    writer = gettid();
-    std::unique_lock lock(mutex);
-    in = true;
-  });
-  wait_until_asleep(writer);
+  Writer writer(mutex, [&] { in = true; });
   EXPECT_FALSE(in);
   mutex.unlock_shared();
-  writing.join();
+  writer.join();
   EXPECT_TRUE(in);
 }
 
 // New readers do not pass a writer that waits for those who are in.
 TEST(SpreadMutex, WritersDoNotStarve) {
   SpreadMutex mutex;
-  std::atomic<pid_t> writer{0}, later{0};
   std::atomic<int> order{0}, writer_was{0}, later_was{0};
   mutex.lock_shared();
-  std::thread writing([&] {
-    writer = gettid();
-    std::unique_lock lock(mutex);
-    writer_was = ++order;
-  });
-  wait_until_asleep(writer);
-  std::thread reading([&] {
-    later = gettid();
-    std::shared_lock lock(mutex);
-    later_was = ++order;
-  });
-  wait_until_asleep(later);
+  Writer writer(mutex, [&] { writer_was = ++order; });
+  Reader later(mutex, [&] { later_was = ++order; });
   mutex.unlock_shared();
-  writing.join();
-  reading.join();
+  writer.join();
+  later.join();
   EXPECT_EQ(writer_was, 1);
   EXPECT_EQ(later_was, 2);
 }
@@ -190,20 +182,14 @@ TEST(SpreadMutex, WritersDoNotStarve) {
 TEST(SpreadMutex, ReadersDoNotStarve) {
   SpreadMutex mutex;
   for (int run = 0; run < 20; ++run) {
-    std::atomic<pid_t> reader{0};
     std::atomic<bool> in{false};
     mutex.lock();
-    std::thread reading([&] {
-      reader = gettid();
-      std::shared_lock lock(mutex);
-      in = true;
-    });
-    wait_until_asleep(reader);
+    Reader reader(mutex, [&] { in = true; });
     mutex.unlock();
     mutex.lock();
     EXPECT_TRUE(in);
     mutex.unlock();
-    reading.join();
+    reader.join();
   }
 }
 
@@ -211,7 +197,6 @@ TEST(SpreadMutex, AChildOfForkFindsNobodyElse) {
   SpreadMutex mutex;
   std::atomic<bool> done{false};
   std::vector<std::thread> threads;
-  std::atomic<pid_t> waiting{0};
   for (int i = 0; i < 3; ++i)
     threads.emplace_back([&] {
       while (!done) {
@@ -220,13 +205,8 @@ TEST(SpreadMutex, AChildOfForkFindsNobodyElse) {
       }
     });
   for (int run = 0; run < 20; ++run) {
-    waiting = 0;
     mutex.lock();
-    std::thread waits([&] { // the child has its count, and not the thread
-      waiting = gettid();
-      std::shared_lock lock(mutex);
-    });
-    wait_until_asleep(waiting);
+    Reader waits(mutex, [] {}); // the child has its count, and not the thread
     const pid_t child = fork();
     if (child == 0) {
       alarm(20);

@@ -44,6 +44,16 @@ struct ReplaceFixture : testing::Test {
     scrub_stack();
     wait_until_settled();
   }
+  // Calls again(n) for n up to `last`, which replaces something: from `steady` on it takes no more memory than before.
+  template <class Again> void expect_no_growth(int steady, int last, Again again) {
+    std::uint64_t live = 0;
+    for (int n = 1; n <= last; ++n) {
+      again(n);
+      settle();
+      if (n == steady) live = engine.usage().live;
+    }
+    EXPECT_EQ(engine.usage().live, live);
+  }
   template <class Signature> Signature* get(std::string_view name) { return function<Signature>(library, name); }
   static Object c(const std::string& text) { return compile_c(text, replaceable_clang); }
   static Object cpp(const std::string& text) { return compile_cpp(text, replaceable_clang); }

@@ -155,18 +155,15 @@ TEST_F(Replace, LiteralsThatComeAgainAreNotPiledUp) {
   Module m = commit(engine, library, c(text(0)));
   auto* f = get<const char*()>("f");
   std::vector<const char*> seen{f()};
-  std::uint64_t live = 0;
-  for (int i = 1; i < 12; ++i) {
-    replace(m, c(text(i)));
+  expect_no_growth(3, 11, [&](int n) {
+    replace(m, c(text(n)));
     settle();
     seen.push_back(f());
-    EXPECT_EQ(std::string(f()), "text " + std::to_string(i % 3));
-    if (i >= 3) {
-      EXPECT_EQ(f(), seen[std::size_t(i) - 3]);
+    EXPECT_EQ(std::string(f()), "text " + std::to_string(n % 3));
+    if (n >= 3) {
+      EXPECT_EQ(f(), seen[std::size_t(n) - 3]);
     }
-    if (i == 3) live = engine.usage().live;
-  }
-  EXPECT_EQ(engine.usage().live, live);
+  });
 }
 
 TEST_F(Replace, ConstructorsOfKeptVariablesDoNotRunAgain) {
@@ -186,14 +183,10 @@ TEST_F(Replace, ConstructorsOfKeptVariablesDoNotRunAgain) {
 TEST_F(Replace, SupersededVersionsAreFreed) {
   Module m = commit(engine, library, c("int x = 1; int f(void) { return x; }"));
   auto* f = get<int()>("f");
-  std::uint64_t live_after_ten = 0;
-  for (int i = 0; i < 200; ++i) {
-    replace(m, c("int x = 1; int f(void) { return ++x + " + std::to_string(i % 2) + "; }"));
-    EXPECT_EQ(f(), i + 2 + i % 2);
-    settle();
-    if (i == 9) live_after_ten = engine.usage().live;
-  }
-  EXPECT_EQ(engine.usage().live, live_after_ten);
+  expect_no_growth(10, 200, [&](int n) {
+    replace(m, c("int x = 1; int f(void) { return ++x + " + std::to_string(n % 2) + "; }"));
+    EXPECT_EQ(f(), n + 1 + n % 2);
+  });
   expect(try_remove(engine, {m}));
   settle();
   EXPECT_EQ(engine.usage().live, 0U);
