@@ -27,7 +27,7 @@ TEST(Reach, OfCodeIsMoreThanThatOfData) {
   Library library = expect(engine.library("main"));
   commit(engine, library, assemble(".text\n.globl c\nc: ret\n.data\n.globl d\nd: .quad 1\n"));
   const std::uint64_t code = address_of(library, "c").value, data = address_of(library, "d").value;
-  const std::uint64_t there = data + 2 * gib + gib / 2; // nobody goes there
+  const std::uint64_t there = data + 2 * gib + gib / 2 + gib / 8; // nobody goes there
   ASSERT_LT(there - code, 2 * gib - gib / 16) << "code lies high in a reservation";
   const Absolute host[] = {{"there", {there}, false}};
   expect(library.define(host));
