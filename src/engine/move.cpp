@@ -112,6 +112,9 @@ public:
   Result<void> prepare() {
     if (engine_.last.capacity() < engine_.module_count + 1)
       engine_.last.reserve(std::max(engine_.module_count + 1, engine_.last.capacity() * 2));
+    // Frames at earlier places go through stubs that lie here until now.
+    if (plan_.stubs)
+      for_each_before([](ModuleState& before) { before.dependencies.reserve(before.dependencies.size() + 2); });
     before_.push_back(make_state());
     old().name = module_->name;
     old().functions.reserve(plan_.functions);
@@ -157,12 +160,20 @@ public:
     memory::Space& space = *engine_.machinery->space;
     for (const OwnFunction& moved : retargets_) retarget(space, *moved.definition, moved.address);
     take_frozen_along(space);
+    if (plan_.stubs)
+      for_each_before([&](ModuleState& before) { before.dependencies.push_back({&old(), nullptr, ""}); }); // has the room
     ++engine_.module_count;
     engine_.removed.splice(engine_.removed.end(), before_);
   }
 
 private:
   ModuleState& old() noexcept { return *before_.front(); }
+
+  // Earlier places that are not free yet.
+  template <class Visit> void for_each_before(Visit&& visit) {
+    for (const std::shared_ptr<ModuleState>& before : engine_.removed)
+      if (before->moved_of != 0 && before->moved_of == holder_.serial) visit(*before);
+  }
 
   // The distance that a site goes.
   std::int64_t distance_of(std::uint64_t address) const noexcept {

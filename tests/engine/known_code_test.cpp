@@ -4,7 +4,9 @@
 #include "replace_support.h"
 
 #include <array>
+#include <atomic>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <ostream>
 
@@ -196,6 +198,28 @@ TEST_F(KnownCode, FramesOfAnUnloadedModuleFinishInItsOwnFunctions) {
   action = nullptr;
   EXPECT_EQ(get<int()>("run")(), 2);
   EXPECT_EQ(recalled, 1);
+}
+
+// f, unless it is left out, and run, which pauses before it calls f where the displacement crosses an aligned word.
+std::string pausing_astray(int n, bool has_f = true) {
+  std::string f =
+      ".section .text.f,\"ax\"\n.globl f\n.type f,@function\nf: movl $" + std::to_string(n) + ",%eax\n ret\n.size f,.-f\n";
+  return (has_f ? f : "") +
+         ".section .text.run,\"ax\"\n.p2align 4\n.globl run\n.type run,@function\nrun: subq $8,%rsp\n call "
+         "*host_pause@GOTPCREL(%rip)\n .p2align 3\n .fill 5,1,0x90\n " +
+         (has_f ? "call f" : "movl $77,%eax") + "\n addq $8,%rsp\n ret\n.size run,.-run\n";
+}
+
+TEST_F(KnownCode, FramesOfAMovedFunctionKeepTheStubsOfItsModule) {
+  Module m = commit(engine, library, assemble(pausing_astray(1)));
+  action = [&] {
+    expect(engine.move(m, "run"));
+    expect(engine.move(m)); // with its stubs
+    for (int i = 0; i < 50; ++i) (void)expect(engine.collect());
+    // What is free now is used for something else.
+    for (int i = 0; i < 20; ++i) commit(engine, library, assemble(".text\n .fill 4096,1,0xcc\n"));
+  };
+  EXPECT_EQ(get<int()>("run")(), 1);
 }
 
 } // namespace
