@@ -50,7 +50,10 @@ void bind_sites(memory::Space& space, Use& use, std::uint64_t body) noexcept {
   use.bound = body;
 }
 
-void lead_nowhere(memory::Space& space, const Definition& definition) noexcept {
+void lead_nowhere(memory::Space& space, Definition& definition) noexcept {
+  definition.ends_with_calls = false;
+  for (const Use* use = definition.uses; use != nullptr; use = use->next) definition.ends_with_calls |= use->through_stub;
+  if (definition.ends_with_calls) return;
   memory::WriteGuard guard(space);
   store_slot(space, definition, reinterpret_cast<std::uint64_t>(&gone));
 }
@@ -143,7 +146,7 @@ void follow(memory::Space& space, Definition& definition, Definition& leader, st
   unfollow(definition);
   link_follower(definition, leader);
   definition.led = true;
-  definition.ends_with_switch = false;
+  definition.ends_with_switch = definition.ends_with_calls = false;
   const std::uint64_t entry = body != 0 && leader.choice == nullptr ? body : leader.entry;
   memory::WriteGuard guard(space);
   point(space, definition, entry, entry);
@@ -152,7 +155,7 @@ void follow(memory::Space& space, Definition& definition, Definition& leader, st
 void lead_away(memory::Space& space, Definition& definition, std::uint64_t address) noexcept {
   unfollow(definition);
   definition.led = true;
-  definition.ends_with_switch = false;
+  definition.ends_with_switch = definition.ends_with_calls = false;
   if (definition.choice == nullptr) definition.own = address;
   // Branches reach 2 GiB: they go to the stub, and on through the slot.
   memory::WriteGuard guard(space);

@@ -68,6 +68,7 @@ struct Definition {
   bool known_inside = false;     // a compiler may count on its code in other functions of its version (Module::may_know)
   bool ambiguous = false;        // another local one has the same name, or a compiler has numbered it: it can't be matched
   bool ends_with_switch = false; // vanished, but a switch leads to it still
+  bool ends_with_calls = false;  // vanished, but old code calls it by its stub still
   bool vanished = false;         // the current version does not have it
   bool seen = false;             // scratch of an exchange
   Stub stub;                     // functions
@@ -148,8 +149,8 @@ void retarget(memory::Space& space, Definition& definition, std::uint64_t body) 
 void lead_to(memory::Space& space, Definition& definition, std::uint64_t entry) noexcept;
 // One version's sites. The caller holds a WriteGuard.
 void bind_sites(memory::Space& space, Use& use, std::uint64_t body) noexcept;
-// The function has vanished: who calls it by its address from now on ends the program with a message.
-void lead_nowhere(memory::Space& space, const Definition& definition) noexcept;
+// The function has vanished: who calls it by its address ends the program with a message, once old code is gone that may.
+void lead_nowhere(memory::Space& space, Definition& definition) noexcept;
 // One version's sites, if its use leads elsewhere than the definition does by now.
 void catch_up(memory::Space& space, Use& use) noexcept;
 

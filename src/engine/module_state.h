@@ -155,7 +155,7 @@ struct Version {
   std::unique_ptr<CodeGraph> graph;        // made when single functions of it are first replaced
   base::List<MovedCopy> copies;
   std::uint64_t moves = 0;           // how often code of it was moved
-  bool strays = false;               // frozen uses of it may lead into other old code (onward.h)
+  bool strays = false;               // calls that follow nothing any more may lead into other old code (onward.h)
   std::unique_ptr<DebugNames> debug; // what debug information says of it; null: nothing
 };
 

@@ -43,8 +43,12 @@ void Onward::look_at(ModuleState& module) noexcept {
     for (const Dependency& dependency : holder.dependencies) reach(dependency.module);
     for (const SymbolRecord* group : holder.groups) reach(group->module);
     if (!holder.strays) return;
-    for (const Use& use : holder.uses)
+    for (const Use& use : holder.uses) {
       if (use.frozen && !use.sites.empty()) reach_code(use.bound);
+      if (!use.through_stub || use.definition == nullptr || !use.definition->vanished) continue;
+      reach_code(use.definition->entry);
+      if (const Choice* choice = use.definition->choice) reach_code(choice->after.load(std::memory_order_relaxed));
+    }
   });
   if (module.stale_of != 0)
     for (const std::shared_ptr<ModuleState>& other : engine_.removed)

@@ -161,7 +161,7 @@ void settle(EngineState& engine, Transition& transition) noexcept {
     Definition& definition = *choice.definition;
     if (choice.led_to != nullptr) --choice.led_to->awaited;
     if (definition.choice == &choice && definition.ends_with_switch) {
-      definition.choice = nullptr;
+      leave_switch(space, definition);
       lead_nowhere(space, definition);
     } else if (definition.choice == &choice) {
       leave_switch(space, definition);

@@ -260,11 +260,18 @@ bool address_was_taken(const Definition& definition) noexcept {
   return false;
 }
 
-// Old code may call it so for as long as it is there, and its body is there as long.
-bool is_called_through_stub(const Definition& definition) noexcept {
+// Versions of the module whose frames may call it by its stub: the body that this leads to stays as long. False: so may
+// those of other modules.
+bool let_stubs_call(EngineState& engine, ModuleState& module, const Definition& definition) noexcept {
+  auto mark = [&](ModuleState& version) {
+    for (const Use& use : version.uses) version.strays |= use.definition == &definition && use.through_stub;
+  };
+  for_each_holder(module, mark);
+  for (const std::shared_ptr<ModuleState>& other : engine.removed)
+    if (other->current.get() == &module) mark(*other);
   for (const Use* use = definition.uses; use != nullptr; use = use->next)
-    if (use->through_stub) return true;
-  return false;
+    if (use->through_stub && use->user != &module) return false;
+  return true;
 }
 
 // A variable or constant moves or vanishes: pointers to it may be held, and a later version may have it there again.
@@ -321,13 +328,13 @@ bool let_vanish(EngineState& engine, ModuleState& module, Definition& definition
   // A handle may be of this function, unless that is local.
   const bool pinned = !definition.local && module.pins.load(std::memory_order_acquire) != 0;
   if (pinned || address_was_taken(definition)) return true;
-  if (!let_own_frames_call(engine, module, definition)) return true;
+  if (!let_own_frames_call(engine, module, definition) || !let_stubs_call(engine, module, definition)) return true;
   // Entries of before an atomic commit go on calling it.
   if (transition != nullptr)
     transition->vanished.push_back(&definition); // has the room
   else if (definition.choice != nullptr)
     definition.ends_with_switch = true;
-  else if (!is_called_through_stub(definition))
+  else
     lead_nowhere(space, definition);
   return false;
 }
@@ -402,7 +409,7 @@ bool publish_provided(EngineState& engine, ModuleDraft& draft, const link::Modul
   for (const Provided& p : replacement.provided) {
     if (transition != nullptr && p.definition->led) note_leader(*transition, *p.definition);
     if (p.definition->led) end_lead(*p.definition);
-    p.definition->vanished = p.definition->ends_with_switch = false;
+    p.definition->vanished = p.definition->ends_with_switch = p.definition->ends_with_calls = false;
   }
   if (draft.replaces != nullptr && !draft.partial) {
     for (const std::unique_ptr<Definition>& definition : replaceable.definitions) definition->seen = false;
@@ -626,7 +633,11 @@ bool bequeath(EngineState& engine, ModuleState& version, std::vector<OwnedBlock>
   }
   if (module.doomed_by == engine.sweep_number) return true; // it ends, too
   // Even if it has to stay: nobody runs it any more, and what it refers to may go.
-  for (Use& use : version.uses) unlink_use(use);
+  for (Use& use : version.uses) {
+    Definition* definition = use.definition;
+    unlink_use(use);
+    if (definition != nullptr && definition->ends_with_calls) lead_nowhere(*engine.machinery->space, *definition);
+  }
   try {
     const std::vector<Stretch> needed = still_needed(engine, module, version);
     std::vector<OwnedBlock>& kept = module.replaceable->kept;

@@ -222,5 +222,73 @@ TEST_F(KnownCode, FramesOfAMovedFunctionKeepTheStubsOfItsModule) {
   EXPECT_EQ(get<int()>("run")(), 1);
 }
 
+struct Opaque : KnownCode {
+  ModuleOptions options;
+  Opaque() { options.opaque = true; }
+  void replace_by(const Module& m, Object object, Switch how = Switch::each) {
+    Change change = engine.change();
+    change.replace(m, std::move(object), {}, options);
+    expect(try_commit(std::move(change), Initialize::run, how));
+  }
+  void fill() {
+    for (int i = 0; i < 50; ++i) (void)expect(engine.collect());
+    for (int i = 0; i < 20; ++i) commit(engine, library, assemble(".text\n .fill 4096,1,0xcc\n"));
+  }
+};
+
+TEST_F(Opaque, CallsByTheStubOfAVanishedFunctionFindTheLastThatWas) {
+  Module m = commit(engine, library, assemble(pausing_astray(1)), options);
+  action = [&] {
+    replace_by(m, assemble(pausing_astray(2)));
+    replace_by(m, assemble(pausing_astray(3, false)));
+    fill();
+  };
+  EXPECT_EQ(get<int()>("run")(), 2);
+}
+
+TEST_F(Opaque, CallsByTheStubOfAFunctionThatVanishesWithASet) {
+  Module m = commit(engine, library, assemble(pausing_astray(1)), options);
+  action = [&] {
+    replace_by(m, assemble(pausing_astray(2, false)), Switch::atomic);
+    fill();
+  };
+  EXPECT_EQ(get<int()>("run")(), 1);
+}
+
+TEST_F(Opaque, CallsByTheStubOfAMemberThatVanishesLater) {
+  Module m = commit(engine, library, assemble(pausing_astray(1)), options);
+  Border border = expect(engine.border());
+  auto entry = std::make_unique<Border::Entry>(border);
+  std::atomic<int> stage = 0;
+  auto wait_for = [&](int wanted) {
+    while (stage != wanted) std::this_thread::yield();
+  };
+  action = [&] {
+    replace_by(m, assemble(pausing_astray(2)), Switch::atomic);
+    replace_by(m, assemble(pausing_astray(3, false)));
+    fill();
+    stage = 1;
+    wait_for(2);
+    fill();
+  };
+  int seen = 0;
+  std::thread inside([&] { seen = get<int()>("run")(); });
+  wait_for(1);
+  entry.reset();
+  stage = 2;
+  inside.join();
+  EXPECT_EQ(seen, 2);
+}
+
+TEST_F(Opaque, APointerOfTheHostsToAVanishedFunctionEndsTheProgram) {
+  Module m = commit(engine, library, assemble(pausing_astray(1)), options);
+  auto* f = get<int()>("f");
+  EXPECT_EQ(f(), 1);
+  replace_by(m, assemble(pausing_astray(2, false)));
+  settle();
+  fill();
+  EXPECT_DEATH(f(), "no longer has it");
+}
+
 } // namespace
 } // namespace tenon::test
