@@ -155,6 +155,10 @@ Result<Reclaimer*> reclaimer_of(EngineState& engine);
 [[nodiscard]] bool bury(ModuleState& module, std::size_t& done, StepBudget& budget) noexcept;
 // The version's content becomes the module's, and the other way round; under commit_mutex. `hold`: the old one stays.
 void supersede(ChangeState& change, const std::shared_ptr<ModuleState>& module, ModuleState& version, bool hold) noexcept;
+// A compiler may have agreed with itself on how a function of the same file is called, and on what it does. Frames of the
+// holder's code that is about to go, all of it or a part, go on calling what they were compiled with. Through its stub, that
+// is by its address, the new one is reached by everybody.
+void keep_own_calls(EngineState& engine, ModuleState& code, const ModuleState& holder) noexcept;
 // Frames of earlier versions, and of the one that goes, whose branches lead to a function that vanishes: each to the one
 // that its own version has, which stays as long as they do, or else to where they lead now, which waits for them. False:
 // there is one that can do neither, another module's, or code that stays for good.

@@ -131,6 +131,10 @@ void make_stale(ChangeState& change, Loss& loss) {
       if (graph.section(i).begin <= function.address && function.address < graph.section(i).end)
         stale->functions.push_back(function);
   }
+  // Nobody else calls by its veneers, and what these lead to goes with it.
+  const link::SectionPlace stubs =
+      loss.holder->places[loss.holder->places.size() - link::synthetic_sections + std::size_t(link::Synthetic::stubs)];
+  if (!loss.holder->opaque && stubs.kept) stale->stale.push_back({{stubs.address}, {stubs.address + stubs.size}});
   std::sort(stale->functions.begin(), stale->functions.end(),
             [](const OwnFunction& a, const OwnFunction& b) { return a.address < b.address; });
   take_sites(loss, *stale);
@@ -146,9 +150,9 @@ Result<void> judge(ChangeState& change, Loss& loss) {
   for (const OwnFunction& function : holder.functions)
     others = others || (is_current(holder, function) && !is_lost(loss, function.definition) &&
                         (loss.holder == loss.module.get() || !function.definition->ambiguous));
-  // Labels that the fragment has brought.
+  // Labels that the fragment has brought, or whose code may have been compiled for what goes.
   for (const std::unique_ptr<Definition>& definition : loss.module->replaceable->definitions)
-    others = others || (loss.holder != loss.module.get() && definition->kind == DefinitionKind::other &&
+    others = others || ((loss.holder != loss.module.get() || !holder.opaque) && definition->kind == DefinitionKind::other &&
                         !definition->vanished && lies_in_code(holder, definition->address));
   if (others && !holder.opaque)
     for (const OwnFunction& function : holder.functions)
@@ -257,6 +261,7 @@ void supersede_one(ChangeState& change, Loss& loss) noexcept {
     auto at = find(*loss.module, loss.holder);
     TENON_CHECK(at != loss.module->replaceable->fragments.end(), "a fragment that its module does not have");
     keep_literals(*loss.module, *loss.holder, nullptr);
+    keep_own_calls(*change.engine, *loss.holder, *loss.holder);
     supersede(*change.engine, loss.module, *loss.holder);
     loss.holder->held = !loss.holder->escaped_parts.empty();
     for (const OwnFunction& function : loss.holder->functions)
@@ -277,6 +282,7 @@ void supersede_one(ChangeState& change, Loss& loss) noexcept {
       if (whole.definition == use.definition) use.bound = whole.bound;
     link_use(use);
   }
+  keep_own_calls(*change.engine, *loss.stale, *loss.holder);
   join_transition(change, loss.stale);
   ++change.engine->stale_parts;
   ++change.engine->module_count;

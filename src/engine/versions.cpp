@@ -295,6 +295,24 @@ void freeze_local(memory::Space& space, const Version& version, Use& use) noexce
 
 } // namespace
 
+void keep_own_calls(EngineState& engine, ModuleState& code, const ModuleState& holder) noexcept {
+  if (holder.opaque) return;
+  // What it was compiled with: another holder's function it knows by its declaration.
+  auto freeze = [&](ModuleState& of) {
+    for (Use& use : of.uses) {
+      if (use.definition == nullptr || !use.definition->known_inside || use.definition->holder != &holder) continue;
+      use.compiled_for = true;
+      freeze_local(*engine.machinery->space, code, use);
+      of.strays |= &of != &code && &code != &holder;
+    }
+  };
+  freeze(code);
+  // Frames that are still where its code was before it was moved belong to it.
+  if (holder.moves == 0) return;
+  for (const std::shared_ptr<ModuleState>& before : engine.removed)
+    if (before->moved_of != 0 && before->moved_of == holder.serial) freeze(*before);
+}
+
 bool let_own_frames_call(EngineState& engine, ModuleState& module, Definition& definition) noexcept {
   memory::Space& space = *engine.machinery->space;
   auto freeze = [&](ModuleState& version) {
@@ -461,24 +479,8 @@ void exchange(ChangeState& change, ModuleDraft& draft, bool hold) noexcept {
 
 namespace {
 
-// A compiler may have agreed with itself on how a function of the same file is called, and on what it does. Who was compiled
-// with the old one goes on calling that. Through its stub, that is by its address, the new one is reached by everybody.
-void freeze_own_calls(const EngineState& engine, ModuleState& module) noexcept {
-  for_each_holder(module, [&](ModuleState& holder) {
-    if (holder.opaque) return;
-    // What it was compiled with: another holder's function it knows by its declaration.
-    auto freeze = [&](ModuleState& of) {
-      for (Use& use : of.uses) {
-        use.compiled_for |= use.definition != nullptr && use.definition->known_inside && use.definition->holder == &holder;
-        use.frozen |= use.compiled_for;
-      }
-    };
-    freeze(holder);
-    // Frames that are still where its code was before it was moved belong to it.
-    if (holder.moves == 0) return;
-    for (const std::shared_ptr<ModuleState>& before : engine.removed)
-      if (before->moved_of == holder.serial) freeze(*before);
-  });
+void freeze_own_calls(EngineState& engine, ModuleState& module) noexcept {
+  for_each_holder(module, [&](ModuleState& holder) { keep_own_calls(engine, holder, holder); });
 }
 
 // Replaces it, or functions of it.
@@ -490,7 +492,6 @@ bool changes(const ChangeState& change, const ModuleState* module) noexcept {
 } // namespace
 
 void supersede(ChangeState& change, const std::shared_ptr<ModuleState>& current, ModuleState& version, bool hold) noexcept {
-  memory::Space& space = *change.engine->machinery->space;
   ModuleState& module = *current;
   keep_literals(module, module, &version);
   supersede_fragments(change, current, &version, hold);
@@ -506,14 +507,6 @@ void supersede(ChangeState& change, const std::shared_ptr<ModuleState>& current,
   version.auxiliary = true;
   version.debug.reset(); // only the current version's is asked for
   for (Use& use : version.uses) use.past = true;
-  auto freeze = [&](ModuleState& of) {
-    for (Use& use : of.uses)
-      if (use.compiled_for) freeze_local(space, version, use);
-  };
-  freeze(version);
-  // Frames that are still where its code was before it was moved belong to it.
-  for (const std::shared_ptr<ModuleState>& before : change.engine->removed)
-    if (version.moves != 0 && before->moved_of != 0 && before->moved_of == version.serial) freeze(*before);
   leave_moved(*change.engine, version);
   ++change.engine->module_count;
 }

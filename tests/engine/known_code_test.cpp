@@ -290,5 +290,39 @@ TEST_F(Opaque, APointerOfTheHostsToAVanishedFunctionEndsTheProgram) {
   EXPECT_DEATH(f(), "no longer has it");
 }
 
+TEST_F(KnownCode, SingleFunctionsOfCodeThatKnowsThemGoTogether) {
+  Module m = commit(engine, library, assemble(calls_everywhere(1) + pausing));
+  for (int n = 2; n < 5; ++n) {
+    action = [&] {
+      Change change = engine.change();
+      change.replace_functions(m, assemble(calls_everywhere(n) + pausing));
+      expect(try_commit(std::move(change)));
+      for (int i = 0; i < 50; ++i) (void)expect(engine.collect());
+      for (int i = 0; i < 20; ++i) commit(engine, library, assemble(".text\n .fill 4096,1,0xcc\n"));
+    };
+    EXPECT_EQ(get<int()>("run")(), n - 1);
+    action = nullptr;
+    EXPECT_EQ(get<int()>("run")(), n);
+    settle();
+  }
+}
+
+TEST_F(KnownCode, SingleFunctionsThatBranchAstray) {
+  Module m = commit(engine, library, assemble(pausing_astray(1)));
+  for (int n = 2; n < 5; ++n) {
+    action = [&] {
+      Change change = engine.change();
+      change.replace_functions(m, assemble(pausing_astray(n)));
+      expect(try_commit(std::move(change)));
+      for (int i = 0; i < 50; ++i) (void)expect(engine.collect());
+      for (int i = 0; i < 20; ++i) commit(engine, library, assemble(".text\n .fill 4096,1,0xcc\n"));
+    };
+    EXPECT_EQ(get<int()>("run")(), n - 1);
+    action = nullptr;
+    EXPECT_EQ(get<int()>("run")(), n);
+    settle();
+  }
+}
+
 } // namespace
 } // namespace tenon::test
