@@ -324,5 +324,17 @@ TEST_F(KnownCode, SingleFunctionsThatBranchAstray) {
   }
 }
 
+TEST_F(KnownCode, RedirectionReachesCallsByALocalAlias) {
+  std::string text = calls_everywhere(1, "call") + ".local f.alias\n.set f.alias,f\n";
+  for (std::size_t at = 0; (at = text.find("call f\n", at)) != std::string::npos; at += 8) text.insert(at + 6, ".alias");
+  Module m = commit(engine, library, assemble(text));
+  Module other = commit(engine, library, assemble(".globl h\n.type h,@function\nh: movl $7,%eax\n ret\n.size h,.-h\n"));
+  Redirect f = expect(library.redirect("f")), h = expect(library.redirect("h"));
+  expect(f.to(h));
+  for (int i = 0; i < 8; ++i) EXPECT_EQ(get<int()>("g" + std::to_string(i))(), 7) << " at " << i;
+  f.back();
+  for (int i = 0; i < 8; ++i) EXPECT_EQ(get<int()>("g" + std::to_string(i))(), 1) << " at " << i;
+}
+
 } // namespace
 } // namespace tenon::test

@@ -141,15 +141,15 @@ public:
     }
   }
 
-private:
-  std::uint64_t P(const Relocation& r) const { return bytes_.address + r.offset; }
-
   static const OwnFunction* find(const std::vector<OwnFunction>& functions, std::uint32_t section, std::uint64_t offset) {
     const std::pair key(section, offset);
     auto found = std::lower_bound(functions.begin(), functions.end(), key,
                                   [](const OwnFunction& f, const auto& k) { return std::pair(f.section, f.offset) < k; });
     return found != functions.end() && std::pair(found->section, found->offset) == key ? &*found : nullptr;
   }
+
+private:
+  std::uint64_t P(const Relocation& r) const { return bytes_.address + r.offset; }
 
   bool is_relocated(std::uint64_t offset) const {
     const std::span<const Relocation> relocations = module_.relocations(bytes_.section);
@@ -348,11 +348,18 @@ void want_veneers(Module& module, std::uint32_t section) {
   const bool aligned = module.places[section].alignment >= 8;
   for (const Relocation& r : module.relocations(section)) {
     const bool got = r.type == R_GOTPCRELX || r.type == R_REX_GOTPCRELX; // a jump has its displacement one byte before
-    if ((r.type != R_PC32 && r.type != R_PLT32 && !got) || module.callee_of[r.symbol] == 0) continue;
-    const Symbol& symbol = module.symbols()[r.symbol];
-    if (module.targets[r.symbol].kind != TargetKind::section || symbol.is_local() || !module.may_know(symbol)) continue;
-    if (!aligned || !is_retargetable(r.offset) || (got && !is_retargetable(r.offset - 1)))
-      module.callees[module.callee_of[r.symbol] - 1].wants_veneer = true;
+    const bool fits = aligned && is_retargetable(r.offset) && (!got || is_retargetable(r.offset - 1));
+    if ((r.type != R_PC32 && r.type != R_PLT32 && !got) || fits) continue;
+    std::uint32_t named = module.callee_of[r.symbol];
+    // Assemblers say so of other, local names of it.
+    if (const Symbol& symbol = module.symbols()[r.symbol]; named == 0 && symbol.type == SymbolType::section)
+      if (const OwnFunction* own = Binder::find(module.own_functions, symbol.section, std::uint64_t(r.addend) + 4))
+        named = own->callee + 1;
+    if (named == 0) continue;
+    Callee& callee = module.callees[named - 1];
+    const Symbol& symbol = module.symbols()[callee.symbol];
+    callee.wants_veneer |=
+        module.targets[callee.symbol].kind == TargetKind::section && !symbol.is_local() && module.may_know(symbol);
   }
 }
 
