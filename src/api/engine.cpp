@@ -33,7 +33,11 @@ Result<Library> Engine::library(std::string_view name, const LibraryOptions& opt
 }
 
 Change Engine::change() noexcept {
-  return Change(std::unique_ptr<engine::ChangeState>(new (std::nothrow) engine::ChangeState(state_)));
+  try {
+    return Change(std::make_unique<engine::ChangeState>(state_));
+  } catch (const std::bad_alloc&) {
+    return Change(nullptr);
+  }
 }
 
 Result<std::vector<Delay>> Engine::collect() {

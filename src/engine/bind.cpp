@@ -137,7 +137,7 @@ std::map<std::uint32_t, std::vector<std::string>> users_of_missing(const ChangeS
   std::map<std::uint32_t, std::vector<std::string>> users;
   for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
     const link::Module& module = *change.modules[m];
-    const std::vector<std::uint32_t>& names = change.drafts[m].names;
+    const base::Vector<std::uint32_t>& names = change.drafts[m].names;
     std::uint32_t first = module.object.first_global();
     std::map<std::uint32_t, std::size_t> told;
     for (std::uint32_t s = 1; s < module.object_sections(); ++s) {

@@ -59,21 +59,21 @@ struct LocalBinding {
 struct ModuleDraft {
   std::uint32_t library = 0;
   ModuleOptions options;
-  std::vector<std::uint8_t> dropped; // by section: in a COMDAT group that somebody else provides; empty: none
-  std::vector<std::uint32_t> names;  // of each global symbol (index less the first global), or link::none
-  std::vector<std::uint32_t> groups; // name of each COMDAT group's signature
-  std::size_t records_bytes = 0;     // of the symbols that it defines: no fewer than it will publish
+  base::Vector<std::uint8_t> dropped; // by section: in a COMDAT group that somebody else provides; empty: none
+  base::Vector<std::uint32_t> names;  // of each global symbol (index less the first global), or link::none
+  base::Vector<std::uint32_t> groups; // name of each COMDAT group's signature
+  std::size_t records_bytes = 0;      // of the symbols that it defines: no fewer than it will publish
   std::uint32_t symbol_records = 0, group_records = 0; // how many, from prepare_states() on
-  std::vector<std::pair<std::string_view, SymbolRecord*>> shared_groups;
-  std::vector<BoundSymbol> bound; // by edits
-  std::vector<Redirect> redirects;
+  base::Vector<std::pair<std::string_view, SymbolRecord*>> shared_groups;
+  base::Vector<BoundSymbol> bound; // by edits
+  base::Vector<Redirect> redirects;
   std::shared_ptr<ModuleState> state;    // made before bytes are written: __dso_handle holds its address
   std::shared_ptr<ModuleState> replaces; // the module that this is a new version of
   DataPolicy policy;
   bool partial = false; // of that module only what the object defines: a fragment
   std::vector<std::string> functions;
-  std::vector<LocalBinding> local_bindings;       // partial: symbols that are the module's own, sorted by symbol
-  std::vector<std::uint32_t> localized;           // partial: global definitions that are local in the module, sorted
+  base::Vector<LocalBinding> local_bindings;      // partial: symbols that are the module's own, sorted by symbol
+  base::Vector<std::uint32_t> localized;          // partial: global definitions that are local in the module, sorted
   ModuleList fragment;                            // partial: `state`, for Replaceable::fragments
   bool counted = false;                           // among Replaceable::drafts
   std::shared_ptr<const object::DebugInfo> debug; // of a module that can be replaced, if it has any
@@ -92,8 +92,8 @@ enum class PlaceMode : std::uint8_t { none, engine, client, addresses };
 
 struct ChangeState {
   std::shared_ptr<EngineState> engine;
-  std::vector<std::shared_ptr<LibraryState>> libraries;
-  std::vector<Addition> additions;
+  base::Vector<std::shared_ptr<LibraryState>> libraries;
+  base::Vector<Addition> additions;
   std::vector<std::shared_ptr<ModuleState>> removals;
   std::vector<const ModuleState*> quiet; // of these: the client guarantees that no thread is inside
   std::vector<Unload> unloads;
@@ -103,28 +103,28 @@ struct ChangeState {
   std::optional<Error> misuse;             // of the calls that collected the change
 
   // From draft() on.
-  std::vector<std::unique_ptr<link::Module>> modules;
-  std::vector<ModuleDraft> drafts;                                       // beside `modules`
+  base::Vector<std::unique_ptr<link::Module>> modules;
+  base::Vector<ModuleDraft> drafts;                                      // beside `modules`
   std::set<std::tuple<const void*, std::size_t, std::uint32_t>> members; // of archives that are in: archive, member, library
   std::optional<NameTable> names;
-  std::vector<NameExtra> extras;
+  base::Vector<NameExtra> extras;
   bool has_records = false;                        // some name was resolved to a published symbol
   bool has_unique = false;                         // some name has a definition of GNU_UNIQUE binding
   bool has_missing = false;                        // some symbol is bound to nothing
   bool has_forwards = false;                       // some name is, or may be, a forward reference
   bool has_identities = false;                     // replaceable modules are added, replaced or referred to
-  std::vector<NameRecords> records;                // beside `names`, from prepare_states() on
+  base::Vector<NameRecords> records;               // beside `names`, from prepare_states() on
   std::vector<const SymbolRecord*> leaving_groups; // COMDAT groups that only removed modules share, sorted
   std::vector<const SymbolRecord*> kept_groups;    // that new versions lack and others share, sorted
   std::vector<std::pair<std::uint32_t, link::SectionBound>> section_bounds; // of __start_ and __stop_ names, sorted by name
-  std::vector<std::uint32_t> pending;                                       // names that are not resolved yet
-  std::vector<std::shared_ptr<ModuleState>> pins;                           // published modules that names were resolved to
+  base::Vector<std::uint32_t> pending;                                      // names that are not resolved yet
+  base::Vector<std::shared_ptr<ModuleState>> pins;                          // published modules that names were resolved to
   std::vector<Missing> missing;
   std::vector<Warning> warnings;
   std::vector<std::shared_ptr<const object::DebugInfo>> debug_infos; // beside `additions`
-  std::vector<std::uint8_t> edits_used;                              // beside `edits`: the symbol has been met
-  std::vector<ModuleLayout> layouts;
-  std::vector<SectionLayout> section_layouts; // what `layouts` point into; both filled by describe_layouts()
+  base::Vector<std::uint8_t> edits_used;                             // beside `edits`: the symbol has been met
+  base::Vector<ModuleLayout> layouts;
+  base::Vector<SectionLayout> section_layouts; // what `layouts` point into; both filled by describe_layouts()
 
   // From place() on.
   PlaceMode mode = PlaceMode::none;
@@ -136,8 +136,8 @@ struct ChangeState {
   std::vector<std::vector<std::byte>>
       buffers; // local bytes where the client gives none; zero fill at the end of a block has none
   std::vector<OwnedBlock> forward_slots;
-  std::vector<OwnedBlock> forward_traps;      // beside `forward_slots`: what the slot leads to until the symbol is defined
-  std::vector<PlacedSection> placed_sections; // filled by describe_places()
+  std::vector<OwnedBlock> forward_traps;       // beside `forward_slots`: what the slot leads to until the symbol is defined
+  base::Vector<PlacedSection> placed_sections; // filled by describe_places()
 
   bool atomic = false; // the replaced functions become visible as a set
   std::unique_ptr<Transition> transition;
@@ -149,6 +149,7 @@ struct ChangeState {
   bool references_settled = false; // by settle_all()
   bool observed = false;           // the client knows addresses or bytes: they may not change any more
 
+  TENON_IN_SCRATCH
   explicit ChangeState(std::shared_ptr<EngineState> owner) : engine(std::move(owner)) {}
   ~ChangeState();
 

@@ -16,7 +16,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <deque>
+#include <list>
 #include <thread>
 #include <unordered_set>
 
@@ -53,7 +53,7 @@ using link::Synthetic;
 // (2) The unwinder is told before anything can run. A failed commit takes the frames out again with the blocks.
 Result<void> register_frames(ChangeState& change) {
   Machinery& machinery = *change.engine->machinery;
-  std::vector<notify::Frame> frames;
+  base::Vector<notify::Frame> frames;
   for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
     const link::Module& module = *change.modules[m];
     ModuleState& state = *change.drafts[m].state;
@@ -158,7 +158,7 @@ Result<void> check_pins(ChangeState& change) {
 }
 
 void reserve_room(ChangeState& change, std::size_t forwards) {
-  std::vector<std::size_t> symbols(change.libraries.size()), groups(change.libraries.size()),
+  base::Vector<std::size_t> symbols(change.libraries.size()), groups(change.libraries.size()),
       modules(change.libraries.size());
   for (ModuleDraft& draft : change.drafts) {
     if (draft.replaces == nullptr) ++modules[draft.library];
@@ -298,7 +298,7 @@ bool has_ifuncs(const ChangeState& change) noexcept {
 }
 
 // Before any of the new code runs: what it may call must be there, and stay until the change is committed or has failed.
-Result<void> pin_references(ChangeState& change, std::deque<Pin>& pins) {
+Result<void> pin_references(ChangeState& change, std::list<Pin>& pins) {
   std::lock_guard lock(change.engine->commit_mutex);
   std::shared_lock tables(change.engine->tables);
   if (Result<void> found = check_references(change); !found) return found;
@@ -310,7 +310,7 @@ Result<void> pin_references(ChangeState& change, std::deque<Pin>& pins) {
 }
 
 // `pins` is cleared by the caller, without a lock.
-Result<void> make_ready(ChangeState& change, std::deque<Pin>& pins) {
+Result<void> make_ready(ChangeState& change, std::list<Pin>& pins) {
   if (change.mode == PlaceMode::addresses)
     return Error{ErrorCode::invalid_argument,
                  "a change that was placed at plain addresses can be copied out, not committed"};
@@ -392,10 +392,10 @@ void mark_new_modules(ChangeState& change) noexcept {
 
 // Modules that are collected live from the start as long as the handle does.
 std::shared_ptr<const void> keep_new_modules(ChangeState& change) {
-  std::shared_ptr<std::deque<Pin>> kept;
+  std::shared_ptr<std::list<Pin>> kept;
   for (ModuleDraft& draft : change.drafts) {
     if (draft.state->collectable == nullptr) continue;
-    if (kept == nullptr) kept = std::make_shared<std::deque<Pin>>();
+    if (kept == nullptr) kept = std::make_shared<std::list<Pin>>();
     kept->emplace_back(change.engine, draft.identity());
   }
   return kept;
@@ -404,7 +404,7 @@ std::shared_ptr<const void> keep_new_modules(ChangeState& change) {
 } // namespace
 
 Result<std::vector<Module>> commit(ChangeState& change, bool initialize, std::shared_ptr<const void>& keeps) {
-  std::deque<Pin> pins;
+  std::list<Pin> pins;
   if (Result<void> ready = make_ready(change, pins); !ready) return std::move(ready).error();
   keep_linking(change);
   EngineState& engine = *change.engine;
@@ -522,7 +522,7 @@ release(ChangeState& change, std::vector<std::shared_ptr<ModuleState>>& needed, 
         "new versions"};
   if (!change.forward_slots.empty())
     return Error{ErrorCode::invalid_argument, "released code can't have forward references: nothing later can define them"};
-  std::deque<Pin> pins;
+  std::list<Pin> pins;
   if (Result<void> ready = make_ready(change, pins); !ready) return std::move(ready).error();
   std::vector<std::shared_ptr<ModuleState>> states;
   for (const ModuleDraft& draft : change.drafts) states.push_back(draft.state);

@@ -269,7 +269,7 @@ Result<void> provide(ChangeState& change, std::uint32_t m) {
 } // namespace
 
 Definition* provided_by(const ModuleDraft& draft, std::uint32_t symbol) noexcept {
-  const std::vector<Provided>& provided = draft.replacement.provided; // in the order of symbols
+  const base::Vector<Provided>& provided = draft.replacement.provided; // in the order of symbols
   auto found = std::lower_bound(provided.begin(), provided.end(), symbol,
                                 [](const Provided& p, std::uint32_t s) { return p.symbol < s; });
   return found != provided.end() && found->symbol == symbol ? found->definition : nullptr;

@@ -55,7 +55,7 @@ std::uint64_t pack_common(const link::Target& target) noexcept {
 
 } // namespace
 
-KeptPlaces::KeptPlaces(const std::vector<link::SectionPlace>& places) {
+KeptPlaces::KeptPlaces(std::span<const link::SectionPlace> places) {
   const auto is_kept = [](const link::SectionPlace& place) { return place.kept || place.run != link::Run::none; };
   const std::size_t before = 1 + cells(places.size());
   words_.resize(before + 2 * std::size_t(std::count_if(places.begin(), places.end(), is_kept)));
@@ -102,7 +102,7 @@ void KeptPlaces::leave_out(std::size_t section) noexcept { words_[entry_of(secti
 
 void KeptPlaces::move(std::size_t section, std::uint64_t distance) noexcept { words_[entry_of(section)] += distance; }
 
-KeptBindings::KeptBindings(const std::vector<link::Target>& targets, const std::vector<link::SectionPlace>& places) {
+KeptBindings::KeptBindings(std::span<const link::Target> targets, std::span<const link::SectionPlace> places) {
   const auto first = std::find_if(places.begin(), places.end(), [](const link::SectionPlace& place) { return place.kept; });
   const std::uint64_t base = first != places.end() ? first->address : 0;
   words_.reserve(targets.size() + 1);

@@ -40,7 +40,7 @@ KeptRelocations KeptRelocations::of(const link::Module& module) {
   for (link::TlsBinding& binding : rare.tls_bindings) binding.owner = {};
   rare.tls_ld = module.tls_ld;
   if (!module.rewritten.empty()) {
-    std::vector<std::uint32_t> rewritten = module.rewritten;
+    base::Vector<std::uint32_t> rewritten = module.rewritten;
     std::sort(rewritten.begin(), rewritten.end());
     rewritten.erase(std::unique(rewritten.begin(), rewritten.end()), rewritten.end());
     for (std::uint32_t section : rewritten) kept.keep_replaced(module, section);

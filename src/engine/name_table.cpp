@@ -41,7 +41,7 @@ std::uint32_t NameTable::intern(std::string_view text, std::uint32_t library, st
 }
 
 void NameTable::grow() {
-  std::vector<Cell> grown(cells_.size() * 2);
+  base::Vector<Cell> grown(cells_.size() * 2);
   std::size_t mask = grown.size() - 1;
   for (std::uint32_t i = 0; i < names_.size(); ++i) {
     std::uint64_t hash = mixed(names_[i].hash, names_[i].library);

@@ -105,8 +105,8 @@ private:
   };
   void grow();
 
-  std::vector<Name> names_;
-  std::vector<Cell> cells_;
+  base::Vector<Name> names_;
+  base::Vector<Cell> cells_;
 };
 
 } // namespace tenon::engine

@@ -57,7 +57,7 @@ Result<void> allocate_forward_slots(ChangeState& change) {
   if (!any) return {};
   for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
     link::Module& module = *change.modules[m];
-    const std::vector<std::uint32_t>& names = change.drafts[m].names;
+    const base::Vector<std::uint32_t>& names = change.drafts[m].names;
     for (std::uint32_t i = 0; i < names.size(); ++i) {
       link::Target& target = module.targets[module.object.first_global() + i];
       if (names[i] != link::none && target.kind == TargetKind::slot && target.address == 0)

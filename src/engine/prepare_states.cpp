@@ -164,7 +164,7 @@ void make_records(ChangeState& change, std::uint32_t m) {
     std::uint32_t name = link::none;
     bool shares_name = false;
   };
-  std::vector<Group> group_of_section;
+  base::Vector<Group> group_of_section;
   for_each_published(
       change, m,
       [&](std::uint32_t id, std::uint32_t symbol) {
@@ -221,18 +221,18 @@ public:
   bool group(std::uint32_t from, std::uint32_t name) { return std::exchange(groups_[name], from + 1) != from + 1; }
 
 private:
-  std::vector<std::uint32_t> modules_, groups_;
+  base::Vector<std::uint32_t> modules_, groups_;
 };
 
 // Whom a module refers to, each once; `all` and `published` are scratch. Sharing a group counts as referring to it.
-void find_dependencies(ChangeState& change, std::uint32_t m, Marks& marks, std::vector<Dependency>& all,
-                       std::vector<Dependency>& published) {
+void find_dependencies(ChangeState& change, std::uint32_t m, Marks& marks, base::Vector<Dependency>& all,
+                       base::Vector<Dependency>& published) {
   ModuleDraft& draft = change.drafts[m];
   all.clear();
   published.clear();
   for (std::uint32_t id : draft.groups)
     if (id != link::none) marks.group(m, id);
-  const std::vector<link::Target>& targets = change.modules[m]->targets;
+  const base::Vector<link::Target>& targets = change.modules[m]->targets;
   std::uint32_t symbol = change.modules[m]->object.first_global();
   for (std::uint32_t id : draft.names) {
     ++symbol;
@@ -334,7 +334,7 @@ Result<void> prepare_states(ChangeState& change) {
   change.records.assign(change.names->size(), {});
   for (std::uint32_t m = 0; m < change.modules.size(); ++m) make_records(change, m);
   Marks marks(change);
-  std::vector<Dependency> all, published; // scratch
+  base::Vector<Dependency> all, published; // scratch
   for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
     const link::Module& module = *change.modules[m];
     ModuleState& state = *change.drafts[m].state;

@@ -62,14 +62,14 @@ struct RecordUpdate {
 };
 
 struct Replacement {
-  std::vector<CalleeSource> callees;                      // beside link::Module::callees
+  base::Vector<CalleeSource> callees;                     // beside link::Module::callees
   std::vector<std::unique_ptr<Definition>> fresh;         // that the change brings
-  std::vector<Provided> provided;                         // of a module of a replaceable library
+  base::Vector<Provided> provided;                        // of a module of a replaceable library
   std::unordered_map<std::uint32_t, Definition*> matched; // variables whose names don't tell, by symbol; null: new
-  std::vector<CarriedSection> carried;
+  base::Vector<CarriedSection> carried;
   std::vector<Definition*> kept;             // of ChangeState::kept_groups, sorted
   std::vector<Dependency> kept_dependencies; // what these need
-  std::vector<RecordUpdate> updates;
+  base::Vector<RecordUpdate> updates;
   std::uint64_t version = 0;                                 // of the replaced module, when the change was drafted
   std::unique_ptr<Replaceable> replaceable;                  // of a module that is new
   std::unordered_map<std::string_view, Definition*> by_name; // as it will be

@@ -327,7 +327,7 @@ private:
   std::vector<Circle> circles_;
   std::vector<std::uint32_t> circle_of_;
   std::vector<std::uint8_t> settled_; // by circle: symbols are settled for where it is
-  std::vector<std::vector<link::Target>> unsettled_;
+  std::vector<base::Vector<link::Target>> unsettled_;
   std::vector<std::byte> scratch_;
   bool moved_ = false; // since symbols were settled
 };

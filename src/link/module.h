@@ -15,6 +15,7 @@
 #include <tenon/memory.h>
 #include <tenon/object.h>
 
+#include "base/scratch.h"
 #include "object/object_file.h"
 #include "object/producer.h"
 
@@ -244,25 +245,25 @@ struct Module {
   bool debug_sections = false;
   bool unwinding = true;
 
-  std::vector<SectionPlace> places;     // of the object's sections, then the synthetic ones
-  std::vector<std::uint32_t> kept;      // the object's sections that take part, in order
-  std::vector<Target> targets;          // one for each symbol
-  std::vector<TlsBinding> tls_bindings; // sorted by symbol; fixed TLS targets
-  std::vector<Entry> entries;
-  std::vector<Thunk> thunks; // sorted by section, offset, symbol
-  std::vector<ThunkFrame> thunk_frames;
+  base::Vector<SectionPlace> places;     // of the object's sections, then the synthetic ones
+  base::Vector<std::uint32_t> kept;      // the object's sections that take part, in order
+  base::Vector<Target> targets;          // one for each symbol
+  base::Vector<TlsBinding> tls_bindings; // sorted by symbol; fixed TLS targets
+  base::Vector<Entry> entries;
+  base::Vector<Thunk> thunks; // sorted by section, offset, symbol
+  base::Vector<ThunkFrame> thunk_frames;
   std::vector<std::byte> thunk_frame_bytes; // one description after the other, without addresses
-  std::vector<std::uint32_t> needy;         // symbols with needs, in the order found
-  std::vector<std::uint32_t> ifuncs;        // symbols that define one
-  std::vector<SectionBound> bounds;
-  std::vector<NamedRun> named_runs; // that begin in this module, in the order of their first sections
+  base::Vector<std::uint32_t> needy;        // symbols with needs, in the order found
+  base::Vector<std::uint32_t> ifuncs;       // symbols that define one
+  base::Vector<SectionBound> bounds;
+  base::Vector<NamedRun> named_runs; // that begin in this module, in the order of their first sections
 
   std::array<RunSize, runs> run_sizes;
   std::uint64_t got_size = 0, stub_size = 0, slot_size = 0;
   std::uint64_t plain_stub_size = 0; // stubs without the thunks behind them, which run in the frames of others
   std::uint64_t common_size = 0;
   std::uint32_t common_alignment = 1;
-  std::vector<FrameSpot> frame_spots;
+  base::Vector<FrameSpot> frame_spots;
   std::uint32_t frame_count = 0; // frame descriptions of kept code, stubs included
   std::uint64_t tls_size = 0, tls_image_size = 0;
   std::uint32_t tls_alignment = 1;
@@ -276,22 +277,23 @@ struct Module {
   bool large_model = false;
   std::uint64_t relocation_count = 0;
 
-  std::vector<Callee> callees;              // replaceable functions that the module has or refers to
-  std::vector<std::uint32_t> callee_of;     // of each symbol: index into `callees` plus one, or 0; empty if there are none
-  std::vector<OwnFunction> own_functions;   // sorted by section and offset
-  std::vector<OwnFunction> parts;           // what compilers have split off; sorted likewise, `callee` is its symbol
-  std::vector<DataObject> data_objects;     // sorted by section and offset
-  std::vector<std::uint64_t> escaped_parts; // addresses of those to which something has pointers; filled when fixing up
-  bool patchable = true;                    // code can be written while it runs: branches may be sites
+  base::Vector<Callee> callees;              // replaceable functions that the module has or refers to
+  base::Vector<std::uint32_t> callee_of;     // of each symbol: index into `callees` plus one, or 0; empty if there are none
+  base::Vector<OwnFunction> own_functions;   // sorted by section and offset
+  base::Vector<OwnFunction> parts;           // what compilers have split off; sorted likewise, `callee` is its symbol
+  base::Vector<DataObject> data_objects;     // sorted by section and offset
+  base::Vector<std::uint64_t> escaped_parts; // addresses of those to which something has pointers; filled when fixing up
+  bool patchable = true;                     // code can be written while it runs: branches may be sites
   object::Knowledge knowledge = object::Knowledge::any; // what functions may count on of each other's code
-  std::vector<Site> sites;                              // filled when fixing up
+  base::Vector<Site> sites;                             // filled when fixing up
   std::uint32_t branches_through_stubs = 0;             // to callees, which could not be sites
 
-  std::vector<SlotPointer> slot_pointers;          // filled when fixing up
-  std::vector<std::uint32_t> rewritten;            // sections that arch::restore alone can't bring back; when fixing up
-  std::vector<FrameEntry> frames;                  // sorted by pc, filled when fixing up
-  std::vector<std::vector<std::byte>> debug_bytes; // of object section i, if kept
+  base::Vector<SlotPointer> slot_pointers;          // filled when fixing up
+  base::Vector<std::uint32_t> rewritten;            // sections that arch::restore alone can't bring back; when fixing up
+  base::Vector<FrameEntry> frames;                  // sorted by pc, filled when fixing up
+  base::Vector<std::vector<std::byte>> debug_bytes; // of object section i, if kept
 
+  TENON_IN_SCRATCH
   explicit Module(Object input) : object(std::move(input)) {}
 
   // The object's tables without a call for each look: passes go over them a hundred thousand times.
@@ -304,8 +306,7 @@ struct Module {
 
   // Functions of the module may have been compiled for the code of this one of its own.
   bool may_know(const Symbol& symbol) const noexcept {
-    const bool is_public =
-        !symbol.is_local() && symbol.visibility == Visibility::normal && symbol.binding != Binding::weak;
+    const bool is_public = !symbol.is_local() && symbol.visibility == Visibility::normal && symbol.binding != Binding::weak;
     return knowledge == object::Knowledge::any || (knowledge == object::Knowledge::not_public && !is_public);
   }
 

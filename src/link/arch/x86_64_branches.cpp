@@ -141,7 +141,7 @@ public:
     }
   }
 
-  static const OwnFunction* find(const std::vector<OwnFunction>& functions, std::uint32_t section, std::uint64_t offset) {
+  static const OwnFunction* find(std::span<const OwnFunction> functions, std::uint32_t section, std::uint64_t offset) {
     const std::pair key(section, offset);
     auto found = std::lower_bound(functions.begin(), functions.end(), key,
                                   [](const OwnFunction& f, const auto& k) { return std::pair(f.section, f.offset) < k; });
