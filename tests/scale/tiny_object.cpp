@@ -4,6 +4,7 @@
 
 #include <elf.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 
@@ -41,7 +42,10 @@ std::uint32_t place_of(unsigned function, Shape shape) {
 Bytes code(Shape shape) {
   Bytes out;
   out.bytes.resize(place_of(shape.functions, shape), std::byte{0xCC});
-  for (unsigned i = 0; i < shape.calls; ++i) out.bytes[i * call_size] = std::byte{0xE8};
+  for (unsigned i = 0; i < shape.calls; ++i) { // relocated fields hold zero, as assemblers leave them
+    std::fill_n(out.bytes.begin() + i * call_size, call_size, std::byte{0});
+    out.bytes[i * call_size] = std::byte{0xE8};
+  }
   out.bytes[shape.calls * call_size] = std::byte{0xC3};
   for (unsigned i = 1; i < shape.functions; ++i) out.bytes[place_of(i, shape)] = std::byte{0xC3};
   return out;
