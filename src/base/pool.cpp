@@ -69,11 +69,17 @@ struct Chunk {
   Chunk* next = nullptr;                  // of those that have free ones
 };
 
+// MADV_POPULATE_WRITE, which older headers lack.
+constexpr int populate_write = 23;
+// Slabs of a size that are filled page by page.
+constexpr std::uint32_t few = 4;
+
 struct Pool {
   std::mutex mutex;
-  std::array<Slab*, classes> with_room{}; // the first is the one to take from
-  std::array<Slab*, classes> empty{};     // one of each size, its pages still there
-  Chunk* chunks = nullptr;                // with free slabs
+  std::array<Slab*, classes> with_room{};     // the first is the one to take from
+  std::array<Slab*, classes> empty{};         // one of each size, its pages still there
+  std::array<std::uint32_t, classes> taken{}; // slabs of that size in use
+  Chunk* chunks = nullptr;                    // with free slabs
   std::size_t live = 0, mapped = 0;
 };
 
@@ -112,6 +118,7 @@ std::byte* take_slab(Pool& pool) {
 }
 
 void give_back(Pool& pool, Slab* slab) noexcept {
+  --pool.taken[slab->which];
   // If the kernel refuses (memory that mlockall has locked), the pages stay; nothing relies on their being zero.
   ::madvise(slab, slab_size, MADV_DONTNEED);
   const std::size_t offset = reinterpret_cast<std::uintptr_t>(slab) % chunk_size;
@@ -140,7 +147,11 @@ Slab* slab_with_room(Pool& pool, std::size_t which) {
   if (Slab* slab = pool.with_room[which]; slab != nullptr) return slab;
   Slab* slab = pool.empty[which];
   if (slab == nullptr) {
-    slab = new (take_slab(pool)) Slab;
+    std::byte* const fresh = take_slab(pool);
+    // A program that makes many pieces of a size will use all of it: its pages come at once, for an eighth of the faults.
+    // Kernels before 5.14 refuse, and they come one by one.
+    if (++pool.taken[which] > few) ::madvise(fresh, slab_size, populate_write);
+    slab = new (fresh) Slab;
     slab->which = std::uint32_t(which);
     slab->capacity = std::uint32_t((slab_size - slab_head) / size_of(which));
   }
