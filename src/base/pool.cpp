@@ -66,6 +66,7 @@ static_assert(sizeof(Slab) <= slab_head);
 // At the begin of each chunk, in place of its first slab.
 struct Chunk {
   std::uint64_t free = ~std::uint64_t(1); // slabs
+  std::uint64_t dirty = 0;                // of these, those that have pages
   Chunk* next = nullptr;                  // of those that have free ones
 };
 
@@ -73,6 +74,8 @@ struct Chunk {
 constexpr int populate_write = 23;
 // Slabs of a size that are filled page by page.
 constexpr std::uint32_t few = 4;
+// Slabs out of use whose pages are given back as one, a few calls for all of them.
+constexpr std::uint32_t most_dirty = 64;
 
 struct Pool {
   std::mutex mutex;
@@ -80,6 +83,7 @@ struct Pool {
   std::array<Slab*, classes> empty{};         // one of each size, its pages still there
   std::array<std::uint32_t, classes> taken{}; // slabs of that size in use
   Chunk* chunks = nullptr;                    // with free slabs
+  std::uint32_t dirty = 0;                    // slabs that are free and have pages
   std::size_t live = 0, mapped = 0;
 };
 
@@ -105,22 +109,40 @@ Chunk* map_chunk() {
   return new (begin + before) Chunk;
 }
 
-std::byte* take_slab(Pool& pool) {
+struct Fresh {
+  std::byte* at;
+  bool present; // its pages are there
+};
+
+Fresh take_slab(Pool& pool) {
   if (pool.chunks == nullptr) {
     pool.chunks = map_chunk();
     pool.mapped += chunk_size;
   }
   Chunk* chunk = pool.chunks;
-  const auto index = std::size_t(std::countr_zero(chunk->free));
-  chunk->free &= chunk->free - 1;
+  const bool present = chunk->dirty != 0;
+  const auto index = std::size_t(std::countr_zero(present ? chunk->dirty : chunk->free));
+  const std::uint64_t bit = std::uint64_t(1) << index;
+  chunk->free &= ~bit;
+  chunk->dirty &= ~bit;
+  pool.dirty -= present ? 1 : 0;
   if (chunk->free == 0) pool.chunks = chunk->next;
-  return reinterpret_cast<std::byte*>(chunk) + index * slab_size;
+  return {reinterpret_cast<std::byte*>(chunk) + index * slab_size, present};
+}
+
+// Neighbours together: slabs that are filled in one order are mostly emptied in it.
+void give_pages_back(Chunk& chunk) noexcept {
+  while (chunk.dirty != 0) {
+    const auto first = std::size_t(std::countr_zero(chunk.dirty));
+    const auto count = std::size_t(std::countr_one(chunk.dirty >> first));
+    // If the kernel refuses (memory that mlockall has locked), the pages stay; nothing relies on their being zero.
+    ::madvise(reinterpret_cast<std::byte*>(&chunk) + first * slab_size, count * slab_size, MADV_DONTNEED);
+    chunk.dirty &= chunk.dirty + (std::uint64_t(1) << first); // carries over the run
+  }
 }
 
 void give_back(Pool& pool, Slab* slab) noexcept {
   --pool.taken[slab->which];
-  // If the kernel refuses (memory that mlockall has locked), the pages stay; nothing relies on their being zero.
-  ::madvise(slab, slab_size, MADV_DONTNEED);
   const std::size_t offset = reinterpret_cast<std::uintptr_t>(slab) % chunk_size;
   auto* chunk = reinterpret_cast<Chunk*>(reinterpret_cast<std::byte*>(slab) - offset);
   if (chunk->free == 0) {
@@ -128,6 +150,10 @@ void give_back(Pool& pool, Slab* slab) noexcept {
     pool.chunks = chunk;
   }
   chunk->free |= std::uint64_t(1) << (offset / slab_size);
+  chunk->dirty |= std::uint64_t(1) << (offset / slab_size);
+  if (++pool.dirty < most_dirty) return;
+  for (Chunk* one = pool.chunks; one != nullptr; one = one->next) give_pages_back(*one);
+  pool.dirty = 0;
 }
 
 void list(Pool& pool, Slab* slab) noexcept {
@@ -147,11 +173,11 @@ Slab* slab_with_room(Pool& pool, std::size_t which) {
   if (Slab* slab = pool.with_room[which]; slab != nullptr) return slab;
   Slab* slab = pool.empty[which];
   if (slab == nullptr) {
-    std::byte* const fresh = take_slab(pool);
+    const Fresh fresh = take_slab(pool);
     // A program that makes many pieces of a size will use all of it: its pages come at once, for an eighth of the faults.
     // Kernels before 5.14 refuse, and they come one by one.
-    if (++pool.taken[which] > few) ::madvise(fresh, slab_size, populate_write);
-    slab = new (fresh) Slab;
+    if (++pool.taken[which] > few && !fresh.present) ::madvise(fresh.at, slab_size, populate_write);
+    slab = new (fresh.at) Slab;
     slab->which = std::uint32_t(which);
     slab->capacity = std::uint32_t((slab_size - slab_head) / size_of(which));
   }
@@ -196,9 +222,40 @@ void give_up_chunks(Pool& pool) noexcept {
     ::munmap(std::exchange(pool.chunks, pool.chunks->next), chunk_size);
     pool.mapped -= chunk_size;
   }
+  give_pages_back(*pool.chunks);
+  pool.dirty = 0;
 }
 
 } // namespace
+
+namespace {
+
+// What a thread has gathered. Initial-exec: found without a call.
+struct Gathered {
+  Piece* first = nullptr;
+  std::uint32_t count = 0, depth = 0;
+};
+__attribute__((tls_model("initial-exec"), visibility("hidden"))) constinit thread_local Gathered gathered;
+constexpr std::uint32_t most_gathered = 64; // they are in the cache still
+
+void give_back_gathered() noexcept {
+  if (gathered.first == nullptr) return;
+  std::lock_guard lock(the_pool.mutex);
+  for (Piece* piece = std::exchange(gathered.first, nullptr); piece != nullptr;) {
+    Piece* const next = piece->next;
+    put(the_pool, piece);
+    piece = next;
+  }
+  gathered.count = 0;
+  if (the_pool.live == 0 && the_pool.mapped > chunk_size) give_up_chunks(the_pool);
+}
+
+} // namespace
+
+void begin_gathering() noexcept { ++gathered.depth; }
+void end_gathering() noexcept {
+  if (--gathered.depth == 0) give_back_gathered();
+}
 
 std::size_t rounded(std::size_t size) noexcept { return size > largest ? size : size_of(class_of(size)); }
 
@@ -220,6 +277,11 @@ void deallocate(void* piece, std::size_t size) noexcept {
   if (piece == nullptr) return;
   if (is_plain || size > largest) return ::operator delete(piece);
   if (auto* watching = watch.load(std::memory_order_relaxed); watching != nullptr) watching(false);
+  if (gathered.depth != 0) {
+    gathered.first = new (piece) Piece{gathered.first};
+    if (++gathered.count == most_gathered) give_back_gathered();
+    return;
+  }
   std::lock_guard lock(the_pool.mutex);
   put(the_pool, piece);
   if (the_pool.live == 0 && the_pool.mapped > chunk_size) give_up_chunks(the_pool);

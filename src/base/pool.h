@@ -26,6 +26,16 @@ void* allocate(std::size_t size);
 // `size`: as it was asked for, or anything that rounded() takes for the same.
 void deallocate(void* piece, std::size_t size) noexcept;
 
+// Between the two, which may be nested, what this thread gives back is gathered and goes in lots: one lock for many pieces.
+void begin_gathering() noexcept;
+void end_gathering() noexcept;
+struct Gathering {
+  Gathering() noexcept { begin_gathering(); }
+  ~Gathering() { end_gathering(); }
+  Gathering(const Gathering&) = delete;
+  Gathering& operator=(const Gathering&) = delete;
+};
+
 struct Usage {
   std::size_t live = 0;   // bytes in pieces, operator new's not among them
   std::size_t mapped = 0; // address space

@@ -54,15 +54,21 @@ void collect_all_modules(EngineState& engine) noexcept {
 // At the engine's end, finalizers have run: whether the memory goes as a whole with the last module. It does not if released
 // code is left, or what a thread calls at its end, nor if somebody may hold on to a stub or a slot: then what is gone has to
 // be filled with traps, and pages of single-mapping mode go back to the system.
-bool can_drop_memory(const EngineState& engine) noexcept {
+bool may_hold_memory(const ModuleState& module) noexcept {
+  return module.pins.load(std::memory_order_acquire) != 0 || module.replaceable != nullptr;
+}
+bool can_drop_memory(const EngineState& engine, bool any_holds) noexcept {
+  if (any_holds) return false;
   if (engine.machinery->space->mapping() != memory::Mapping::dual) return false;
   // Acquire: what such code has done to its memory is over.
   if (engine.machinery->codes.load(std::memory_order_acquire) != 0) return false;
   for (const std::weak_ptr<LibraryState>& weak : engine.libraries)
     if (const std::shared_ptr<LibraryState> library = weak.lock(); library && !library->own_slots.empty()) return false;
-  return std::none_of(engine.last.begin(), engine.last.end(), [](const std::shared_ptr<ModuleState>& module) {
-    return module->pins.load(std::memory_order_acquire) != 0 || module->replaceable != nullptr;
-  });
+  return true;
+}
+bool any_holds_memory(const EngineState& engine) noexcept {
+  return std::any_of(engine.last.begin(), engine.last.end(),
+                     [](const std::shared_ptr<ModuleState>& module) { return may_hold_memory(*module); });
 }
 
 // Its end looks at nothing that others have.
@@ -79,6 +85,24 @@ void prefetch(const ModuleState& module) noexcept {
   for (std::size_t at = 0; at < sizeof module; at += line)
     __builtin_prefetch(reinterpret_cast<const char*>(&module) + at, 1);
 }
+
+// What the end has to do with the modules, seen in one pass: of many, each is a row of cache misses.
+struct LastLook {
+  bool released = false, unsorted = false, finalized = false, held = false; // what some of them are, or are to be
+
+  explicit LastLook(std::span<const std::shared_ptr<ModuleState>> modules) noexcept {
+    std::uint64_t before = 0;
+    for (std::size_t i = 0; i < modules.size(); ++i) {
+      if (i + std::size_t(prefetched) < modules.size()) prefetch(*modules[i + std::size_t(prefetched)]);
+      const ModuleState& module = *modules[i];
+      released |= module.codes != 0;
+      unsorted |= module.sequence < std::exchange(before, module.sequence);
+      finalized |= module.has_exit_handlers.load(std::memory_order_relaxed) ||
+                   (module.initialized.load(std::memory_order_acquire) && !module.finalizers.empty());
+      held |= may_hold_memory(module);
+    }
+  }
+};
 
 } // namespace
 
@@ -124,20 +148,27 @@ EngineState::~EngineState() {
   collect_all_modules(*this);
   // Modules that released code refers to end with that code.
   auto ours = last.end();
+  std::optional<LastLook> look;
   if (machinery) {
     std::lock_guard lock(endings());
     machinery->ended = true;
-    ours = std::partition(last.begin(), last.end(),
-                          [](const std::shared_ptr<ModuleState>& module) { return module->codes == 0; });
+    look.emplace(last);
+    if (look->released)
+      ours = std::partition(last.begin(), last.end(),
+                            [](const std::shared_ptr<ModuleState>& module) { return module->codes == 0; });
     for (auto module = ours; module != last.end(); ++module) (*module)->live.store(false, std::memory_order_release);
   }
+  // What no finalizer runs for is as it was when it was looked at.
   const auto earlier = [](const auto& a, const auto& b) { return a->sequence < b->sequence; };
-  if (!std::is_sorted(last.begin(), ours, earlier)) std::sort(last.begin(), ours, earlier);
-  finalize_all({last.begin(), ours});
-  if (machinery && can_drop_memory(*this)) machinery->dropped.store(true, std::memory_order_relaxed);
+  if (!look || look->unsorted || look->released) std::sort(last.begin(), ours, earlier);
+  if (!look || look->finalized) finalize_all({last.begin(), ours});
+  if (machinery && can_drop_memory(*this, look->finalized ? any_holds_memory(*this) : look->held))
+    machinery->dropped.store(true, std::memory_order_relaxed);
+  const base::pool::Gathering gathering;
   for (auto module = last.begin(); module != ours; ++module) {
     if (ours - module > prefetched) prefetch(**(module + prefetched));
     (*module)->live.store(false, std::memory_order_release);
+    (*module)->initialized.store(false, std::memory_order_relaxed); // nobody ends it once more
     // What a finalizer has left for the end of this thread keeps the module until then.
     if ((*module)->pins.load(std::memory_order_acquire) != 0) continue;
     (*module)->release_memory();

@@ -98,6 +98,7 @@ struct EngineState : std::enable_shared_from_this<EngineState> {
   std::uint64_t onward_number = 0; // of the last Onward
   std::uint64_t next_sequence = 1;
   std::atomic<std::uint64_t> next_serial{1};      // of versions; any thread
+  std::atomic<bool> unloads{false};               // some module was unloaded, ever; set under commit_mutex
   std::size_t module_count = 0;                   // published and removed ones
   std::vector<std::shared_ptr<ModuleState>> last; // room for all of them: the engine's end must not need memory
 

@@ -57,6 +57,7 @@ std::string ModuleState::function_at(Addr address) const {
 }
 
 ModuleState::~ModuleState() {
+  base::pool::begin_gathering(); // until its members have gone
   // Finalizers have run, or never will: they may ask for the module's owner, which there is none of any more. What a pending
   // thread exit has registered late goes here.
   run_own_exit_handlers(*this);

@@ -162,7 +162,12 @@ struct Version {
 // Records of symbols one after another.
 using RecordChunk = base::List<std::byte>;
 
-struct ModuleState : Version, std::enable_shared_from_this<ModuleState> {
+// Ends what ~ModuleState begins: a module's pieces go back to the pool together.
+struct EndOfGathering {
+  ~EndOfGathering() { base::pool::end_gathering(); }
+};
+
+struct ModuleState : EndOfGathering, Version, std::enable_shared_from_this<ModuleState> {
   std::string name;
   std::uint64_t sequence = 0; // order of commits
   std::weak_ptr<LibraryState> library;

@@ -224,6 +224,8 @@ bool needs_recall_to_end(std::span<const std::shared_ptr<ModuleState>> modules) 
 }
 
 Result<void> recall_to_end(EngineState& engine, std::span<const std::shared_ptr<ModuleState>> modules) {
+  // One that is unloaded just now is found when the modules are about to go.
+  if (modules.empty() || !engine.unloads.load(std::memory_order_relaxed)) return {};
   {
     std::lock_guard lock(engine.commit_mutex);
     if (!needs_recall_to_end(modules)) return {};
@@ -237,6 +239,7 @@ namespace {
 
 // Without a list, which would touch every module twice.
 bool is_any_unloaded(EngineState& engine) noexcept {
+  if (!engine.unloads.load(std::memory_order_relaxed)) return false;
   std::lock_guard lock(engine.commit_mutex);
   for (const std::weak_ptr<LibraryState>& weak : engine.libraries)
     if (const std::shared_ptr<LibraryState> library = weak.lock())

@@ -276,6 +276,7 @@ void keep_from_switch(memory::Space& space, Definition& definition) noexcept {
 } // namespace
 
 void publish_unloads(ChangeState& change) noexcept {
+  if (!change.unloads.empty()) change.engine->unloads.store(true, std::memory_order_relaxed);
   memory::Space& space = *change.engine->machinery->space;
   for (Unload& unload : change.unloads) {
     ModuleState& module = *unload.module;
