@@ -94,8 +94,8 @@ struct ChangeState {
   std::shared_ptr<EngineState> engine;
   base::Vector<std::shared_ptr<LibraryState>> libraries;
   base::Vector<Addition> additions;
-  std::vector<std::shared_ptr<ModuleState>> removals;
-  std::vector<const ModuleState*> quiet; // of these: the client guarantees that no thread is inside
+  base::Vector<std::shared_ptr<ModuleState>> removals;
+  base::Vector<const ModuleState*> quiet; // of these: the client guarantees that no thread is inside
   std::vector<Unload> unloads;
   std::vector<Lead> leads;
   std::vector<Edit> edits;
@@ -153,6 +153,8 @@ struct ChangeState {
   explicit ChangeState(std::shared_ptr<EngineState> owner) : engine(std::move(owner)) {}
   ~ChangeState();
 
+  // It adds nothing and leads nothing elsewhere: most stages have nothing to do.
+  bool only_removes() const noexcept { return additions.empty() && unloads.empty() && leads.empty() && edits.empty(); }
   // With a whole new version.
   bool replaces(const ModuleState* module) const noexcept;
   std::uint32_t library_index(const std::shared_ptr<LibraryState>& library);

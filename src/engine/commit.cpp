@@ -113,11 +113,18 @@ Result<void> choose_ifuncs(ChangeState& change) {
   return {};
 }
 
-// What the definitions of a change meet when they are published.
-Result<void> check_definitions(ChangeState& change) {
+Error unloaded_meanwhile() { return conflict("a module that is to be removed was unloaded meanwhile"); }
+
+Result<void> check_leaving_groups(const ChangeState& change) {
   if (!change.removals.empty() && find_leaving_groups(change.removals) != change.leaving_groups)
     return conflict(
         "another change has begun or ceased meanwhile to share COMDAT groups of the modules that this one removes");
+  return {};
+}
+
+// What the definitions of a change meet when they are published.
+Result<void> check_definitions(ChangeState& change) {
+  if (Result<void> same = check_leaving_groups(change); !same) return same;
   if (change.has_identities && find_kept_groups(change) != change.kept_groups)
     return conflict(
         "another change has begun or ceased meanwhile to share COMDAT groups of the modules that this one replaces");
@@ -382,6 +389,24 @@ void leave_superseded(ChangeState& change) noexcept {
   behind % many_waiting == 1 ? help_to_free(*change.engine, behind) : reclaim_later(*change.engine);
 }
 
+// The modules that only a removal has: nothing is drafted, placed or published.
+Result<void> commit_removals(ChangeState& change) {
+  EngineState& engine = *change.engine;
+  if (Result<void> recalled = recall_to_end(engine, change.removals); !recalled) return recalled;
+  Removal removal(change.removals);
+  removal.quiet = change.quiet;
+  {
+    std::lock_guard lock(engine.commit_mutex);
+    if (Result<void> removable = check_removable(engine, change.removals); !removable) return removable;
+    if (needs_recall_to_end(change.removals)) return unloaded_meanwhile();
+    const std::unique_lock tables(engine.tables);
+    if (Result<void> same = check_leaving_groups(change); !same) return same;
+    unpublish(engine, removal);
+  }
+  retire(engine, removal);
+  return {};
+}
+
 // A cycle of collection that is under way need not look at them: what they refer to is marked when it is counted.
 void mark_new_modules(ChangeState& change) noexcept {
   const Collection& collection = change.engine->collection;
@@ -404,6 +429,10 @@ std::shared_ptr<const void> keep_new_modules(ChangeState& change) {
 } // namespace
 
 Result<std::vector<Module>> commit(ChangeState& change, bool initialize, std::shared_ptr<const void>& keeps) {
+  if (change.only_removes() && change.mode == PlaceMode::engine && !change.removals.empty()) {
+    if (Result<void> removed = commit_removals(change); !removed) return std::move(removed).error();
+    return std::vector<Module>();
+  }
   std::list<Pin> pins;
   if (Result<void> ready = make_ready(change, pins); !ready) return std::move(ready).error();
   keep_linking(change);
@@ -425,8 +454,7 @@ Result<std::vector<Module>> commit(ChangeState& change, bool initialize, std::sh
   {
     std::lock_guard lock(engine.commit_mutex);
     if (Result<void> removable = check_removable(engine, change.removals); !removable) return std::move(removable).error();
-    if (needs_recall_to_end(change.removals))
-      return Error{ErrorCode::conflict, "a module that is to be removed was unloaded meanwhile; draft the change again"};
+    if (needs_recall_to_end(change.removals)) return unloaded_meanwhile();
     if (Result<void> pinned = check_pins(change); !pinned) return std::move(pinned).error();
     if (Result<void> open = check_libraries(change); !open) return std::move(open).error();
     std::unique_lock tables(engine.tables);

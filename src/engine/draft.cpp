@@ -60,6 +60,7 @@ Result<void> check_removals(ChangeState& change) {
 }
 
 Result<void> check_open(ChangeState& change) {
+  if (change.libraries.empty()) return {};
   std::lock_guard lock(change.engine->commit_mutex);
   return check_libraries(change);
 }
@@ -169,6 +170,7 @@ bool replaces_live_modules(const ChangeState& change) {
 Result<void> draft_once(ChangeState& change) {
   if (Result<void> open = check_open(change); !open) return open;
   if (Result<void> removable = check_removals(change); !removable) return removable;
+  if (change.only_removes()) return {};
   begin_modules(change);
   find_what_stays(change);
   for (std::uint32_t m = 0; m < change.additions.size(); ++m)

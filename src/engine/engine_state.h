@@ -13,6 +13,7 @@
 
 #include <tenon/engine.h>
 
+#include "base/scratch.h"
 #include "base/spread_mutex.h"
 #include "engine/collector.h"
 #include "engine/host_cache.h"
@@ -115,9 +116,9 @@ struct EngineState : std::enable_shared_from_this<EngineState> {
 Result<void> check_removable(EngineState& engine, std::span<const std::shared_ptr<ModuleState>> modules);
 // What is removed by one change. Made before the removal, so that this needs no memory; may throw std::bad_alloc.
 struct Removal {
-  std::vector<std::shared_ptr<ModuleState>> modules;
-  ModuleList entries;                    // the same, for EngineState::removed
-  std::vector<const ModuleState*> quiet; // of these: no thread is inside
+  base::Vector<std::shared_ptr<ModuleState>> modules;
+  ModuleList entries;                     // the same, for EngineState::removed
+  base::Vector<const ModuleState*> quiet; // of these: no thread is inside
   bool all_quiet = false;
 
   bool is_quiet(const ModuleState* module) const noexcept {

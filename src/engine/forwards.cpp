@@ -101,10 +101,11 @@ void note_forward_pointers(ChangeState& change, const std::vector<NewForward>& f
 
 std::vector<Adoption> find_adoptions(ChangeState& change) {
   std::vector<Adoption> adoptions;
+  if (!change.has_forwards) return adoptions;
   // One walk over the modules of each library, however many symbols are filled.
   std::map<const SymbolRecord*, ModuleState*> definers;
   std::vector<bool> concerned(change.libraries.size());
-  for (std::uint32_t i = 0; change.has_forwards && i < change.names->size(); ++i) {
+  for (std::uint32_t i = 0; i < change.names->size(); ++i) {
     const Name& name = (*change.names)[i];
     if (name.module == link::none || !name.forward_record) continue;
     ModuleState* definer = change.drafts[name.module].identity().get();

@@ -2,9 +2,12 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "engine/name_table.h"
 
+#include <algorithm>
+
 namespace tenon::engine {
 
 NameTable::NameTable(std::size_t expected) {
+  if (expected == 0) return; // made when there is a name, as a group's may be
   std::size_t cells = 16;
   while (cells < expected * 2) cells *= 2;
   cells_.resize(cells);
@@ -12,6 +15,7 @@ NameTable::NameTable(std::size_t expected) {
 }
 
 std::uint32_t NameTable::find(std::string_view text, std::uint32_t library) const noexcept {
+  if (cells_.empty()) return link::none;
   std::uint64_t hash = mixed(hash_name(text), library);
   std::size_t mask = cells_.size() - 1;
   for (std::size_t at = hash & mask; cells_[at].index != link::none; at = (at + 1) & mask) {
@@ -41,7 +45,7 @@ std::uint32_t NameTable::intern(std::string_view text, std::uint32_t library, st
 }
 
 void NameTable::grow() {
-  base::Vector<Cell> grown(cells_.size() * 2);
+  base::Vector<Cell> grown(std::max<std::size_t>(cells_.size() * 2, 16));
   std::size_t mask = grown.size() - 1;
   for (std::uint32_t i = 0; i < names_.size(); ++i) {
     std::uint64_t hash = mixed(names_[i].hash, names_[i].library);

@@ -198,6 +198,7 @@ Result<void> use_placements(ChangeState& change) {
 Result<void> place_in_engine(ChangeState& change) {
   if (Result<void> defined = require_defined(change); !defined) return defined;
   if (change.mode == PlaceMode::none) change.mode = PlaceMode::engine;
+  if (change.only_removes()) return {};
   if (Result<void> slots = allocate_forward_slots(change); !slots) return slots;
   begin_states(change);
   if (Result<void> given = give_identities(change); !given) return given;
@@ -344,6 +345,7 @@ Result<void> write_bytes(ChangeState& change) {
 
 Result<void> link_bytes(ChangeState& change) {
   change.references_settled = false;
+  if (change.only_removes()) return {};
   if (Result<void> keyed = give_tls_keys(change); !keyed) return keyed;
   if (Result<void> unified = unify_constants(change); !unified) return unified;
   if (Result<void> written = write_bytes(change); !written) return written;

@@ -19,7 +19,7 @@ Replaceable::~Replaceable() = default;
 
 namespace {
 
-bool is_among(const std::vector<std::shared_ptr<ModuleState>>& modules, const ModuleState* module) {
+bool is_among(std::span<const std::shared_ptr<ModuleState>> modules, const ModuleState* module) {
   return std::any_of(modules.begin(), modules.end(), [&](const auto& m) { return m.get() == module; });
 }
 
