@@ -2,9 +2,9 @@
 //
 // Why not malloc: its header costs a small piece a tenth of its size, and what is freed among pieces that stay goes back to
 // the system only from the heap's end, behind which the next change's temporaries lie. Here pieces of one size lie together
-// in slabs of 32 KiB without headers of their own; a slab that is empty gives its pages back (one of each size is kept, so
-// that a program that replaces a module over and over does not pay for it). Address space is given back when nothing is in
-// use any more, all but 2 MiB; until then slabs are used again.
+// in slabs of 32 KiB without headers of their own; slabs that are empty give their pages back, up to 64 of them at a time
+// (one of each size is kept, so that a program that replaces a module over and over does not pay for it). Address space is
+// given back when nothing is in use any more, all but 2 MiB; until then slabs are used again.
 //
 // Process-wide, because modules may outlive their engine. Any thread; the lock is inside of all others. Under
 // AddressSanitizer and ThreadSanitizer every piece is operator new's, so that they see what they are there for.
