@@ -8,7 +8,7 @@
 
 namespace tenon::link {
 
-const OwnFunction* find_function(const std::vector<OwnFunction>& functions, std::uint32_t section,
+const OwnFunction* find_function(std::span<const OwnFunction> functions, std::uint32_t section,
                                  std::uint64_t offset) noexcept {
   const std::pair key(section, offset);
   auto found = std::lower_bound(functions.begin(), functions.end(), key,

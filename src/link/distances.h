@@ -32,7 +32,7 @@ private:
 };
 
 // The function of the module's own that begins there, or null.
-const OwnFunction* find_function(const std::vector<OwnFunction>& functions, std::uint32_t section,
+const OwnFunction* find_function(std::span<const OwnFunction> functions, std::uint32_t section,
                                  std::uint64_t offset) noexcept;
 
 } // namespace tenon::link
