@@ -350,6 +350,58 @@ TEST_F(ReplaceCompilers, EveryWayToAFunctionsAddressLeadsToItsStub) {
   }
 }
 
+// The large model calls by address: of an offset from the PLT nothing but a call is made, and a clone is only ever called.
+TEST_F(ReplaceCompilers, ACallByOffsetOfAnOldFrameStaysInItsVersion) {
+  let_code_pause();
+  auto text = [](int n) {
+    return ".text\n.globl f\n.hidden f\n.type f,@function\nf: movl $" + std::to_string(n) +
+           ",%eax\n ret\n.size f,.-f\n.globl g\n.type g,@function\ng: subq $8,%rsp\n call *host_pause@GOTPCREL(%rip)\n leaq "
+           "_GLOBAL_OFFSET_TABLE_(%rip),%rcx\n movabsq $f@PLTOFF,%rax\n addq %rcx,%rax\n call *%rax\n addq $8,%rsp\n ret\n"
+           ".size g,.-g\n";
+  };
+  for (bool opaque : {false, true}) {
+    ModuleOptions options;
+    options.opaque = opaque;
+    Module m = commit(engine, library, assemble(text(1)), options);
+    action = [&] {
+      Change change = engine.change();
+      change.replace(m, assemble(text(2)), {}, options);
+      expect(try_commit(std::move(change)));
+    };
+    EXPECT_EQ(get<int()>("g")(), opaque ? 2 : 1);
+    action = nullptr;
+    settle();
+    EXPECT_EQ(get<int()>("g")(), 2);
+    expect(try_remove(engine, {m}));
+    settle();
+  }
+}
+
+TEST_F(ReplaceCompilers, CallsOfClonesByAddressDoNotKeepTheirVersions) {
+  auto text = [](int n) {
+    return "static __attribute__((noinline)) int f(int x, int scale) { asm volatile(\"\" : \"+r\"(x)); return x * scale + " +
+           std::to_string(n) +
+           "; } extern \"C\" int a(int x) { return f(x, 3) + 1; } extern \"C\" int b(int x) { return f(x + 1, 3) * 2; }";
+  };
+  for (const char* flags : {"-O2 -fPIC -mcmodel=large", "-O2 -fno-pic -mcmodel=large -ffunction-sections"}) {
+    const Object first = compile_gcc(text(1), flags);
+    ASSERT_NE(
+        std::string_view(reinterpret_cast<const char*>(first.bytes().data()), first.bytes().size()).find(".constprop."),
+        std::string_view::npos);
+    Module m = commit(engine, library, first);
+    std::uint64_t live = 0;
+    for (int n = 2; n < 8; ++n) {
+      replace(m, compile_gcc(text(n), flags));
+      settle();
+      EXPECT_EQ(get<int(int)>("a")(5), 16 + n);
+      if (n == 3) live = engine.usage().live;
+    }
+    EXPECT_EQ(engine.usage().live, live) << flags;
+    expect(try_remove(engine, {m}));
+    settle();
+  }
+}
+
 // Exceptions through frames of old versions, with cleanups, virtual bases, types without linkage, caught there and rethrown.
 TEST_P(CompiledBy, ExceptionsThroughOldFrames) {
   let_code_pause();
