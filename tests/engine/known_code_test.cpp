@@ -336,5 +336,149 @@ TEST_F(KnownCode, RedirectionReachesCallsByALocalAlias) {
   for (int i = 0; i < 8; ++i) EXPECT_EQ(get<int()>("g" + std::to_string(i))(), 1) << " at " << i;
 }
 
+struct Kind {
+  const char* name;
+  const char* before; // of f's declaration
+  const char* called; // by which name
+  const char* branch;
+  bool tail;
+};
+void PrintTo(const Kind& kind, std::ostream* out) { *out << kind.name; }
+
+// run0 to run7 branch to f from each place in a word, after a pause; go0 to go7 at once.
+struct Branches : KnownCode, testing::WithParamInterface<Kind> {
+  static std::string text(int n) {
+    const Kind& kind = GetParam();
+    const std::string f = kind.called;
+    std::string all = kind.before + std::string(".globl f\n");
+    const bool ifunc = goes_by_address();
+    all += ".section .text.f,\"ax\"\n" + std::string(ifunc ? ".type body,@function\nbody" : ".type f,@function\nf") +
+           ": movl $" + std::to_string(n) + ",%eax\n ret\n.size " + (ifunc ? "body,.-body\n" : "f,.-f\n");
+    if (ifunc)
+      all += ".section .text.choose,\"ax\"\n.type f,@gnu_indirect_function\nf: leaq body(%rip),%rax\n ret\n.size f,.-f\n";
+    for (int i = 0; i < 16; ++i) {
+      const std::string g = (i < 8 ? "run" : "go") + std::to_string(i % 8);
+      all += ".section .text." + g + ",\"ax\"\n.globl " + g + "\n.type " + g + ",@function\n" + g + ": subq $8,%rsp\n" +
+             (i < 8 ? " call *host_pause@GOTPCREL(%rip)\n" : "") + " .fill " + std::to_string(i % 8) + ",1,0x90\n" +
+             (kind.tail ? " addq $8,%rsp\n xorl %eax,%eax\n " : " ") + kind.branch + "\n" +
+             (kind.tail ? " ud2\n" : " addq $8,%rsp\n ret\n") + ".size " + g + ",.-" + g + "\n";
+    }
+    return all;
+  }
+  // What a resolver answers is an address, by which the new one is reached.
+  static bool goes_by_address() { return std::string_view(GetParam().name).starts_with("Ifunc"); }
+  static std::string at(const char* name, int i) { return name + std::to_string(i); }
+};
+
+INSTANTIATE_TEST_SUITE_P(
+    Kinds, Branches,
+    testing::Values(Kind{"Call", "", "f", "call f", false}, Kind{"CallPlt", "", "f", "call f@PLT", false},
+                    Kind{"Jump", "", "f", "jmp f", true}, Kind{"Conditional", "", "f", "je f", true},
+                    Kind{"CallGot", "", "f", "call *f@GOTPCREL(%rip)", false},
+                    Kind{"JumpGot", "", "f", "jmp *f@GOTPCREL(%rip)", true},
+                    Kind{"Hidden", ".hidden f\n", "f", "call f", false},
+                    Kind{"Protected", ".protected f\n", "f", "call f", false},
+                    Kind{"Weak", ".weak f\n#", "f", "call f", false},
+                    Kind{"Alias", ".globl other\n.type other,@function\n.set other,f\n", "other", "call other", false},
+                    Kind{"Ifunc", "", "f", "call f", false}, Kind{"IfuncJump", "", "f", "jmp f@PLT", true}),
+    [](const auto& info) { return std::string(info.param.name); });
+
+TEST_P(Branches, OldFramesStayNewCallsFollowAndNothingIsLeft) {
+  Module m = commit(engine, library, assemble(text(1)));
+  int now = 1;
+  for (int round = 0; round < 3; ++round)
+    for (int i = 0; i < 8; ++i) {
+      action = [&] { replace(m, assemble(text(++now)), round == 1 ? Switch::atomic : Switch::each); };
+      const int seen = get<int()>(at("run", i))();
+      EXPECT_EQ(seen, goes_by_address() ? now : now - 1) << i;
+      action = nullptr;
+      if (round == 2) expect(engine.move(m, at("go", i)));
+      for (int j = 0; j < 8; ++j) EXPECT_EQ(get<int()>(at("go", j))(), now) << j;
+      settle();
+      if (round == 2) expect(engine.move(m));
+      for (int j = 0; j < 8; ++j) EXPECT_EQ(get<int()>(at("run", j))(), now) << j;
+    }
+}
+
+TEST_P(Branches, AnEntrySeesTheOldOnesTogether) {
+  Module m = commit(engine, library, assemble(text(1)));
+  Border border = expect(engine.border());
+  for (int now = 1; now < 4; ++now) {
+    std::optional<Border::Entry> entry;
+    entry.emplace(border);
+    std::thread([&] { replace(m, assemble(text(now + 1)), Switch::atomic); }).join();
+    for (int j = 0; j < 8; ++j) EXPECT_EQ(get<int()>(at("go", j))(), now) << j;
+    std::thread([&] {
+      for (int j = 0; j < 8; ++j) EXPECT_EQ(get<int()>(at("go", j))(), now + 1) << j;
+    }).join();
+    if (now == 2) std::thread([&] { replace(m, assemble(text(now + 1))); }).join(); // a plain one, meanwhile
+    for (int j = 0; j < 8; ++j) EXPECT_EQ(get<int()>(at("go", j))(), now) << j;
+    entry.reset();
+    for (int j = 0; j < 8; ++j) EXPECT_EQ(get<int()>(at("go", j))(), now + 1) << j;
+    settle();
+    for (int j = 0; j < 8; ++j) EXPECT_EQ(get<int()>(at("go", j))(), now + 1) << j;
+  }
+}
+
+TEST_F(KnownCode, FramesOfAFragmentComeBackFromARedirection) {
+  Module m = commit(engine, library, assemble(calls_everywhere(1) + pausing));
+  Module other = commit(engine, library, assemble(".globl h\n.type h,@function\nh: movl $7,%eax\n ret\n.size h,.-h\n"));
+  Change change = engine.change();
+  change.replace_functions(m, assemble(calls_everywhere(2) + pausing));
+  expect(try_commit(std::move(change)));
+  action = [&] {
+    {
+      Redirect f = expect(library.redirect("f")), h = expect(library.redirect("h"));
+      expect(f.to(h));
+      replace(m, assemble(calls_everywhere(3) + pausing));
+    }
+    expect(try_remove(engine, {other}));
+    for (int i = 0; i < 50; ++i) (void)expect(engine.collect());
+    for (int i = 0; i < 20; ++i) commit(engine, library, assemble(".text\n .fill 4096,1,0xcc\n"));
+  };
+  EXPECT_EQ(get<int()>("run")(), 2);
+}
+
+TEST_F(KnownCode, FramesThatAreTwoVersionsOldDoNotHoldTheOthers) {
+  // With evidence, then without, and back; g comes and goes.
+  auto text = [](int n) {
+    return "extern \"C\" { void host_pause(); " +
+           std::string(n % 3 == 0 ? "" : "__attribute__((noinline)) int g(int x) { asm volatile(\"\"); return x; }") +
+           "__attribute__((noinline)) " + (n % 4 == 0 ? "static " : "") + "int f() { int r; asm volatile(\"movl $" +
+           std::to_string(n) + ", %0\" : \"=r\"(r)); return r; } int run(int depth);" +
+           "int run(int depth) { if (depth != 0) host_pause(); int r = f();" +
+           (n % 3 == 0 ? "" : "asm volatile(\"nop\"); r += g(0);") + " asm volatile(\"\"); return r; } }";
+  };
+  auto compile = [&](int n) {
+    switch (n % 5) {
+    case 0: return compile_gcc(text(n), "-g -O2 -fPIC");
+    case 1: return compile_gcc(text(n), "-g0 -O2 -fPIC");
+    case 2: return compile_gcc(text(n), "-g -O0 -fPIC -ffunction-sections");
+    case 3: return compile_cpp(text(n), "-g -O2 -fPIC");
+    default: return compile_cpp(text(n), "-O2 -fPIC -ffunction-sections");
+    }
+  };
+  Module m = commit(engine, library, compile(1));
+  int now = 1;
+  auto* run = get<int(int)>("run");
+  for (int round = 0; round < 20; ++round) {
+    const int begin = now;
+    int depth = 0;
+    action = [&] {
+      replace(m, compile(++now));
+      for (int i = 0; i < 3; ++i) (void)expect(engine.collect());
+      if (++depth < 4) {
+        const int before = now, seen = run(1);
+        EXPECT_TRUE(before <= seen && seen <= now) << seen;
+      }
+    };
+    const int seen = run(1);
+    EXPECT_TRUE(begin <= seen && seen <= now) << seen;
+    action = nullptr;
+    EXPECT_EQ(run(0), now);
+    settle();
+  }
+}
+
 } // namespace
 } // namespace tenon::test
