@@ -284,11 +284,11 @@ void publish_unloads(ChangeState& change) noexcept {
     // Frames of what goes call the local functions that they were compiled with: nobody knows whether the version that comes
     // has them, and the frame that makes it come could not go on.
     for (const std::unique_ptr<Definition>& definition : module.replaceable->definitions)
-      if (definition->kind == DefinitionKind::function && !definition->vanished &&
-          (definition->local || definition->known_inside)) {
+      if (definition->kind == DefinitionKind::function && definition->local && !definition->vanished) {
         let_own_frames_call(*change.engine, module, *definition);
         keep_from_switch(space, *definition);
       }
+    for_each_holder(module, [&](ModuleState& holder) { keep_own_calls(*change.engine, holder, holder); });
     supersede(change, unload.module, *unload.version, false);
     // The dependencies that it keeps name symbols by these.
     module.texts = std::move(unload.version->texts);

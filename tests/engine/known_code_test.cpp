@@ -480,5 +480,22 @@ TEST_F(KnownCode, FramesThatAreTwoVersionsOldDoNotHoldTheOthers) {
   }
 }
 
+TEST_F(KnownCode, FramesThatFollowGoOnDoingSoWhenTheModuleIsUnloaded) {
+  auto text = [](int n) {
+    return "extern \"C\" { void host_pause(); __attribute__((noinline)) int f() { int r; asm volatile(\"movl $" +
+           std::to_string(n) + ", %0\" : \"=r\"(r)); return r; } int run() { host_pause(); return f() + 10 * f(); } }";
+  };
+  Module m = commit(engine, library, compile_gcc(text(1), "-g -O2 -fPIC"));
+  action = [&] {
+    replace(m, compile_gcc(text(2), "-g0 -O2 -fPIC"));
+    Change change = engine.change();
+    change.unload(m, {[&](const Module&, std::string_view) {
+                    return Result<std::optional<Object>>(compile_gcc(text(3), "-g -O2 -fPIC"));
+                  }});
+    expect(try_commit(std::move(change)));
+  };
+  EXPECT_EQ(get<int()>("run")(), 33) << "not back to what they had left behind";
+}
+
 } // namespace
 } // namespace tenon::test
