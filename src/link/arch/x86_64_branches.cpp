@@ -279,6 +279,8 @@ private:
   }
   // That is what its calls add to the GOT's address, and nothing else.
   void call_from_got(const Relocation& r, Callee& callee) {
+    if (callee.veneer != none)
+      return put_from_got(r, module_.place(Synthetic::stubs).address + callee.veneer + std::uint64_t(r.addend));
     if (is_known_inside(callee)) return put_from_got(r, callee.body + std::uint64_t(r.addend));
     callee.through_stub = true;
     ++module_.branches_through_stubs;
@@ -349,7 +351,7 @@ void want_veneers(Module& module, std::uint32_t section) {
   for (const Relocation& r : module.relocations(section)) {
     const bool got = r.type == R_GOTPCRELX || r.type == R_REX_GOTPCRELX; // a jump has its displacement one byte before
     const bool fits = aligned && is_retargetable(r.offset) && (!got || is_retargetable(r.offset - 1));
-    if ((r.type != R_PC32 && r.type != R_PLT32 && !got) || fits) continue;
+    if (r.type != R_PLTOFF64 && ((r.type != R_PC32 && r.type != R_PLT32 && !got) || fits)) continue;
     std::uint32_t named = module.callee_of[r.symbol];
     // Assemblers say so of other, local names of it.
     if (const Symbol& symbol = module.symbols()[r.symbol]; named == 0 && symbol.type == SymbolType::section)
