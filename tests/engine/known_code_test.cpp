@@ -481,9 +481,12 @@ TEST_F(KnownCode, FramesThatAreTwoVersionsOldDoNotHoldTheOthers) {
 }
 
 TEST_F(KnownCode, FramesThatFollowGoOnDoingSoWhenTheModuleIsUnloaded) {
-  auto text = [](int n) {
+  std::string calls; // from each place in a word
+  for (int i = 0; i < 8; ++i) calls += "asm volatile(\".p2align 3; .fill " + std::to_string(i) + ",1,0x90\"); sum += f(); ";
+  auto text = [&](int n) {
     return "extern \"C\" { void host_pause(); __attribute__((noinline)) int f() { int r; asm volatile(\"movl $" +
-           std::to_string(n) + ", %0\" : \"=r\"(r)); return r; } int run() { host_pause(); return f() + 10 * f(); } }";
+           std::to_string(n) + ", %0\" : \"=r\"(r)); return r; } int run() { int sum = 0; host_pause(); " + calls +
+           "return sum; } }";
   };
   Module m = commit(engine, library, compile_gcc(text(1), "-g -O2 -fPIC"));
   action = [&] {
@@ -494,7 +497,7 @@ TEST_F(KnownCode, FramesThatFollowGoOnDoingSoWhenTheModuleIsUnloaded) {
                   }});
     expect(try_commit(std::move(change)));
   };
-  EXPECT_EQ(get<int()>("run")(), 33) << "not back to what they had left behind";
+  EXPECT_EQ(get<int()>("run")(), 8 * 3) << "not back to what they had left behind";
 }
 
 } // namespace
