@@ -61,6 +61,7 @@ private:
   Result<void> read_section_table_place();
   Result<void> read_section_names();
   Result<void> read_sections();
+  bool read_table(const elf::SectionHeader& header, Section& section) noexcept;
   Result<void> read_section(std::uint32_t index, const elf::SectionHeader& header);
   Result<void> read_compression(std::uint32_t index, const elf::SectionHeader& header);
   Result<void> find_tables(std::uint32_t index, const elf::SectionHeader& header);
@@ -86,6 +87,9 @@ private:
   elf::SectionHeader section_header(std::uint32_t index) const noexcept {
     return load_le<elf::SectionHeader>(at(header_.shoff + std::uint64_t(index) * sizeof(elf::SectionHeader)));
   }
+  std::uint32_t section_type(std::uint32_t index) const noexcept {
+    return load_le<std::uint32_t>(at(header_.shoff + std::uint64_t(index) * sizeof(elf::SectionHeader) + 4));
+  }
   std::string section_label(std::uint32_t index) const {
     std::string label = "section [" + number(index) + "]";
     if (index < file_.sections.size() && !file_.sections[index].name.empty())
@@ -106,7 +110,8 @@ private:
   std::uint32_t section_count_ = 0;
   std::uint32_t section_names_index_ = 0;
   StringTable section_names_;
-  std::string_view last_name_, last_group_name_; // see section_name()
+  std::string_view last_name_, last_group_name_;                                            // see section_name()
+  std::uint64_t last_name_at_ = ~std::uint64_t(0), last_group_name_at_ = ~std::uint64_t(0); // in the table
   StringTable symbol_names_;
   std::uint64_t content_size_ = 0; // of all sections so far
   std::uint64_t names_size_ = 0;   // of the names whose lengths were taken so far
@@ -114,6 +119,7 @@ private:
   std::uint32_t extended_indices_table_ = 0;
   const std::byte* extended_indices_ = nullptr;
   std::uint32_t group_count_ = 0;
+  bool has_relocations_ = false;
 };
 
 Result<void> Reader::read() {
@@ -121,11 +127,12 @@ Result<void> Reader::read() {
   for (Step step : {&Reader::read_header, &Reader::read_section_table_place, &Reader::read_section_names,
                     &Reader::read_sections, &Reader::read_symbols})
     if (auto done = (this->*step)(); !done) return done;
-  for (std::uint32_t index = 1; index < section_count_; ++index) {
-    const auto type = load_le<std::uint32_t>(at(header_.shoff + std::uint64_t(index) * sizeof(elf::SectionHeader) + 4));
-    if (!holds_relocations(type)) continue;
-    if (file_.relocation_tables.empty()) file_.relocation_tables.resize(section_count_);
-    if (auto done = read_relocation_section(index, section_header(index)); !done) return done;
+  if (has_relocations_) {
+    file_.relocation_tables.resize(section_count_);
+    for (std::uint32_t index = 1; index < section_count_; ++index) {
+      if (!holds_relocations(section_type(index))) continue;
+      if (auto done = read_relocation_section(index, section_header(index)); !done) return done;
+    }
   }
   return read_groups();
 }
@@ -245,6 +252,7 @@ std::string_view Reader::section_name(std::uint32_t offset, std::uint32_t type) 
   if (type == elf::sht_group && begin == last_group_name_.data()) return last_group_name_;
   const std::string_view name = begin;
   (type == elf::sht_group ? last_group_name_ : last_name_) = name;
+  (type == elf::sht_group ? last_group_name_at_ : last_name_at_) = offset;
   return name;
 }
 
@@ -257,17 +265,50 @@ Result<void> Reader::read_section_names() {
 }
 
 Result<void> Reader::read_sections() {
-  file_.sections.reserve(std::max(section_count_, 1U)); // the count is below the file's size / 64
-  file_.sections.emplace_back();
+  file_.sections.resize(std::max(section_count_, 1U)); // the count is below the file's size / 64
   for (std::uint32_t index = 1; index < section_count_; ++index) {
     prefetch_name(index + 12);
-    if (auto done = read_section(index, section_header(index)); !done) return done;
+    const elf::SectionHeader header = section_header(index);
+    has_relocations_ |= holds_relocations(header.type);
+    if (read_table(header, file_.sections[index])) continue;
+    if (auto done = read_section(index, header); !done) return done;
   }
   return {};
 }
 
+// Half of a program's sections hold relocations or groups, whose names need not be read, and of which nothing is known but
+// where they are. False, and nothing is done: whatever is special, or wrong, is for read_section().
+bool Reader::read_table(const elf::SectionHeader& header, Section& section) noexcept {
+  constexpr std::uint64_t special = elf::shf_write | elf::shf_alloc | elf::shf_execinstr | elf::shf_strings |
+                                    elf::shf_link_order | elf::shf_compressed | elf::shf_gnu_retain | elf::shf_x86_64_large |
+                                    elf::shf_exclude;
+  constexpr std::string_view rela = ".rela";
+  std::size_t name_size = 0;
+  if (header.type == elf::sht_rela && header.name + rela.size() == last_name_at_ &&
+      std::memcmp(section_names_.begin + header.name, rela.data(), rela.size()) == 0)
+    name_size = last_name_.size() + rela.size();
+  else if (header.type == elf::sht_group && header.name == last_group_name_at_)
+    name_size = last_group_name_.size();
+  else
+    return false;
+  const std::uint64_t headers_size = std::uint64_t(section_count_) * sizeof(elf::SectionHeader);
+  if ((header.flags & special) != 0 || header.size == 0 || header.offset < sizeof(elf::Header) ||
+      !base::range_fits(header.offset, header.size, bytes_.size()) ||
+      base::ranges_overlap(header.offset, header.size, header_.shoff, headers_size) ||
+      header.size > bytes_.size() - content_size_ || header.addralign == 0 || header.addralign > 64 ||
+      !base::is_power_of_two(header.addralign) || !count_name(name_size))
+    return false;
+  content_size_ += header.size;
+  section.name = {section_names_.begin + header.name, name_size};
+  section.content = bytes_.subspan(header.offset, header.size);
+  section.size = header.size;
+  section.alignment = static_cast<std::uint32_t>(header.addralign);
+  group_count_ += header.type == elf::sht_group;
+  return true;
+}
+
 Result<void> Reader::read_section(std::uint32_t index, const elf::SectionHeader& header) {
-  Section& section = file_.sections.emplace_back();
+  Section& section = file_.sections[index];
   if (header.name >= section_names_.size)
     return malformed(section_label(index) + " has its name at offset " + number(header.name) + " of a table of " +
                      number(section_names_.size) + " bytes");
@@ -408,13 +449,12 @@ Result<void> Reader::read_symbols() {
   if (auto done = read_extended_indices(count); !done) return done;
 
   file_.first_global = std::max(header.info, 1U);
-  file_.symbols.reserve(std::max<std::uint64_t>(count, 1));
-  file_.symbols.emplace_back();
+  file_.symbols.resize(std::max<std::uint64_t>(count, 1));
   const std::byte* table = file_.sections[symbol_table_].content.data();
   const std::uint32_t ordinary = std::min(section_count_, elf::shn_loreserve); // section indices that mean themselves
   for (std::uint32_t index = 1; index < count; ++index) {
     const auto from = load_le<elf::Symbol>(table + std::size_t(index) * sizeof(elf::Symbol));
-    Symbol& to = file_.symbols.emplace_back();
+    Symbol& to = file_.symbols[index];
     const std::uint8_t binding = info_tables.binding[from.info >> 4];
     const std::uint8_t type = info_tables.type[from.info & 15];
     const bool global_too_early = index < header.info && binding != to_byte(Binding::local);
@@ -508,7 +548,7 @@ Result<void> Reader::read_relocation_section(std::uint32_t index, const elf::Sec
     return malformed(label() + " has relocations for section [" + number(header.info) + "], which does not exist");
   Section& target = file_.sections[header.info];
   const auto for_target = [&] { return " (for " + section_label(header.info) + ")"; };
-  const auto target_type = section_header(header.info).type;
+  const std::uint32_t target_type = section_type(header.info);
   if (holds_relocations(target_type))
     return malformed(label() + " has relocations for another relocation section" + for_target());
   if (target_type == elf::sht_symtab || target_type == elf::sht_strtab || target_type == elf::sht_group ||
@@ -537,9 +577,10 @@ Result<void> Reader::read_relocation_section(std::uint32_t index, const elf::Sec
   target.first_relocation_section = index;
   target.relocation_count = static_cast<std::uint32_t>(count);
   // The bytes are an array of implicit-lifetime Relocations, of alignment 1.
-  file_.relocation_tables[header.info] = {reinterpret_cast<const Relocation*>(file_.sections[index].content.data()),
-                                          target.relocation_count};
-  return target.allocated ? check_relocations(file_, header.info) : Result<void>{};
+  const auto* table = reinterpret_cast<const Relocation*>(file_.sections[index].content.data());
+  file_.relocation_tables[header.info] = {table, target.relocation_count};
+  if (!target.allocated || relocations_in_range({table, target.relocation_count}, file_.symbols.size())) return {};
+  return check_relocations(file_, header.info);
 }
 
 // --- Groups ---
@@ -549,9 +590,8 @@ Result<void> Reader::read_groups() {
   file_.groups.reserve(group_count_);
   file_.group_members.reserve(section_count_); // no section is in two groups: the spans into it stay valid
   for (std::uint32_t index = 1; index < section_count_; ++index) {
-    const auto header = section_header(index);
-    if (header.type == elf::sht_group)
-      if (auto done = read_group(index, header); !done) return done;
+    if (section_type(index) != elf::sht_group) continue;
+    if (auto done = read_group(index, section_header(index)); !done) return done;
   }
   return {};
 }
@@ -584,7 +624,7 @@ Result<void> Reader::read_group(std::uint32_t index, const elf::SectionHeader& h
     const auto member = load_le<std::uint32_t>(words + offset);
     if (member == 0 || member >= section_count_)
       return malformed(label() + " contains section [" + number(member) + "], which does not exist");
-    if (section_header(member).type == elf::sht_group)
+    if (section_type(member) == elf::sht_group)
       return malformed(label() +
                        (member == index ? " contains itself" : " contains another group, " + section_label(member)) +
                        ": groups are cyclic or nested");
