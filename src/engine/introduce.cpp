@@ -65,14 +65,25 @@ void choose_groups(ChangeState& change, std::uint32_t index) {
   LibraryState& library = *change.libraries[draft.library];
   draft.groups.reserve(groups.size());
   std::shared_lock lock(change.engine->tables);
-  for (const Group& group : groups) {
+  constexpr std::size_t ahead = 8; // names are cache misses each, see NamesAhead
+  std::array<std::uint64_t, ahead> hashes{};
+  const auto read = [&](std::size_t at) {
+    if (at >= groups.size()) return;
+    hashes[at % ahead] = hash_name(groups[at].signature);
+    change.names->prefetch_cell(hashes[at % ahead], draft.library);
+  };
+  for (std::size_t at = 0; at + 1 < ahead; ++at) read(at);
+  for (std::size_t at = 0; at < groups.size(); ++at) {
+    const Group& group = groups[at];
+    read(at + ahead - 1);
+    if (at + ahead / 2 < groups.size()) change.names->prefetch_name(hashes[(at + ahead / 2) % ahead], draft.library);
     const bool unwanted = !draft.dropped.empty() && std::all_of(group.sections.begin(), group.sections.end(),
                                                                 [&](std::uint32_t s) { return draft.dropped[s] != 0; });
     if (!group.comdat || unwanted || is_kept_by_everybody(group.signature)) {
       draft.groups.push_back(link::none);
       continue;
     }
-    std::uint32_t id = change.names->intern(group.signature, draft.library);
+    std::uint32_t id = change.names->intern(group.signature, draft.library, hashes[at % ahead]);
     draft.groups.push_back(id);
     Name& name = (*change.names)[id];
     bool provided_here = false;
@@ -165,7 +176,8 @@ void mention(ChangeState& change, std::uint32_t id, const Symbol& symbol, const 
   name.needed |= symbol.binding != Binding::weak;
   name.called |= symbol.type == SymbolType::function;
   if (symbol.type == SymbolType::tls) name.flags |= link::target_flag::tls;
-  change.has_forwards |= !options.forward.empty();
+  if (options.forward.empty()) return;
+  change.has_forwards = true;
   // Thread-local ones have no one address that a slot could hold.
   for (const std::string& forward : options.forward)
     name.forward |= symbol.type != SymbolType::tls && (forward == "*" || forward == name.view());
@@ -230,109 +242,154 @@ private:
   std::uint64_t left_;
 };
 
-// The next global symbols' names and hashes. Every name is several cache misses, in its object and in the table of names:
-// they are asked for while those before are entered.
+// Names and hashes of some global symbols. Every name is several cache misses, in its object and in the table of names: each
+// step asks for what the next one needs, for all of them.
 class NamesAhead {
 public:
-  NamesAhead(std::span<const Symbol> symbols, const NameTable& names, std::uint32_t library, std::uint32_t first)
-      : symbols_(symbols), names_(names), library_(library), next_(first) {
-    for (std::uint32_t i = 0; i < ahead; ++i) read();
-  }
+  static constexpr std::uint32_t most = 64;
 
-  struct Entry {
-    std::string_view name;
-    std::uint64_t hash = 0;
-    bool known = false; // not of a local symbol
-  };
-  // The symbol's; each is asked for once, in order.
-  Entry take(std::uint32_t index) {
-    const Entry entry = ring_[index % ahead];
-    read();
-    if (const Entry& near = ring_[(index + ahead / 2) % ahead]; near.known) names_.prefetch_name(near.hash, library_);
-    if (const Entry& nearer = ring_[(index + ahead / 4) % ahead]; nearer.known) names_.prefetch_text(nearer.hash, library_);
-    return entry;
+  // Of symbols from `first` on, `most` or as many as there are.
+  void read(std::span<const Symbol> symbols, std::uint32_t first, const NameTable& names, std::uint32_t library) {
+    count_ = std::min(std::uint32_t(symbols.size()) - first, most);
+    constexpr std::uint32_t ahead = 8;
+    for (std::uint32_t i = 0; i < count_; ++i) {
+      if (first + i + ahead < symbols.size()) __builtin_prefetch(symbols[first + i + ahead].name_begin);
+      entries_[i].hash = 0;
+      if (symbols[first + i].is_local()) continue;
+      const std::string_view name = symbols[first + i].name();
+      entries_[i] = {name.data(), name.size(), hash_name(name)};
+      names.prefetch_cell(entries_[i].hash, library);
+    }
+    for (std::uint32_t i = 0; i < count_; ++i)
+      if (!symbols[first + i].is_local()) names.prefetch_name(entries_[i].hash, library);
+  }
+  std::string_view name(std::uint32_t i) const noexcept { return {entries_[i].text, entries_[i].size}; }
+  std::uint64_t hash(std::uint32_t i) const noexcept { return entries_[i].hash; }
+  // Of a name that is entered soon.
+  void prefetch_text(std::uint32_t i, const NameTable& names, std::uint32_t library) const noexcept {
+    if (i < count_) names.prefetch_text(entries_[i].hash, library);
   }
 
 private:
-  static constexpr std::uint32_t ahead = 8;
-
-  void read() {
-    Entry& entry = ring_[next_ % ahead];
-    entry.known = next_ < symbols_.size() && !symbols_[next_].is_local();
-    if (entry.known) {
-      entry.name = symbols_[next_].name();
-      entry.hash = hash_name(entry.name);
-      if (const std::uint32_t far = next_ + ahead; far < symbols_.size()) __builtin_prefetch(symbols_[far].name_begin);
-      names_.prefetch_cell(entry.hash, library_);
-    }
-    ++next_;
-  }
-
-  std::span<const Symbol> symbols_;
-  const NameTable& names_;
-  std::uint32_t library_, next_;
-  std::array<Entry, ahead> ring_;
+  struct Entry { // nothing of it is set before it is read: most modules are small
+    const char* text;
+    std::size_t size;
+    std::uint64_t hash;
+  };
+  std::array<Entry, most> entries_;
+  std::uint32_t count_ = 0;
 };
 
-Result<void> enter_symbols(ChangeState& change, std::uint32_t index) {
-  link::Module& module = *change.modules[index];
-  ModuleDraft& draft = change.drafts[index];
-  std::span<const Symbol> symbols = module.symbols();
-  module.targets.assign(symbols.size(), {});
-  module.targets[0].kind = TargetKind::fixed; // the null symbol: an absolute zero
-  std::uint32_t first = module.object.first_global();
-  draft.names.assign(symbols.size() - std::min<std::size_t>(first, symbols.size()), link::none);
-  bool has_edits =
-      std::any_of(change.edits.begin(), change.edits.end(), [&](const Edit& e) { return e.module.index == index; });
+class Symbols {
+public:
+  Symbols(ChangeState& change, std::uint32_t index)
+      : change_(change), index_(index), module_(*change.modules[index]), draft_(change.drafts[index]),
+        symbols_(module_.symbols()), first_(module_.object.first_global()),
+        has_edits_(
+            std::any_of(change.edits.begin(), change.edits.end(), [&](const Edit& e) { return e.module.index == index; })),
+        budget_(module_), bound_here_(draft_.local_bindings.begin()) {}
 
-  NameBudget budget(module);
-  auto bound_here = draft.local_bindings.begin();
-  NamesAhead names_ahead(symbols, *change.names, draft.library, first);
-  for (std::uint32_t i = 1; i < symbols.size(); ++i) {
-    const Symbol& symbol = symbols[i];
-    const NamesAhead::Entry entry = i >= first ? names_ahead.take(i) : NamesAhead::Entry{};
-    if (bound_here != draft.local_bindings.end() && bound_here->symbol == i) {
-      module.targets[i] = target_of(*bound_here++->definition);
-      continue;
-    }
-    if (symbol.type == SymbolType::ifunc && symbol.defined() && !is_code(module, draft, symbol.section))
-      return malformed_symbol(i, symbol, "is an IFUNC, but does not lie in code");
-    if (symbol.is_local()) {
-      if (symbol.section == section_common) return malformed_symbol(i, symbol, "is common, but local");
-      module.targets[i] = local_target(module, draft, symbol);
-    } else {
-      std::string_view name = entry.name;
-      if (!budget.spend(name.size()))
-        return malformed_symbol(i, symbol, "brings the names of symbols to an impossible total");
-      SymbolEdits edits = has_edits ? edited(change, index, name) : SymbolEdits{name};
-      if (edits.bound != nullptr) {
-        if (symbol.defined() && (symbol.type == SymbolType::tls || symbol.type == SymbolType::ifunc))
-          return Error{ErrorCode::invalid_argument,
-                       "'" + edits.bound->symbol + "' can't be bound to an address: it is defined as " +
-                           (symbol.type == SymbolType::tls ? "a thread-local variable" : "an IFUNC")};
-        draft.bound.push_back({i, edits.bound->address.value, {}});
-      }
-      const bool local_there = std::binary_search(draft.localized.begin(), draft.localized.end(), i);
-      bool own =
-          edits.localized || local_there || (symbol.visibility == Visibility::hidden && is_kept_by_everybody(symbol.name()));
-      if (own && symbol.defined() && symbol.section != section_common) {
-        module.targets[i] = local_target(module, draft, symbol);
-      } else {
-        std::uint32_t id = edits.name.data() == name.data() ? change.names->intern(name, draft.library, entry.hash)
-                                                            : change.names->intern(edits.name, draft.library);
-        draft.names[i - first] = id;
-        if (symbol.defined() && !is_dropped(draft, symbol.section)) {
-          if (Result<void> defined = define_name(change, id, index, i, symbol); !defined) return defined;
-        }
-        mention(change, id, symbol, draft.options);
+  Result<void> enter() {
+    module_.targets.assign(symbols_.size(), {});
+    module_.targets[0].kind = TargetKind::fixed; // the null symbol: an absolute zero
+    const auto count = std::uint32_t(symbols_.size());
+    const std::uint32_t first = std::min(first_, count);
+    draft_.names.assign(count - first, link::none);
+    for (std::uint32_t i = 1; i < first; ++i)
+      if (Result<void> entered = enter_local(i); !entered) return entered;
+    NamesAhead names;
+    for (std::uint32_t begin = first; begin < count; begin += NamesAhead::most) {
+      names.read(symbols_, begin, *change_.names, draft_.library);
+      const std::uint32_t end = begin + std::min(count - begin, NamesAhead::most);
+      for (std::uint32_t i = begin; i < end; ++i) {
+        names.prefetch_text(i - begin + 4, *change_.names, draft_.library);
+        Result<void> entered =
+            symbols_[i].is_local() ? enter_local(i) : enter_global(i, names.name(i - begin), names.hash(i - begin));
+        if (!entered) return entered;
       }
     }
-    if (symbol.type == SymbolType::ifunc && symbol.defined() && symbol.section < module.object_sections() &&
-        !is_dropped(draft, symbol.section))
-      module.ifuncs.push_back(i);
+    return {};
   }
-  return {};
-}
+
+private:
+  // Whether it is what the module that a fragment belongs to has.
+  bool is_bound_here(std::uint32_t i) {
+    if (bound_here_ == draft_.local_bindings.end() || bound_here_->symbol != i) return false;
+    module_.targets[i] = target_of(*bound_here_++->definition);
+    return true;
+  }
+  Result<void> check_ifunc(std::uint32_t i) const {
+    if (is_code(module_, draft_, symbols_[i].section)) return {};
+    return malformed_symbol(i, symbols_[i], "is an IFUNC, but does not lie in code");
+  }
+  void list_ifunc(std::uint32_t i) {
+    const Symbol& symbol = symbols_[i];
+    if (symbol.defined() && symbol.section < module_.object_sections() && !is_dropped(draft_, symbol.section))
+      module_.ifuncs.push_back(i);
+  }
+
+  Result<void> enter_local(std::uint32_t i) {
+    const Symbol& symbol = symbols_[i];
+    if (is_bound_here(i)) return {};
+    if (symbol.type == SymbolType::ifunc && symbol.defined())
+      if (Result<void> code = check_ifunc(i); !code) return code;
+    if (symbol.section == section_common) return malformed_symbol(i, symbol, "is common, but local");
+    module_.targets[i] = local_target(module_, draft_, symbol);
+    if (symbol.type == SymbolType::ifunc) list_ifunc(i);
+    return {};
+  }
+
+  Result<void> enter_global(std::uint32_t i, std::string_view name, std::uint64_t hash) {
+    const Symbol& symbol = symbols_[i];
+    if (is_bound_here(i)) return {};
+    if (symbol.type == SymbolType::ifunc && symbol.defined())
+      if (Result<void> code = check_ifunc(i); !code) return code;
+    if (!budget_.spend(name.size()))
+      return malformed_symbol(i, symbol, "brings the names of symbols to an impossible total");
+    SymbolEdits edits{name};
+    if (has_edits_) {
+      edits = edited(change_, index_, name);
+      if (edits.bound != nullptr)
+        if (Result<void> bound = bind(i, *edits.bound); !bound) return bound;
+    }
+    const bool own = edits.localized || (!draft_.localized.empty() && is_localized(i)) ||
+                     (symbol.visibility == Visibility::hidden && is_kept_by_everybody(name));
+    if (own && symbol.defined() && symbol.section != section_common) {
+      module_.targets[i] = local_target(module_, draft_, symbol);
+    } else {
+      const std::uint32_t id = edits.name.data() == name.data() ? change_.names->intern(name, draft_.library, hash)
+                                                                : change_.names->intern(edits.name, draft_.library);
+      draft_.names[i - first_] = id;
+      if (symbol.defined() && !is_dropped(draft_, symbol.section))
+        if (Result<void> defined = define_name(change_, id, index_, i, symbol); !defined) return defined;
+      mention(change_, id, symbol, draft_.options);
+    }
+    if (symbol.type == SymbolType::ifunc) list_ifunc(i);
+    return {};
+  }
+  bool is_localized(std::uint32_t i) const {
+    return std::binary_search(draft_.localized.begin(), draft_.localized.end(), i);
+  }
+  Result<void> bind(std::uint32_t i, const Edit& edit) {
+    const Symbol& symbol = symbols_[i];
+    if (symbol.defined() && (symbol.type == SymbolType::tls || symbol.type == SymbolType::ifunc))
+      return Error{ErrorCode::invalid_argument,
+                   "'" + edit.symbol + "' can't be bound to an address: it is defined as " +
+                       (symbol.type == SymbolType::tls ? "a thread-local variable" : "an IFUNC")};
+    draft_.bound.push_back({i, edit.address.value, {}});
+    return {};
+  }
+
+  ChangeState& change_;
+  std::uint32_t index_;
+  link::Module& module_;
+  ModuleDraft& draft_;
+  std::span<const Symbol> symbols_;
+  std::uint32_t first_;
+  bool has_edits_;
+  NameBudget budget_;
+  std::vector<LocalBinding>::const_iterator bound_here_;
+};
 
 } // namespace
 
@@ -350,7 +407,7 @@ Result<void> introduce_module(ChangeState& change, std::uint32_t index) {
                  "thread-local variables can't come with single functions: replace the whole module"};
   read_debug_info(change, index);
   if (Result<void> carried = carry_variables(change, index); !carried) return carried;
-  return enter_symbols(change, index);
+  return Symbols(change, index).enter();
 }
 
 } // namespace tenon::engine
