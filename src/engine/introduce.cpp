@@ -388,7 +388,7 @@ private:
   std::uint32_t first_;
   bool has_edits_;
   NameBudget budget_;
-  std::vector<LocalBinding>::const_iterator bound_here_;
+  base::Vector<LocalBinding>::const_iterator bound_here_;
 };
 
 } // namespace
