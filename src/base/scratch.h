@@ -81,8 +81,10 @@ void watch_deallocation() noexcept;
 
 // May throw std::bad_alloc.
 inline void* allocate(std::size_t size, std::size_t alignment) {
-  if (is_plain || size > largest)
-    return alignment <= 16 ? ::operator new(size) : ::operator new(size, std::align_val_t(alignment));
+  if (is_plain || size > largest) {
+    if (alignment > 16) return ::operator new(size, std::align_val_t(alignment));
+    return ::operator new(size);
+  }
   if (pool::watch.load(std::memory_order_relaxed) != nullptr) [[unlikely]]
     watch_allocation();
   Thread& mine = self;
@@ -98,8 +100,10 @@ inline void* allocate(std::size_t size, std::size_t alignment) {
 // `size` and `alignment`: as it was asked for.
 inline void deallocate(void* piece, std::size_t size, std::size_t alignment) noexcept {
   if (piece == nullptr) return;
-  if (is_plain || size > largest)
-    return alignment <= 16 ? ::operator delete(piece) : ::operator delete(piece, std::align_val_t(alignment));
+  if (is_plain || size > largest) { // of a conditional expression in place of `if` Clang 22 runs both
+    if (alignment > 16) return ::operator delete(piece, std::align_val_t(alignment));
+    return ::operator delete(piece);
+  }
   if (pool::watch.load(std::memory_order_relaxed) != nullptr) [[unlikely]]
     watch_deallocation();
   auto* chunk = reinterpret_cast<Chunk*>(reinterpret_cast<std::uintptr_t>(piece) & ~std::uintptr_t(chunk_size - 1));
