@@ -115,6 +115,7 @@ TEST_F(ReplaceDistances, RelativeVirtualTablesLeadToStubs) {
       settle();
       EXPECT_EQ(call(object), (n + 30) * 10000 + (n + 10) * 100 + n + 40) << "an object of the first version";
     }
+    operator delete(object);
   }
 }
 
