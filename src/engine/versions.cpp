@@ -160,6 +160,27 @@ Result<void> check_filled(const ChangeState& change, const ModuleDraft& draft, s
   return {};
 }
 
+// By anybody, the version that is being superseded included: what it did with the address can't be seen (it may stand in a
+// variable that is kept, or with the host), so that its own uses can't be left out. Only those of the linker's own would be
+// harmless, such as tables of initializers, and a function that is in one seldom vanishes.
+bool address_was_taken(const Definition& definition) noexcept {
+  if (definition.awaited != 0) return true;
+  for (const Use* use = definition.uses; use != nullptr; use = use->next)
+    if (use->address) return true;
+  return false;
+}
+
+// A compiler may give a local function whose address is not taken another way to be called, and another result, under its
+// name: who got the address from an earlier version would call it wrongly.
+bool may_be_called_otherwise(const ChangeState& change, const ModuleDraft& draft, const Provided& p) noexcept {
+  const link::Module& object = *change.modules[std::size_t(&draft - change.drafts.data())];
+  if (p.fresh || !p.local || p.definition->kind != DefinitionKind::function) return false;
+  if (object.knowledge == object::Knowledge::none || object.callee_of.empty() || object.callee_of[p.symbol] == 0)
+    return false;
+  return !object.callees[object.callee_of[p.symbol] - 1].escapes && address_was_taken(*p.definition) &&
+         !object::is_of_gcc(object.object);
+}
+
 // Names that others need must be there, and data that others refer to must stay where it is.
 Result<void> check_definitions_of(ChangeState& change, ModuleDraft& draft) {
   const ModuleState& module = *draft.replaces;
@@ -168,6 +189,12 @@ Result<void> check_definitions_of(ChangeState& change, ModuleDraft& draft) {
     provided.insert(p.definition);
     const bool moves = p.definition->kind != DefinitionKind::function && p.definition->address != p.address;
     if (moves && is_stored(*p.definition)) reserve_former(*p.definition);
+    if (may_be_called_otherwise(change, draft, p))
+      return Error{ErrorCode::needs_flag,
+                   "module " + module.name + " can't be replaced: the address of its local function '" + p.definition->name +
+                       "' was taken before and is not any more, so that the compiler may have changed how it is called; "
+                       "compile so that callers know nothing of functions, and say so (ModuleOptions::opaque), give it "
+                       "another name, or go on taking its address"};
     std::string by;
     if (!p.fresh && p.local && !p.definition->local && is_used_by_others(change, *p.definition, &by))
       return Error{ErrorCode::still_used, "module " + module.name + " can't be replaced: '" + p.definition->name +
@@ -249,16 +276,6 @@ Result<void> check_versions(ChangeState& change) {
 }
 
 namespace {
-
-// By anybody, the version that is being superseded included: what it did with the address can't be seen (it may stand in a
-// variable that is kept, or with the host), so that its own uses can't be left out. Only those of the linker's own would be
-// harmless, such as tables of initializers, and a function that is in one seldom vanishes.
-bool address_was_taken(const Definition& definition) noexcept {
-  if (definition.awaited != 0) return true;
-  for (const Use* use = definition.uses; use != nullptr; use = use->next)
-    if (use->address) return true;
-  return false;
-}
 
 // Versions of the module whose frames may call it by its stub: the body that this leads to stays as long. False: so may
 // those of other modules.

@@ -51,4 +51,21 @@ Knowledge knowledge_of(std::string_view producer) noexcept {
   return options.position_independent && options.interposable ? Knowledge::not_public : Knowledge::any;
 }
 
+bool is_of_gcc(const Object& object) noexcept {
+  bool gcc = false;
+  for (const Section& section : object.sections()) {
+    if (section.allocated || section.name != ".comment" || section.compressed) continue;
+    const Bytes content = section.content;
+    for (std::string_view rest(reinterpret_cast<const char*>(content.data()), content.size()); !rest.empty();) {
+      const std::size_t end = std::min(rest.find('\0'), rest.size());
+      const std::string_view text = rest.substr(0, end);
+      rest.remove_prefix(std::min(end + 1, rest.size()));
+      if (text.empty()) continue;
+      if (!text.starts_with("GCC: ")) return false;
+      gcc = true;
+    }
+  }
+  return gcc;
+}
+
 } // namespace tenon::object

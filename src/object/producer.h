@@ -3,6 +3,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
+#include <tenon/object.h>
+
 #include <cstdint>
 #include <string_view>
 
@@ -19,5 +21,9 @@ enum class Knowledge : std::uint8_t {
 
 // Of one compilation unit. `any` if it does not say.
 Knowledge knowledge_of(std::string_view producer) noexcept;
+
+// Whether all of the object is GCC's, by `.comment`, where each compiler leaves its name. GCC gives a function that it
+// changes for its callers another name.
+bool is_of_gcc(const Object& object) noexcept;
 
 } // namespace tenon::object

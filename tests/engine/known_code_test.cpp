@@ -98,6 +98,32 @@ TEST_F(KnownCode, AnOldFrameKnowsWhichRegistersAFunctionOfAnExecutableLeavesAlon
   EXPECT_EQ(get<long(long, long, long)>("run")(1, 2, 3), 323);
 }
 
+TEST_F(KnownCode, AStaticFunctionWhoseAddressIsNotTakenAnyMoreIsRefused) {
+  // Clang leaves out the parameter that the second version does not use; who has the pointer passes it.
+  auto text = [](bool taken, const char* linkage) {
+    return std::string(linkage) + " __attribute__((noinline)) int f(int unused, int x) { return x + " +
+           (taken ? "unused * 0 + 1" : "2") + "; } int direct(int x) { return f(1, x) + f(2, x); }" +
+           (taken ? "void* pointer(void) { return (void*)f; }" : "void* pointer(void) { return 0; }");
+  };
+  const char* flags = "-O2 -fPIC -ffunction-sections";
+  for (const char* linkage : {"static", ""}) {
+    Module m = commit(engine, library, compile_c(text(true, linkage), flags));
+    auto* f = reinterpret_cast<int (*)(int, int)>(get<void*()>("pointer")());
+    Result<Committed> refused = try_replace(m, compile_c(text(false, "static"), flags));
+    ASSERT_FALSE(refused.ok()) << linkage;
+    EXPECT_EQ(refused.error().code, ErrorCode::needs_flag);
+    EXPECT_NE(refused.error().message.find("'f'"), std::string::npos) << refused.error().message;
+    EXPECT_EQ(f(7, 1), 2);
+    EXPECT_EQ(get<int(int)>("direct")(1), 4);
+    // As long as the address is taken, or nothing is optimized, it is what it was.
+    replace(m, compile_c(text(true, linkage), flags));
+    EXPECT_EQ(f(7, 1), 2);
+    replace(m, compile_c(text(false, linkage), "-g -grecord-command-line -O0 -fPIC -ffunction-sections"));
+    EXPECT_EQ(f(7, 1), 3);
+    expect(try_remove(engine, {m}));
+  }
+}
+
 // f, and g0 to g7, which call it where its displacement begins in each byte of an aligned word.
 std::string calls_everywhere(int n, const std::string& call = "call") {
   std::string all =
