@@ -189,26 +189,38 @@ void set_free(EngineState& engine, const std::vector<Waiting>& waiting, const st
 }
 
 // Under commit_mutex.
-void describe(const EngineState& engine, const std::vector<Waiting>& waiting, const std::vector<reclaim::Verdict>& verdicts,
+// The caller holds commit_mutex.
+void describe(const EngineState& engine, const ModuleState& module, std::span<const reclaim::Delay> by,
               std::vector<Delay>& delays) {
   std::vector<reclaim::Range> code;
-  for (const auto& [module, retirement, ranges] : waiting) {
-    if (retirement == nullptr) continue;
-    code.clear();
-    add_code_of(engine, *module, code);
-    for (const reclaim::Delay& delay : verdicts[retirement->verdict].delays) {
-      // A return address: what it stands behind may be the last instruction of all.
-      const Addr call{delay.address.value - 1};
-      const bool here = std::any_of(code.begin(), code.end(), [&](const reclaim::Range& range) {
-        return delay.address >= range.begin && delay.address <= range.end;
-      });
-      const bool begins =
-          std::any_of(code.begin(), code.end(), [&](const reclaim::Range& range) { return delay.address == range.begin; });
-      if (delay.inside && !here) continue; // in one that leads to it
-      delays.push_back({delay.name, delay.tid, delay.inside, module->name,
-                        delay.inside ? module->function_at(begins ? delay.address : call) : std::string(), delay.address,
-                        to_string(delay.why)});
-    }
+  add_code_of(engine, module, code);
+  for (const reclaim::Delay& delay : by) {
+    // A return address: what it stands behind may be the last instruction of all.
+    const Addr call{delay.address.value - 1};
+    const bool here = std::any_of(code.begin(), code.end(), [&](const reclaim::Range& range) {
+      return delay.address >= range.begin && delay.address <= range.end;
+    });
+    const bool begins =
+        std::any_of(code.begin(), code.end(), [&](const reclaim::Range& range) { return delay.address == range.begin; });
+    if (delay.inside && !here) continue; // in one that leads to it
+    delays.push_back({delay.name, delay.tid, delay.inside, module.name,
+                      delay.inside ? module.function_at(begins ? delay.address : call) : std::string(), delay.address,
+                      to_string(delay.why)});
+  }
+}
+
+// In steps: what is delayed goes on waiting until the check is over, so that its code stays.
+void describe(EngineState& engine, const std::vector<Waiting>& waiting, const std::vector<reclaim::Verdict>& verdicts,
+              std::vector<Delay>& delays) {
+  for (std::size_t i = 0; i < waiting.size();) {
+    if (i != 0) let_others_in();
+    std::lock_guard lock(engine.commit_mutex);
+    StepBudget budget = StepBudget::step();
+    do {
+      const auto& [module, retirement, ranges] = waiting[i];
+      if (retirement != nullptr && !verdicts[retirement->verdict].delays.empty())
+        describe(engine, *module, verdicts[retirement->verdict].delays, delays);
+    } while (++i < waiting.size() && !budget.spent());
   }
 }
 
@@ -310,10 +322,7 @@ Result<bool> Reclaimer::judge(std::size_t& left, std::vector<Delay>* delays, std
     waits += (*verdicts)[entry.retirement->verdict].is_free ? 0 : 1;
   }
   left += waits;
-  if (delays != nullptr) {
-    std::lock_guard lock(engine_.commit_mutex);
-    describe(engine_, waiting, *verdicts, *delays);
-  }
+  if (delays != nullptr) describe(engine_, waiting, *verdicts, *delays);
   if (waits == asked) return sweep_again;
   reclaim::process::sync_cores();
   set_free(engine_, waiting, *verdicts);
