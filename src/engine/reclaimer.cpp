@@ -109,6 +109,18 @@ void find_code(const EngineState& engine, Waiting& entry) {
   add_code_of(engine, *entry.module, entry.ranges);
 }
 
+// visit(entry) for all, under commit_mutex, which others get in between.
+template <class List, class Visit> void in_steps(EngineState& engine, List& waiting, Visit&& visit) {
+  for (std::size_t i = 0; i < waiting.size();) {
+    if (i != 0) let_others_in();
+    std::lock_guard lock(engine.commit_mutex);
+    StepBudget budget = StepBudget::step();
+    do {
+      visit(waiting[i]);
+    } while (++i < waiting.size() && !budget.spent());
+  }
+}
+
 // Versions that go on calling each other share a Retirement: a thread that is in one of them may enter the others.
 void put_off_incomplete(std::vector<Waiting>& waiting) {
   for (Waiting& entry : waiting)
@@ -161,14 +173,7 @@ std::vector<Waiting> collect(EngineState& engine, Look& look) {
   }
   put_off_incomplete(waiting);
   // While the walk lasts nobody takes anything out of the list.
-  for (std::size_t i = 0; i < waiting.size();) {
-    if (i != 0) let_others_in();
-    std::lock_guard lock(engine.commit_mutex);
-    StepBudget budget = StepBudget::step();
-    do {
-      find_code(engine, waiting[i]);
-    } while (++i < waiting.size() && !budget.spent());
-  }
+  in_steps(engine, waiting, [&](Waiting& entry) { find_code(engine, entry); });
   look.sweep_again = walk.end();
   put_off_held(engine, waiting, look);
   return waiting;
@@ -176,19 +181,13 @@ std::vector<Waiting> collect(EngineState& engine, Look& look) {
 
 // They wait no longer, unless they have begun to wait anew meanwhile.
 void set_free(EngineState& engine, const std::vector<Waiting>& waiting, const std::vector<reclaim::Verdict>& verdicts) {
-  for (std::size_t i = 0; i < waiting.size();) {
-    if (i != 0) let_others_in();
-    std::lock_guard lock(engine.commit_mutex);
-    StepBudget budget = StepBudget::step();
-    do {
-      const auto& [module, retirement, ranges] = waiting[i];
-      if (retirement != nullptr && verdicts[retirement->verdict].is_free && module->retirement == retirement)
-        module->waiting = false;
-    } while (++i < waiting.size() && !budget.spent());
-  }
+  in_steps(engine, waiting, [&](const Waiting& entry) {
+    const auto& [module, retirement, ranges] = entry;
+    if (retirement != nullptr && verdicts[retirement->verdict].is_free && module->retirement == retirement)
+      module->waiting = false;
+  });
 }
 
-// Under commit_mutex.
 // The caller holds commit_mutex.
 void describe(const EngineState& engine, const ModuleState& module, std::span<const reclaim::Delay> by,
               std::vector<Delay>& delays) {
@@ -212,16 +211,11 @@ void describe(const EngineState& engine, const ModuleState& module, std::span<co
 // In steps: what is delayed goes on waiting until the check is over, so that its code stays.
 void describe(EngineState& engine, const std::vector<Waiting>& waiting, const std::vector<reclaim::Verdict>& verdicts,
               std::vector<Delay>& delays) {
-  for (std::size_t i = 0; i < waiting.size();) {
-    if (i != 0) let_others_in();
-    std::lock_guard lock(engine.commit_mutex);
-    StepBudget budget = StepBudget::step();
-    do {
-      const auto& [module, retirement, ranges] = waiting[i];
-      if (retirement != nullptr && !verdicts[retirement->verdict].delays.empty())
-        describe(engine, *module, verdicts[retirement->verdict].delays, delays);
-    } while (++i < waiting.size() && !budget.spent());
-  }
+  in_steps(engine, waiting, [&](const Waiting& entry) {
+    const auto& [module, retirement, ranges] = entry;
+    if (retirement != nullptr && !verdicts[retirement->verdict].delays.empty())
+      describe(engine, *module, verdicts[retirement->verdict].delays, delays);
+  });
 }
 
 } // namespace

@@ -25,6 +25,24 @@ struct KnownCode : ReplaceFixture {
     expect(library.define(symbols));
   }
   ~KnownCode() override { action = nullptr; }
+
+  // All functions of the module of text(n), while a frame of `run` is in the version before.
+  template <class Text> void replace_singly_from_inside(Text&& text) {
+    Module m = commit(engine, library, assemble(text(1)));
+    for (int n = 2; n < 5; ++n) {
+      action = [&] {
+        Change change = engine.change();
+        change.replace_functions(m, assemble(text(n)));
+        expect(try_commit(std::move(change)));
+        for (int i = 0; i < 50; ++i) (void)expect(engine.collect());
+        for (int i = 0; i < 20; ++i) commit(engine, library, assemble(".text\n .fill 4096,1,0xcc\n"));
+      };
+      EXPECT_EQ(get<int()>("run")(), n - 1);
+      action = nullptr;
+      EXPECT_EQ(get<int()>("run")(), n);
+      settle();
+    }
+  }
 };
 
 struct How {
@@ -317,37 +335,11 @@ TEST_F(Opaque, APointerOfTheHostsToAVanishedFunctionEndsTheProgram) {
 }
 
 TEST_F(KnownCode, SingleFunctionsOfCodeThatKnowsThemGoTogether) {
-  Module m = commit(engine, library, assemble(calls_everywhere(1) + pausing));
-  for (int n = 2; n < 5; ++n) {
-    action = [&] {
-      Change change = engine.change();
-      change.replace_functions(m, assemble(calls_everywhere(n) + pausing));
-      expect(try_commit(std::move(change)));
-      for (int i = 0; i < 50; ++i) (void)expect(engine.collect());
-      for (int i = 0; i < 20; ++i) commit(engine, library, assemble(".text\n .fill 4096,1,0xcc\n"));
-    };
-    EXPECT_EQ(get<int()>("run")(), n - 1);
-    action = nullptr;
-    EXPECT_EQ(get<int()>("run")(), n);
-    settle();
-  }
+  replace_singly_from_inside([](int n) { return calls_everywhere(n) + pausing; });
 }
 
 TEST_F(KnownCode, SingleFunctionsThatBranchAstray) {
-  Module m = commit(engine, library, assemble(pausing_astray(1)));
-  for (int n = 2; n < 5; ++n) {
-    action = [&] {
-      Change change = engine.change();
-      change.replace_functions(m, assemble(pausing_astray(n)));
-      expect(try_commit(std::move(change)));
-      for (int i = 0; i < 50; ++i) (void)expect(engine.collect());
-      for (int i = 0; i < 20; ++i) commit(engine, library, assemble(".text\n .fill 4096,1,0xcc\n"));
-    };
-    EXPECT_EQ(get<int()>("run")(), n - 1);
-    action = nullptr;
-    EXPECT_EQ(get<int()>("run")(), n);
-    settle();
-  }
+  replace_singly_from_inside([](int n) { return pausing_astray(n); });
 }
 
 TEST_F(KnownCode, RedirectionReachesCallsByALocalAlias) {
