@@ -435,7 +435,7 @@ std::optional<Addr> Code::find(std::string_view name) const noexcept {
   for (const auto& module : state_->modules)
     module->for_each_record([&](const engine::SymbolRecord& record) {
       constexpr auto skipped = engine::symbol_flag::hidden | engine::symbol_flag::group | engine::symbol_flag::tls;
-      if (!found && (record.flags & skipped) == 0 && record.name() == name) found = Addr{record.address};
+      if (!found && (record.flags & skipped) == 0 && record.name() == name) found = Addr{record.address()};
     });
   return found;
 }

@@ -152,7 +152,7 @@ namespace {
 std::optional<Addr> address_of(const engine::SymbolRecord* record) noexcept {
   using namespace engine::symbol_flag;
   if (record == nullptr || (record->flags & (hidden | forward | tls)) != 0) return std::nullopt;
-  return Addr{record->address};
+  return Addr{record->address()};
 }
 
 } // namespace
@@ -228,9 +228,9 @@ Result<Library::Pinned> Library::pin(std::string_view name) const {
     std::optional<Addr> address = address_of(record);
     if (!address)
       return Error{ErrorCode::undefined, "library " + handle_->state->name + " has no symbol '" + std::string(name) + "'"};
-    if (record->module == nullptr) return Pinned{*address, handle_->engine};
-    auto pinned = std::make_shared<engine::Pin>(handle_->engine, record->module->shared_from_this());
-    engine::reach(handle_->engine->collection, *record->module);
+    if (record->module() == nullptr) return Pinned{*address, handle_->engine};
+    auto pinned = std::make_shared<engine::Pin>(handle_->engine, record->module()->shared_from_this());
+    engine::reach(handle_->engine->collection, *record->module());
     return Pinned{*address, std::move(pinned)};
   });
 }

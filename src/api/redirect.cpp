@@ -100,9 +100,9 @@ Result<Redirect> Library::redirect(std::string_view function) const {
       return Error{ErrorCode::undefined, "library " + handle_->state->name + " has no function '" + name + "'"};
     if (record->definition() == nullptr || record->definition()->kind != engine::DefinitionKind::function)
       return Error{ErrorCode::unsupported, "'" + name + "' can't be redirected: it is no function of a replaceable library"};
-    engine::reach(handle_->engine->collection, *record->module);
+    engine::reach(handle_->engine->collection, *record->module());
     return Redirect(
-        std::make_shared<Redirect::State>(handle_->engine, record->module->shared_from_this(), *record->definition()));
+        std::make_shared<Redirect::State>(handle_->engine, record->module()->shared_from_this(), *record->definition()));
   });
 }
 

@@ -196,7 +196,8 @@ void bind_targets(ChangeState& change, std::uint32_t index) {
     Target& target = module.targets[first + i];
     if (name.module != link::none) {
       target = target_in_change(change, name, index, first + i);
-      if (name.module == index && name.symbol == first + i) draft.records_bytes += SymbolRecord::bytes(name.size);
+      if (name.module == index && name.symbol == first + i)
+        draft.records_bytes += SymbolRecord::bytes(name.size, record_form(change, index, first + i));
     } else if (target = {}; name.kind != TargetKind::missing || !bind_own(change, index, draft.names[i], target))
       target = target_outside(name);
     change.has_missing |= target.kind == TargetKind::missing;

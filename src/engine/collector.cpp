@@ -19,7 +19,7 @@ namespace {
 // goes as a whole.
 template <class Visit> void for_each_reference(const Version& version, Visit&& visit) {
   for (const Dependency& dependency : version.dependencies) visit(*dependency.module);
-  for (const SymbolRecord* group : version.groups) visit(*group->module);
+  for (const SymbolRecord* group : version.groups) visit(*group->module());
 }
 
 // Earlier versions to whose functions pointers may be held count as the module's own code.
@@ -50,7 +50,7 @@ bool is_dead(const Collection& collection, const ModuleState& module) noexcept {
 
 bool is_gone(const Collection& collection, const SymbolRecord& record) noexcept {
   if ((record.flags & (symbol_flag::erased | symbol_flag::collected)) == 0) return false;
-  return (record.flags & symbol_flag::erased) != 0 || (record.module != nullptr && is_dead(collection, *record.module));
+  return (record.flags & symbol_flag::erased) != 0 || (record.module() != nullptr && is_dead(collection, *record.module()));
 }
 
 void reach(Collection& collection, ModuleState& module) noexcept {

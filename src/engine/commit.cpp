@@ -37,11 +37,11 @@ Result<void> check_references(const ChangeState& change) {
     if (((name.record->flags & symbol_flag::forward) != 0) != name.forward_record)
       return conflict("'" + std::string(name.view()) + "', a forward reference, was defined or reopened meanwhile");
     if (name.module == link::none && is_gone(change.engine->collection, *name.record))
-      return conflict("'" + std::string(name.view()) + "' of " + name.record->module->name + " was removed meanwhile");
+      return conflict("'" + std::string(name.view()) + "' of " + name.record->module()->name + " was removed meanwhile");
     // Calls are led to where a function is by now; who refers to data has its address in many places.
     if (name.module == link::none && name.record->definition() != nullptr && !name.forward_record &&
-        name.record->address != name.address)
-      return conflict("'" + std::string(name.view()) + "' of " + name.record->module->name + " was replaced meanwhile");
+        name.record->address() != name.address)
+      return conflict("'" + std::string(name.view()) + "' of " + name.record->module()->name + " was replaced meanwhile");
   }
   return {};
 }
@@ -145,7 +145,7 @@ Result<void> check_definitions(ChangeState& change) {
       return conflict("'" + std::string(name.view()) + "' was defined or removed by another change meanwhile");
     return Error{ErrorCode::duplicate, "'" + std::string(name.view()) + "' of " + change.modules[name.module]->name +
                                            " was defined meanwhile" +
-                                           (there->module != nullptr ? " by " + there->module->name : "")};
+                                           (there->module() != nullptr ? " by " + there->module()->name : "")};
   }
   return {};
 }
@@ -497,7 +497,7 @@ void pin_closure(std::span<const std::shared_ptr<ModuleState>> from, std::vector
     };
     for_each_holder(*module, [&](const ModuleState& holder) {
       for (const Dependency& dependency : holder.dependencies) need(dependency.module);
-      for (const SymbolRecord* group : holder.groups) need(group->module);
+      for (const SymbolRecord* group : holder.groups) need(group->module());
     });
   }
   std::sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a->sequence < b->sequence; });

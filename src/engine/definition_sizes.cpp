@@ -15,7 +15,7 @@ std::optional<std::uint64_t> size_of_name(const ChangeState& change, const Name&
   if (name.module != link::none)
     return name.strength == Strength::common ? change.extras[name.extra].common_size
                                              : change.modules[name.module]->symbols()[name.symbol].size;
-  if (name.record != nullptr && name.record->module != nullptr) {
+  if (name.record != nullptr && name.record->module() != nullptr) {
     std::shared_lock tables(change.engine->tables); // it may be replaced just now
     return name.record->size();
   }

@@ -90,24 +90,24 @@ std::vector<const SymbolRecord*> find_leaving_groups(std::span<const std::shared
   }
   std::vector<const SymbolRecord*> leaving;
   for (const auto& [group, count] : users)
-    if (group->users == count) leaving.push_back(group);
+    if (group->users() == count) leaving.push_back(group);
   return leaving;
 }
 
 bool leaves(const ChangeState& change, const SymbolRecord& record) noexcept {
   if (is_kept(change, record)) return false;
   // What a replaced module has is there again with its new version, or is meant to be gone.
-  if (change.replaces(record.module)) return true;
+  if (change.replaces(record.module())) return true;
   if (change.removals.empty()) return false;
-  if (const SymbolRecord* group = (record.flags & symbol_flag::group) != 0 ? &record : record.group)
+  if (const SymbolRecord* group = (record.flags & symbol_flag::group) != 0 ? &record : record.group())
     return std::binary_search(change.leaving_groups.begin(), change.leaving_groups.end(), group, std::less<>());
   return std::any_of(change.removals.begin(), change.removals.end(),
-                     [&](const std::shared_ptr<ModuleState>& module) { return module.get() == record.module; });
+                     [&](const std::shared_ptr<ModuleState>& module) { return module.get() == record.module(); });
 }
 
 bool takes_over(const ChangeState& change, std::uint32_t module, const SymbolRecord& record) noexcept {
   if (module == link::none || !change.drafts[module].partial) return false;
-  return record.module != nullptr && record.module == change.drafts[module].replaces.get();
+  return record.module() != nullptr && record.module() == change.drafts[module].replaces.get();
 }
 
 std::string module_context(const ChangeState& change, std::uint32_t index) { return change.modules[index]->name; }

@@ -237,9 +237,9 @@ namespace {
 
 // A symbol of the client's, in a record of the library's own.
 Result<SymbolRecord*> make_absolute(EngineState& engine, LibraryState& library, const Absolute& symbol) {
-  auto bytes = std::make_unique<std::byte[]>(SymbolRecord::bytes_for(symbol.name.size()));
-  SymbolRecord* record = SymbolRecord::make(bytes.get(), symbol.name, hash_name(symbol.name));
-  record->address = symbol.address.value;
+  auto bytes = std::make_unique<std::byte[]>(SymbolRecord::bytes_for(symbol.name.size(), SymbolRecord::Form::wide));
+  SymbolRecord* record = SymbolRecord::make(bytes.get(), symbol.name, hash_name(symbol.name), SymbolRecord::Form::wide);
+  record->set_address(symbol.address.value);
   record->flags = symbol.rebindable ? symbol_flag::rebindable : std::uint16_t(0);
   if (symbol.rebindable) {
     Result<OwnedBlock> slot = OwnedBlock::allocate(engine.machinery, memory::AreaKind::slots, 8, 8, 0);
@@ -274,7 +274,7 @@ Result<void> define(EngineState& engine, LibraryState& library, std::span<const 
     if (there != nullptr && (there->flags & symbol_flag::forward) == 0 && !rebound)
       return Error{ErrorCode::duplicate,
                    "'" + std::string(symbols[i].name) + "' is defined already" +
-                       (there->module != nullptr ? " by " + there->module->name : ", and not as rebindable")};
+                       (there->module() != nullptr ? " by " + there->module()->name : ", and not as rebindable")};
     records[i] = there;
   }
   // New records first: what can fail, fails before anything is visible.
@@ -305,11 +305,11 @@ Result<void> define(EngineState& engine, LibraryState& library, std::span<const 
     if (records[i] != nullptr && (records[i]->flags & symbol_flag::forward) != 0) {
       define_forward(*engine.machinery->space, library, *records[i], symbols[i]);
     } else if (records[i] != nullptr) {
-      records[i]->address = symbols[i].address.value;
-      store_slot(*engine.machinery->space, records[i]->slot(), records[i]->address);
+      records[i]->set_address(symbols[i].address.value);
+      store_slot(*engine.machinery->space, records[i]->slot(), records[i]->address());
     }
   for (SymbolRecord* record : fresh) {
-    if (record->slot() != 0) store_slot(*engine.machinery->space, record->slot(), record->address);
+    if (record->slot() != 0) store_slot(*engine.machinery->space, record->slot(), record->address());
     library.symbols.insert(record);
   }
   return {};

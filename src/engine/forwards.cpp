@@ -25,8 +25,9 @@ std::vector<NewForward> make_forwards(ChangeState& change) {
   for (std::uint32_t i = 0; change.has_forwards && i < change.names->size(); ++i) {
     const Name& name = (*change.names)[i];
     if (!is_new_forward(name)) continue;
-    auto bytes = std::make_unique<std::byte[]>(SymbolRecord::bytes_for(name.size) + sizeof(std::uint64_t));
-    SymbolRecord* record = SymbolRecord::make(bytes.get(), name.view(), name.hash);
+    auto bytes =
+        std::make_unique<std::byte[]>(SymbolRecord::bytes_for(name.size, SymbolRecord::Form::wide) + sizeof(std::uint64_t));
+    SymbolRecord* record = SymbolRecord::make(bytes.get(), name.view(), name.hash, SymbolRecord::Form::wide);
     record->flags = symbol_flag::forward;
     record->set_slot(name.address);
     record->trap() = change.forward_traps[made.size()]->begin.value;
@@ -65,7 +66,7 @@ void fill_pointer(memory::Space& space, const ForwardPointer& pointer, std::uint
 void fill_pointers(memory::Space& space, const ModuleState& user, const SymbolRecord& record) noexcept {
   memory::WriteGuard guard(space);
   for (const ForwardPointer& pointer : user.forward_pointers)
-    if (pointer.record == &record) fill_pointer(space, pointer, record.address);
+    if (pointer.record == &record) fill_pointer(space, pointer, record.address());
 }
 
 } // namespace
@@ -76,7 +77,7 @@ void note_forwards(ChangeState& change, const std::vector<NewForward>& fresh) {
       if (id == link::none) continue;
       const Name& name = (*change.names)[id];
       if (name.module != link::none) continue;
-      const bool filled = name.record != nullptr && name.record->slot() != 0 && name.record->module != nullptr;
+      const bool filled = name.record != nullptr && name.record->slot() != 0 && name.record->module() != nullptr;
       if (name.forward_record || filled) draft.state->forwards.push_back(name.record);
       if (SymbolRecord* record = fresh_record(fresh, id)) draft.state->forwards.push_back(record);
     }
@@ -138,13 +139,14 @@ void fill_forwards(ChangeState& change, const std::vector<Adoption>& adoptions) 
   for (std::uint32_t i = 0; change.has_forwards && i < change.names->size(); ++i) {
     Name& name = (*change.names)[i];
     if (name.module == link::none || !name.forward_record) continue;
-    name.record->address = definition_of(change, name).address;
+    name.record->set_address(definition_of(change, name).address);
     name.record->set_size(change.modules[name.module]->symbols()[name.symbol].size);
-    name.record->module = change.drafts[name.module].identity().get();
-    name.record->module->filled.push_back(name.record);
+    ModuleState* const definer = change.drafts[name.module].identity().get();
+    name.record->set_module(definer);
+    definer->filled.push_back(name.record);
     name.record->flags = std::uint16_t(name.record->flags & ~symbol_flag::forward);
-    if (name.record->module->collectable != nullptr) name.record->flags |= symbol_flag::collected;
-    store_slot(space, name.record->slot(), name.record->address);
+    if (definer->collectable != nullptr) name.record->flags |= symbol_flag::collected;
+    store_slot(space, name.record->slot(), name.record->address());
   }
   for (const Adoption& adoption : adoptions) {
     fill_pointers(space, *adoption.user, *adoption.record);
@@ -166,9 +168,9 @@ void publish_forwards(ChangeState& change, std::vector<NewForward>& forwards) no
 }
 
 void define_forward(memory::Space& space, LibraryState& library, SymbolRecord& record, const Absolute& symbol) noexcept {
-  record.address = symbol.address.value;
+  record.set_address(symbol.address.value);
   record.flags = std::uint16_t((record.flags & ~symbol_flag::forward) | (symbol.rebindable ? symbol_flag::rebindable : 0));
-  store_slot(space, record.slot(), record.address);
+  store_slot(space, record.slot(), record.address());
   if (symbol.rebindable) return; // pointers go on leading through the slot, so that they follow
   for (const std::shared_ptr<ModuleState>& user : library.modules)
     for_each_holder(*user, [&](ModuleState& holder) {
@@ -186,7 +188,7 @@ std::string forward_users(const ChangeState& change, const SymbolRecord& record)
     if (library == nullptr) continue;
     for (const std::shared_ptr<ModuleState>& user : library->modules) {
       const bool leaves = std::find(change.removals.begin(), change.removals.end(), user) != change.removals.end();
-      if (user.get() == record.module || leaves || change.replaces(user.get())) continue;
+      if (user.get() == record.module() || leaves || change.replaces(user.get())) continue;
       bool refers = false;
       for_each_holder(*user, [&](const ModuleState& holder) {
         refers = refers || std::find(holder.forwards.begin(), holder.forwards.end(), &record) != holder.forwards.end();
@@ -199,8 +201,8 @@ std::string forward_users(const ChangeState& change, const SymbolRecord& record)
 }
 
 void reopen_forward(SymbolRecord& record, memory::Space& space) noexcept {
-  record.module = nullptr;
-  record.address = 0;
+  record.set_module(nullptr);
+  record.set_address(0);
   record.flags = std::uint16_t((record.flags & ~symbol_flag::collected) | symbol_flag::forward);
   store_slot(space, record.slot(), record.trap());
 }

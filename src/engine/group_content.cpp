@@ -81,14 +81,14 @@ void compare_groups(ChangeState& change, std::uint32_t m) {
   const SharedBodies* known = draft.replaces != nullptr ? &draft.replaces->replaceable->shared_bodies : nullptr;
   for (const auto& [signature, record] : draft.shared_groups) {
     SharedBody& now = bodies[std::string(signature)];
-    now.provided = record->address;
+    now.provided = record->address();
     const auto before = known != nullptr ? known->find(std::string(signature)) : SharedBodies::const_iterator();
-    if (known == nullptr || before == known->end() || now.own == now.provided || record->module == nullptr) continue;
+    if (known == nullptr || before == known->end() || now.own == now.provided || record->module() == nullptr) continue;
     const bool changed = now.own != before->second.own;
     if (changed == (now.provided != before->second.provided)) continue;
     // They go on differing until both have changed, or are the same.
     now = before->second;
-    const std::string text(signature), &provider = record->module->name;
+    const std::string text(signature), &provider = record->module()->name;
     change.warnings.push_back({name, text,
                                "'" + text + "' of module " + name + (changed ? " has changed" : " is as it was") +
                                    ", but that of module " + provider + ", which all use, " +

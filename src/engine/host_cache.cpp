@@ -20,6 +20,12 @@ HostGeneration HostGeneration::now() noexcept {
   return generation;
 }
 
+namespace {
+SymbolRecord::Form form_of(const HostCache::Entry& entry) noexcept {
+  return SymbolRecord::is_narrow(entry.address) ? SymbolRecord::Form::narrow : SymbolRecord::Form::wide;
+}
+} // namespace
+
 void HostCache::add(const HostGeneration& generation, std::span<const Entry> found) {
   if (generation != generation_) {
     table_ = {};
@@ -27,16 +33,16 @@ void HostCache::add(const HostGeneration& generation, std::span<const Entry> fou
     generation_ = generation;
   }
   std::size_t bytes = 0;
-  for (const Entry& entry : found) bytes += SymbolRecord::bytes_for(entry.name.size());
+  for (const Entry& entry : found) bytes += SymbolRecord::bytes_for(entry.name.size(), form_of(entry));
   records_.reserve(records_.size() + 1);
   table_.reserve(found.size());
   auto chunk = std::make_unique_for_overwrite<std::byte[]>(bytes);
   std::byte* at = chunk.get();
   for (const Entry& entry : found) {
     if (find(entry.name, entry.hash) != 0) continue; // another change was faster
-    SymbolRecord* record = SymbolRecord::make(at, entry.name, entry.hash);
-    at += SymbolRecord::bytes(entry.name.size());
-    record->address = entry.address;
+    SymbolRecord* record = SymbolRecord::make(at, entry.name, entry.hash, form_of(entry));
+    at += record->bytes();
+    record->set_address(entry.address);
     table_.insert(record);
   }
   records_.push_back(std::move(chunk));

@@ -38,7 +38,7 @@ public:
   // 0: not known.
   std::uint64_t find(std::string_view name, std::uint64_t hash) const noexcept {
     const SymbolRecord* record = table_.find(name, hash);
-    return record != nullptr ? record->address : 0;
+    return record != nullptr ? record->address() : 0;
   }
   const HostGeneration& generation() const noexcept { return generation_; }
   // What was found while the process was as `generation` says. May throw std::bad_alloc, and then nothing has changed, or

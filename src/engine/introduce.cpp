@@ -48,7 +48,8 @@ bool is_kept_by_everybody(std::string_view name) noexcept { return name.starts_w
 // published group stay bound to that module, whichever module of the change comes first.
 bool has_heir(const ChangeState& change, std::uint32_t index, const SymbolRecord& published, std::string_view signature) {
   for (std::uint32_t a = 0; a < change.additions.size(); ++a)
-    if (a != index && change.additions[a].replaces.get() == published.module && published.module->replaceable != nullptr) {
+    if (a != index && change.additions[a].replaces.get() == published.module() &&
+        published.module()->replaceable != nullptr) {
       const std::span<const Group> groups = change.additions[a].object.groups();
       return std::any_of(groups.begin(), groups.end(),
                          [&](const Group& group) { return group.comdat && group.signature == signature; });
@@ -90,10 +91,10 @@ void choose_groups(ChangeState& change, std::uint32_t index) {
     if (name.group == link::none) {
       SymbolRecord* published = library.find_group(name.view(), name.hash);
       // A fragment brings its own copy of what its module has.
-      const bool own = published != nullptr && draft.partial && published->module == draft.replaces.get();
+      const bool own = published != nullptr && draft.partial && published->module() == draft.replaces.get();
       if (published != nullptr && !own && !leaves(change, *published)) {
         draft.shared_groups.emplace_back(group.signature, published);
-        change.pins.push_back(published->module->shared_from_this());
+        change.pins.push_back(published->module()->shared_from_this());
       } else if (published == nullptr || !has_heir(change, index, *published, group.signature)) {
         name.group = index;
         provided_here = true;

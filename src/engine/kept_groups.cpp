@@ -38,7 +38,7 @@ bool has_body(const ModuleState& module, const SymbolRecord& group) {
   if (module.recalls == nullptr) return true;
   bool has = true;
   module.for_each_record([&](const SymbolRecord& record) {
-    const Definition* definition = record.group == &group ? record.definition() : nullptr;
+    const Definition* definition = record.group() == &group ? record.definition() : nullptr;
     if (definition != nullptr) has &= definition->holder != nullptr && definition->holder->held;
   });
   return has;
@@ -68,14 +68,14 @@ std::vector<const SymbolRecord*> find_kept_groups(const ChangeState& change) {
   const Users changing = count_changing(change);
   std::erase_if(kept, [&](const SymbolRecord* group) {
     const auto ours = changing.find(group);
-    return group->users <= (ours != changing.end() ? ours->second : 0);
+    return group->users() <= (ours != changing.end() ? ours->second : 0);
   });
   std::sort(kept.begin(), kept.end(), std::less<>());
   return kept;
 }
 
 bool is_kept(const ChangeState& change, const SymbolRecord& record) noexcept {
-  const SymbolRecord* group = (record.flags & symbol_flag::group) != 0 ? &record : record.group;
+  const SymbolRecord* group = (record.flags & symbol_flag::group) != 0 ? &record : record.group();
   return group != nullptr && !change.kept_groups.empty() &&
          std::binary_search(change.kept_groups.begin(), change.kept_groups.end(), group, std::less<>());
 }

@@ -64,16 +64,16 @@ Result<void> use_published(const ChangeState& change, Lead& lead, SymbolRecord& 
                                                        : (record.flags & no_function) == 0;
   if (!function) return refused(lead, "that is no function");
   for (const std::shared_ptr<ModuleState>& leaving : change.removals)
-    if (leaving.get() == record.module) return refused(lead, "module " + leaving->name + " is removed by the same change");
-  if (record.module != nullptr && record.module->collectable != nullptr && record.module != lead.module.get())
+    if (leaving.get() == record.module()) return refused(lead, "module " + leaving->name + " is removed by the same change");
+  if (record.module() != nullptr && record.module()->collectable != nullptr && record.module() != lead.module.get())
     return refused(lead, "that is in a library whose modules are collected");
   lead.target = record.definition();
-  lead.needs = record.module;
+  lead.needs = record.module();
   if (lead.target == nullptr) {
-    lead.body = record.address;
+    lead.body = record.address();
     return {};
   }
-  const ModuleDraft* draft = draft_of(change, record.module);
+  const ModuleDraft* draft = draft_of(change, record.module());
   if (draft == nullptr) return {};
   for (const Provided& p : draft->replacement.provided)
     if (p.definition == lead.target) {

@@ -50,8 +50,8 @@ std::string ModuleState::function_at(Addr address) const {
   const SymbolRecord* best = nullptr;
   for_each_record([&](const SymbolRecord& record) {
     constexpr auto no_function = symbol_flag::data | symbol_flag::tls | symbol_flag::group;
-    const bool before = (record.flags & no_function) == 0 && record.address <= address.value;
-    if (before && (best == nullptr || record.address > best->address)) best = &record;
+    const bool before = (record.flags & no_function) == 0 && record.address() <= address.value;
+    if (before && (best == nullptr || record.address() > best->address())) best = &record;
   });
   return best != nullptr ? std::string(best->name()) : std::string();
 }

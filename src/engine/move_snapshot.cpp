@@ -79,7 +79,7 @@ MoveSnapshot MoveSnapshot::of(const ModuleState& module, const ModuleState& hold
   }
   module.for_each_record([&](const SymbolRecord& record) {
     if ((record.flags & (symbol_flag::tls | symbol_flag::group | symbol_flag::erased)) == 0)
-      snapshot.exported.push_back(record.address);
+      snapshot.exported.push_back(record.address());
   });
   snapshot.exported.insert(snapshot.exported.end(), holder.escaped_parts.begin(), holder.escaped_parts.end());
   std::sort(snapshot.exported.begin(), snapshot.exported.end());

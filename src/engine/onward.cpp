@@ -41,7 +41,7 @@ void Onward::reach_code(std::uint64_t address) noexcept {
 void Onward::look_at(ModuleState& module) noexcept {
   for_each_holder(module, [&](const ModuleState& holder) {
     for (const Dependency& dependency : holder.dependencies) reach(dependency.module);
-    for (const SymbolRecord* group : holder.groups) reach(group->module);
+    for (const SymbolRecord* group : holder.groups) reach(group->module());
     if (!holder.strays) return;
     for (const Use& use : holder.uses) {
       if (use.frozen && !use.sites.empty()) reach_code(use.bound);

@@ -54,15 +54,17 @@ void for_each_published(const ChangeState& change, std::uint32_t m, Visit&& visi
 // Names that a new version of a module has in common with the one before keep their records, which others point to.
 class Records {
 public:
-  Records(ChangeState& change, std::uint32_t m) : change_(change), draft_(change.drafts[m]) {}
+  Records(ChangeState& change, std::uint32_t m)
+      : change_(change), draft_(change.drafts[m]),
+        usual_(has_narrow_records(change, draft_) ? SymbolRecord::Form::narrow : SymbolRecord::Form::wide) {}
 
   void count(std::uint32_t id, bool group) {
     ++count_;
-    if (earlier(id, group) == nullptr) add_bytes(SymbolRecord::bytes_for((*change_.names)[id].size));
+    if (earlier(id, group) == nullptr) add_bytes(SymbolRecord::bytes_for((*change_.names)[id].size, usual_));
   }
   void add_bytes(std::size_t bytes) noexcept { bytes_ += bytes; }
   void share_name(std::uint32_t id) noexcept {
-    bytes_ -= SymbolRecord::bytes((*change_.names)[id].size) - sizeof(SymbolRecord);
+    bytes_ -= SymbolRecord::bytes((*change_.names)[id].size, usual_) - SymbolRecord::bytes_sharing();
   }
   void allocate() {
     draft_.state->records.resize(bytes_);
@@ -75,27 +77,25 @@ public:
     TENON_CHECK(used <= bytes_, "more records of symbols than were counted");
     draft_.state->records.resize(used);
   }
-  // What others refer to, and what is to be filled: the record itself, or what it will hold from the commit on.
-  struct Made {
-    SymbolRecord* record;
-    SymbolRecord* image;
-  };
-  // `share`: a group of that name.
-  Made make(std::uint32_t id, bool group, SymbolRecord* share = nullptr) {
+  // What others refer to. One that is there already will say so from the commit on. `share`: a group of that name.
+  SymbolRecord* make(std::uint32_t id, const RecordContent& content, SymbolRecord::Form form,
+                     SymbolRecord* share = nullptr) {
     const Name& name = (*change_.names)[id];
+    const bool group = (content.flags & symbol_flag::group) != 0;
     if (SymbolRecord* record = earlier(id, group)) {
-      RecordUpdate& update = draft_.replacement.updates.emplace_back();
-      update.record = record;
-      return {record, &update.image};
+      draft_.replacement.updates.push_back({record, content});
+      return record;
     }
     SymbolRecord* record =
-        share != nullptr ? SymbolRecord::make_sharing(at_, *share) : SymbolRecord::make(at_, name.view(), name.hash);
+        share != nullptr ? SymbolRecord::make_sharing(at_, *share) : SymbolRecord::make(at_, name.view(), name.hash, form);
     at_ += record->bytes();
     ++(group ? draft_.group_records : draft_.symbol_records);
-    record->module = draft_.identity().get();
+    record->set_module(draft_.identity().get());
+    record->set(content);
     if (draft_.replaces != nullptr && !draft_.partial) record->flags |= symbol_flag::current;
-    return {record, record};
+    return record;
   }
+  SymbolRecord::Form usual_form() const noexcept { return usual_; }
   bool empty() const noexcept { return count_ == 0 && bytes_ == 0; }
 
 private:
@@ -104,11 +104,12 @@ private:
     const Name& name = (*change_.names)[id];
     const LibraryState& library = *change_.libraries[draft_.library];
     SymbolRecord* record = group ? library.find_group(name.view(), name.hash) : library.find_symbol(name.view(), name.hash);
-    return record != nullptr && record->module == draft_.replaces.get() ? record : nullptr;
+    return record != nullptr && record->module() == draft_.replaces.get() ? record : nullptr;
   }
 
   ChangeState& change_;
   ModuleDraft& draft_;
+  SymbolRecord::Form usual_; // of all but absolute symbols
   std::size_t count_ = 0, bytes_ = 0;
   std::byte* at_ = nullptr;
 };
@@ -127,7 +128,7 @@ std::uint32_t group_of_definition(const ChangeState& change, const Name& name) {
 bool shares_name(const ChangeState& change, std::uint32_t m, std::uint32_t group) {
   const ModuleDraft& draft = change.drafts[m];
   const Name& name = (*change.names)[draft.groups[group]];
-  if (is_replaceable(change, draft) || name.module != m || fills_forward(name)) return false;
+  if (!has_narrow_records(change, draft) || name.module != m || fills_forward(name)) return false;
   const link::Target& target = definition_of(change, m, name.symbol);
   const link::Module& module = *change.modules[m];
   return target.kind == link::TargetKind::section && target.where < module.object_sections() &&
@@ -149,6 +150,8 @@ void make_records(ChangeState& change, std::uint32_t m) {
         [&](std::uint32_t id, std::uint32_t) { records.count(id, true); });
   } else {
     records.add_bytes(change.drafts[m].records_bytes);
+    if (!has_narrow_records(change, change.drafts[m])) // which was not known when bytes were counted
+      records.add_bytes(change.drafts[m].names.size() * SymbolRecord::wide_bytes);
     for (std::uint32_t g = 0; g < change.drafts[m].groups.size(); ++g)
       if (std::uint32_t id = change.drafts[m].groups[g]; id != link::none && (*change.names)[id].group == m) {
         records.count(id, true);
@@ -172,23 +175,22 @@ void make_records(ChangeState& change, std::uint32_t m) {
         const link::Target& target = definition_of(change, m, symbol);
         const bool grouped = target.kind == link::TargetKind::section && target.where < group_of_section.size();
         const Group group = grouped ? group_of_section[target.where] : Group();
-        const auto [published, record] =
-            records.make(id, false, group.name == id && group.shares_name ? group.record : nullptr);
-        change.records[id].symbol = published;
-        record->address = target.address;
-        record->flags |= record_flags(name, target) | collected;
-        record->set_definition(provided_by(change.drafts[m], symbol));
-        record->set_size(name.strength == Strength::common ? change.extras[name.extra].common_size
-                                                           : module.symbols()[symbol].size);
-        if (grouped) {
-          record->group = group.record;
-          change.records[id].within = group.name;
-        }
+        RecordContent content;
+        content.address = target.address;
+        content.size =
+            name.strength == Strength::common ? change.extras[name.extra].common_size : module.symbols()[symbol].size;
+        content.group = group.record;
+        content.definition = provided_by(change.drafts[m], symbol);
+        content.flags = std::uint16_t(record_flags(name, target) | collected);
+        SymbolRecord* const share = group.name == id && group.shares_name ? group.record : nullptr;
+        change.records[id].symbol = records.make(id, content, record_form(change, m, symbol), share);
+        if (grouped) change.records[id].within = group.name;
       },
       [&](std::uint32_t id, std::uint32_t g) {
-        const auto [record, image] = records.make(id, true);
-        image->flags |= symbol_flag::group | collected;
-        if (is_replaceable(change, change.drafts[m])) image->address = content_of_group(module, module.object.groups()[g]);
+        RecordContent content;
+        content.flags = symbol_flag::group | collected;
+        if (is_replaceable(change, change.drafts[m])) content.address = content_of_group(module, module.object.groups()[g]);
+        SymbolRecord* const record = records.make(id, content, records.usual_form());
         change.records[id].group = record;
         group_of_section.resize(module.object_sections());
         const bool shared = shares_name(change, m, g);
@@ -251,10 +253,10 @@ void find_dependencies(ChangeState& change, std::uint32_t m, Marks& marks, base:
       all.push_back({change.drafts[name.module].identity().get(),
                      group != link::none ? change.records[group].group : nullptr, record->name().data()});
     } else if (name.module == link::none && name.record != nullptr && !name.forward_record &&
-               name.record->module != nullptr && name.record->module != draft.replaces.get()) {
-      if (name.record->group == nullptr ||
-          !std::binary_search(draft.state->groups.begin(), draft.state->groups.end(), name.record->group))
-        published.push_back({name.record->module, name.record->group, name.record->name().data()});
+               name.record->module() != nullptr && name.record->module() != draft.replaces.get()) {
+      SymbolRecord* const group = name.record->group();
+      if (group == nullptr || !std::binary_search(draft.state->groups.begin(), draft.state->groups.end(), group))
+        published.push_back({name.record->module(), group, name.record->name().data()});
     }
   }
   const std::vector<Dependency>& kept = draft.replacement.kept_dependencies;

@@ -70,7 +70,7 @@ void check_remnant(ModuleState& module) noexcept {
   module.remnant = false;
   module.for_each_record([&](SymbolRecord& record) {
     const bool group = (record.flags & symbol_flag::group) != 0;
-    const bool shared = group ? record.users != 0 : record.group != nullptr && record.group->users != 0;
+    const bool shared = group ? record.users() != 0 : record.group() != nullptr && record.group()->users() != 0;
     if (!shared && library != nullptr) erase(group ? library->groups : library->symbols, record);
     module.remnant |= group && shared && (record.flags & symbol_flag::erased) == 0;
   });
@@ -135,9 +135,9 @@ Result<void> check_removable(EngineState& engine, Modules modules) {
 }
 
 void count_references(EngineState& engine, const ModuleState& module) noexcept {
-  for (SymbolRecord* group : module.groups) ++group->users;
+  for (SymbolRecord* group : module.groups) ++group->users();
   for (const Dependency& dependency : module.dependencies)
-    ++(dependency.group != nullptr ? dependency.group->users : dependency.module->users);
+    ++(dependency.group != nullptr ? dependency.group->users() : dependency.module->users);
   if (module.collectable == nullptr)
     hold_references(engine.collection, module);
   else
@@ -146,7 +146,7 @@ void count_references(EngineState& engine, const ModuleState& module) noexcept {
 
 void uncount_references(EngineState& engine, const ModuleState& module) noexcept {
   auto leave_group = [](SymbolRecord& group) {
-    if (--group.users == 0 && group.module->remnant) check_remnant(*group.module);
+    if (--group.users() == 0 && group.module()->remnant) check_remnant(*group.module());
   };
   for (SymbolRecord* group : module.groups) leave_group(*group);
   for (const Dependency& dependency : module.dependencies)
@@ -202,7 +202,7 @@ namespace {
 
 // A dead module's, which stands in the way of another that defines the name.
 void make_way(EngineState& engine, SymbolRecord& record) noexcept {
-  ModuleState& module = *record.module;
+  ModuleState& module = *record.module();
   const std::shared_ptr<LibraryState> library = module.library.lock();
   TENON_CHECK(library != nullptr, "a published module without a library");
   if (std::find(module.filled.begin(), module.filled.end(), &record) != module.filled.end())

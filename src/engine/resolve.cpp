@@ -46,26 +46,26 @@ void resolve_to_record(ChangeState& change, Name& name, SymbolRecord* record) {
   change.has_identities |= record->definition() != nullptr;
   name.forward_record = (record->flags & symbol_flag::forward) != 0;
   change.has_forwards |= name.forward_record;
-  name.address = record->address;
+  name.address = record->address();
   name.kind = TargetKind::fixed;
   name.flags =
       std::uint8_t((name.flags & ~(flag::host | flag::tls)) | ((record->flags & symbol_flag::data) != 0 ? flag::data : 0));
   if (record->slot() != 0 && ((record->flags & (symbol_flag::rebindable | symbol_flag::forward)) != 0)) {
     name.kind = TargetKind::slot;
     name.address = record->slot();
-  } else if (record->module == nullptr) {
+  } else if (record->module() == nullptr) {
     name.flags |= flag::host;
   }
-  if (record->module == nullptr) return;
+  if (record->module() == nullptr) return;
   if ((record->flags & symbol_flag::tls) != 0) {
     name.flags |= flag::tls;
     name.extra = std::uint32_t(change.extras.size());
     NameExtra& extra = change.extras.emplace_back();
-    extra.tls_key = record->module->tls_key();
-    extra.tls_owner = record->module->name; // pinned below
+    extra.tls_key = record->module()->tls_key();
+    extra.tls_owner = record->module()->name; // pinned below
   }
-  if (change.pins.empty() || change.pins.back().get() != record->module)
-    change.pins.push_back(record->module->shared_from_this());
+  if (change.pins.empty() || change.pins.back().get() != record->module())
+    change.pins.push_back(record->module()->shared_from_this());
 }
 
 // Looks new names up in their libraries; those that are still open are queued for the sources.
@@ -323,7 +323,7 @@ Result<void> settle_names(ChangeState& change) {
       if (name.strength == Strength::strong)
         return Error{ErrorCode::duplicate,
                      "'" + std::string(name.view()) + "' of " + change.modules[name.module]->name + " is defined already" +
-                         (name.record->module != nullptr ? ", by " + name.record->module->name : std::string())};
+                         (name.record->module() != nullptr ? ", by " + name.record->module()->name : std::string())};
       name.module = link::none; // weak, common, unique: what is published stays
     } else if (name.strength == Strength::unique && searches_process(change, name.library)) {
       if (std::optional<HostSymbol> host = host_symbol(RTLD_DEFAULT, std::string(name.view()).c_str(), false)) {

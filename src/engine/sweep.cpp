@@ -67,7 +67,7 @@ private:
   void look_at(const ModuleState& module) noexcept {
     for_each_holder(module, [&](const ModuleState& holder) {
       for (const Dependency& dependency : holder.dependencies) reach(dependency.module, true);
-      for (const SymbolRecord* group : holder.groups) reach(group->module, group->module != &module);
+      for (const SymbolRecord* group : holder.groups) reach(group->module(), group->module() != &module);
     });
     // What has been replaced singly lies in its version's memory.
     if (module.stale_of != 0)

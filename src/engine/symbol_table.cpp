@@ -4,6 +4,8 @@
 
 #include "base/check.h"
 
+#include <algorithm>
+
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
@@ -11,42 +13,44 @@ namespace tenon::engine {
 
 std::uint64_t hash_name(std::string_view name) noexcept { return XXH3_64bits(name.data(), name.size()); }
 
+void SymbolTable::put(std::uint64_t cell, std::uint32_t hash) noexcept {
+  std::size_t at = home(hash);
+  while (cells_[at] != empty && cells_[at] != erased) at = next(at);
+  used_ += cells_[at] == empty ? 1 : 0;
+  cells_[at] = cell;
+}
+
 void SymbolTable::reserve(std::size_t more) {
   if ((used_ + more) * 4 <= cells_.size() * 3) return;
-  std::size_t wanted = 16;
-  while (wanted * 3 < (size_ + more) * 4 + wanted) // at most half full after growing
-    wanted *= 2;
+  // What comes at once is known to be all: seven of ten cells. What comes one by one finds half of them free.
+  const std::size_t wanted = std::max({std::size_t(16), (size_ + more) * 10 / 7 + 1, size_ * 2});
+  TENON_CHECK(wanted <= std::uint32_t(-1), "a table of more symbols than hashes");
   std::vector<std::uint64_t> old(wanted, empty);
   old.swap(cells_);
-  used_ = size_;
-  std::size_t mask = wanted - 1;
-  for (std::uint64_t cell : old) {
-    if (cell == empty || cell == erased) continue;
-    std::size_t at = pointer(cell)->hash & mask;
-    while (cells_[at] != empty) at = (at + 1) & mask;
-    cells_[at] = cell;
+  used_ = 0;
+  // Records are anywhere, and are asked for ahead.
+  constexpr std::size_t ahead = 16;
+  for (std::size_t i = 0; i < old.size(); ++i) {
+    if (i + ahead < old.size()) __builtin_prefetch(pointer(old[i + ahead]));
+    if (old[i] != empty && old[i] != erased) put(old[i], pointer(old[i])->hash());
   }
 }
 
 void SymbolTable::insert(SymbolRecord* record) noexcept {
   TENON_CHECK(used_ < cells_.size(), "the symbol table is full");
-  std::size_t mask = cells_.size() - 1, at = record->hash & mask;
-  while (cells_[at] != empty && cells_[at] != erased) at = (at + 1) & mask;
-  used_ += cells_[at] == empty ? 1 : 0;
-  cells_[at] = reinterpret_cast<std::uint64_t>(record) | tag(record->hash) << tag_shift;
+  put(reinterpret_cast<std::uint64_t>(record) | tag(record->hash()) << tag_shift, record->hash());
   ++size_;
 }
 
 void SymbolTable::erase(const SymbolRecord* record) noexcept {
-  std::size_t mask = cells_.size() - 1;
-  for (std::size_t at = record->hash & mask; cells_[at] != empty; at = (at + 1) & mask) {
+  for (std::size_t at = home(record->hash()); cells_[at] != empty; at = next(at)) {
     if (cells_[at] == erased || pointer(cells_[at]) != record) continue;
     // A cell that ends its run of used cells can be empty again, and so can erased ones before it.
-    bool last = cells_[(at + 1) & mask] == empty;
+    const bool last = cells_[next(at)] == empty;
     cells_[at] = last ? empty : erased;
     used_ -= last ? 1 : 0;
-    for (std::size_t before = (at - 1) & mask; last && cells_[before] == erased; before = (before - 1) & mask) {
-      cells_[before] = empty;
+    for (std::size_t i = before(at); last && cells_[i] == erased; i = before(i)) {
+      cells_[i] = empty;
       --used_;
     }
     --size_;

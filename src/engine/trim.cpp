@@ -46,12 +46,12 @@ struct Needed {
   }
 };
 
-bool is_shared(const SymbolRecord& record) noexcept { return record.group != nullptr && record.group->users != 0; }
+bool is_shared(const SymbolRecord& record) noexcept { return record.group() != nullptr && record.group()->users() != 0; }
 
 std::uint32_t count_shared(const ModuleState& module) noexcept {
   std::uint32_t count = 0;
   module.for_each_record(
-      [&](const SymbolRecord& record) { count += (record.flags & symbol_flag::group) != 0 && record.users != 0; });
+      [&](const SymbolRecord& record) { count += (record.flags & symbol_flag::group) != 0 && record.users() != 0; });
   return count;
 }
 
@@ -107,7 +107,7 @@ std::optional<std::vector<Edge>> edges_of(const ModuleState& module) {
 bool reach_groups(const ModuleState& module, Needed& needed) {
   std::vector<std::uint64_t> addresses;
   module.for_each_record([&](const SymbolRecord& record) {
-    if (is_shared(record)) addresses.push_back(record.address);
+    if (is_shared(record)) addresses.push_back(record.address());
   });
   std::sort(addresses.begin(), addresses.end());
   addresses.erase(std::unique(addresses.begin(), addresses.end()), addresses.end());

@@ -72,7 +72,7 @@ Result<void> check_unloadable(const ModuleState& module) {
   const SymbolRecord* odd = nullptr;
   module.for_each_record([&](const SymbolRecord& record) {
     constexpr auto elsewhere = symbol_flag::tls | symbol_flag::group | symbol_flag::erased;
-    if ((record.flags & elsewhere) == 0 && lies_in_code(module, record.address)) odd = &record;
+    if ((record.flags & elsewhere) == 0 && lies_in_code(module, record.address())) odd = &record;
   });
   if (odd != nullptr)
     return Error{ErrorCode::unsupported, "module " + module.name + " can't be unloaded: its '" + std::string(odd->name()) +
@@ -324,7 +324,7 @@ bool is_recalled_by_others(const ModuleState& module, std::span<const std::share
     return users;
   };
   return std::any_of(module.groups.begin(), module.groups.end(), [&](const SymbolRecord* group) {
-    return group->module == &module && group->users > users_among(group);
+    return group->module() == &module && group->users() > users_among(group);
   });
 }
 

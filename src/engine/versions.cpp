@@ -148,7 +148,7 @@ Result<void> check_filled(const ChangeState& change, const ModuleDraft& draft, s
   for (const SymbolRecord* record : module.filled) {
     const Provided* there = find_provided(draft, record->name());
     const bool moves =
-        there != nullptr && there->definition->kind != DefinitionKind::function && there->address != record->address;
+        there != nullptr && there->definition->kind != DefinitionKind::function && there->address != record->address();
     if (there != nullptr ? !moves : is_led_elsewhere(change, module, record->name())) continue;
     std::string by = forward_users(change, *record);
     if (by.empty()) continue; // it is reopened, or filled anew
@@ -390,9 +390,9 @@ void update_filled(EngineState& engine, const ModuleDraft& draft) noexcept {
     const bool led = earlier != module.replaceable->by_name.end() && earlier->second->led;
     if (there == nullptr && !led) reopen_forward(*record, *engine.machinery->space);
     if (there == nullptr) return !led;
-    if (there->definition->kind == DefinitionKind::function || there->address == record->address) return false;
-    record->address = there->address;
-    store_slot(*engine.machinery->space, record->slot(), record->address);
+    if (there->definition->kind == DefinitionKind::function || there->address == record->address()) return false;
+    record->set_address(there->address);
+    store_slot(*engine.machinery->space, record->slot(), record->address());
     return false;
   });
 }
@@ -413,12 +413,8 @@ void update_records(const ChangeState& change, LibraryState& library, ModuleDraf
   ModuleState& module = *draft.replaces;
   for (RecordUpdate& update : draft.replacement.updates) {
     SymbolRecord& record = *update.record;
-    record.address = update.image.address;
-    record.group = update.image.group;
-    record.set_definition(update.image.definition());
-    record.flags = std::uint16_t(update.image.flags | (draft.partial ? 0 : symbol_flag::current));
-    record.size_high = update.image.size_high;
-    record.size_low = update.image.size_low;
+    record.set(update.content);
+    if (!draft.partial) record.flags |= symbol_flag::current;
   }
   if (!draft.state->records.empty()) module.more_records.push_back(std::move(draft.state->records)); // has the room
   if (draft.partial) return;
