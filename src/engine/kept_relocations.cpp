@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "engine/kept_relocations.h"
 
+#include "base/check.h"
+#include "base/scratch.h"
 #include "link/arch/arch.h"
 
 #include <cstring>
@@ -9,31 +11,112 @@
 
 namespace tenon::engine {
 
+namespace {
+
+// How a relocation is packed, by the bits of its head.
+namespace head {
+constexpr std::uint8_t type_mask = 7, other_type = 7, same_symbol = 32, forward = 64;
+constexpr unsigned addend = 3;
+constexpr std::uint8_t addend_follows = 3;
+} // namespace head
+
+constexpr std::array<std::uint32_t, 7> usual_types = {2, 4, 1, 9, 42, 11, 24}; // R_X86_64_PC32, PLT32, 64, GOTPCREL, ...
+constexpr std::array<std::int64_t, 3> usual_addends = {-4, 0, -5};
+
+class Writer {
+public:
+  // Head, type, offset, symbol and addend.
+  static constexpr std::size_t most = 1 + 5 + 10 + 5 + 10;
+
+  explicit Writer(std::size_t relocations) { bytes_.resize(relocations * usual + most); }
+  std::size_t size() const noexcept { return at_; }
+  std::span<const std::uint8_t> bytes() const noexcept { return {bytes_.data(), at_}; }
+
+  void begin_section() noexcept {
+    offset_ = 0;
+    symbol_ = 0;
+  }
+  void add(const Relocation& r) {
+    if (bytes_.size() - at_ < most) bytes_.resize(bytes_.size() * 2);
+    const auto type = std::size_t(std::find(usual_types.begin(), usual_types.end(), r.type) - usual_types.begin());
+    const auto addend = std::size_t(std::find(usual_addends.begin(), usual_addends.end(), r.addend) - usual_addends.begin());
+    const bool same = r.symbol == symbol_, forward = r.offset >= offset_;
+    bytes_[at_++] =
+        std::uint8_t(type | addend << head::addend | (same ? head::same_symbol : 0) | (forward ? head::forward : 0));
+    if (type == head::other_type) number(r.type);
+    number(forward ? r.offset - offset_ : offset_ - r.offset);
+    if (!same) distance(std::int64_t(r.symbol) - std::int64_t(symbol_));
+    if (addend == head::addend_follows) distance(r.addend);
+    offset_ = r.offset;
+    symbol_ = r.symbol;
+  }
+
+private:
+  static constexpr std::size_t usual = 6;
+  void number(std::uint64_t n) noexcept {
+    for (; n >= 128; n >>= 7) bytes_[at_++] = std::uint8_t(n | 128);
+    bytes_[at_++] = std::uint8_t(n);
+  }
+  void distance(std::int64_t n) noexcept { number(std::uint64_t(n) << 1 ^ std::uint64_t(n >> 63)); }
+
+  base::Vector<std::uint8_t> bytes_;
+  std::size_t at_ = 0;
+  std::uint64_t offset_ = 0;
+  std::uint32_t symbol_ = 0;
+};
+
+} // namespace
+
+std::uint64_t KeptRelocations::Reader::number() noexcept {
+  std::uint64_t n = 0;
+  for (unsigned shift = 0;; shift += 7) {
+    const std::uint8_t byte = *at_++;
+    n |= std::uint64_t(byte & 127) << shift;
+    if (byte < 128) return n;
+  }
+}
+
+Relocation KeptRelocations::Reader::next() noexcept {
+  const std::uint8_t bits = *at_++;
+  const std::uint8_t type = bits & head::type_mask, addend = bits >> head::addend & 3;
+  Relocation r;
+  r.type = type == head::other_type ? std::uint32_t(number()) : usual_types[type];
+  const std::uint64_t by = number();
+  r.offset = offset_ = (bits & head::forward) != 0 ? offset_ + by : offset_ - by;
+  if ((bits & head::same_symbol) == 0) symbol_ += std::uint32_t(distance());
+  r.symbol = symbol_;
+  r.addend = addend == head::addend_follows ? distance() : usual_addends[addend];
+  return r;
+}
+
 KeptRelocations KeptRelocations::of(const link::Module& module) {
   KeptRelocations kept;
-  std::vector<Relocation> wide;
   std::size_t sections = 0, relocations = 0; // sections may have been left out since the survey
   for (std::uint32_t i : module.kept) {
     sections += module.relocations(i).empty() ? 0 : 1;
     relocations += module.relocations(i).size();
   }
-  kept.sections_.reserve(sections);
-  kept.words_.resize(relocations);
-  std::uint64_t* word = kept.words_.data();
-  for (std::uint32_t i : module.kept) {
-    if (module.relocations(i).empty()) continue;
-    kept.sections_.push_back({i, std::uint32_t(word - kept.words_.data()), std::uint32_t(wide.size())});
-    for (const Relocation& r : module.relocations(i)) {
-      const bool narrow = fits(r);
-      *word++ = narrow ? pack(r) : std::uint64_t(escape) << 48;
-      if (!narrow) wide.push_back(r);
+  if (sections != 0) {
+    base::Vector<std::uint64_t> ranges;
+    ranges.reserve(sections + 2);
+    ranges.push_back(sections | std::uint64_t(relocations) << 32);
+    Writer writer(relocations);
+    for (std::uint32_t i : module.kept) {
+      if (module.relocations(i).empty()) continue;
+      ranges.push_back(writer.size() | std::uint64_t(i) << 32);
+      writer.begin_section();
+      for (const Relocation& r : module.relocations(i)) writer.add(r);
     }
+    ranges.push_back(writer.size());
+    TENON_CHECK(writer.size() <= std::uint32_t(-1), "relocations of one module beyond 4 GiB");
+    kept.words_.resize(ranges.size() + (writer.size() + 7) / 8);
+    std::memcpy(kept.words_.data(), ranges.data(), ranges.size() * sizeof ranges[0]);
+    std::memcpy(kept.words_.data() + ranges.size(), writer.bytes().data(), writer.size());
   }
-  const bool any = !wide.empty() || !module.entries.empty() || !module.thunks.empty() || !module.tls_bindings.empty() ||
+  const bool any = !module.entries.empty() || !module.thunks.empty() || !module.tls_bindings.empty() ||
                    module.tls_ld != link::none || !module.rewritten.empty();
   if (!any) return kept;
   Rare& rare = kept.rare_.emplace_back();
-  rare.wide.assign(wide.begin(), wide.end());
   rare.entries.assign(module.entries.begin(), module.entries.end());
   rare.thunks.assign(module.thunks.begin(), module.thunks.end());
   rare.tls_bindings.assign(module.tls_bindings.begin(), module.tls_bindings.end());

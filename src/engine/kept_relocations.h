@@ -1,11 +1,18 @@
-// What the linker keeps of a module's relocations: the program's reference graph, at 8 bytes an edge.
+// What the linker keeps of a module's relocations: the program's reference graph, at 4 to 5 bytes an edge.
 //
-// One word for each relocation of an allocated section, in the order of sections and of the object's tables:
+// In one list of words: how many sections and relocations there are, then a word for each section that has any, which says
+// where its relocations begin in the bytes behind these words. Each relocation of an allocated section, in the order of the
+// object's tables, is
 //
-//     bits 0..23 offset in the section | 24..29 type | 30..47 symbol | 48..63 addend, signed
+//     head       0..2 type, one of the usual ones or `other` | 3..4 addend: -4, 0, -5 or one that follows | 5 the symbol is
+//                that of before | 6 the offset is beyond that of before
+//     [type]     if other
+//     offset     distance to that of before in its section
+//     [symbol]   distance to that of before in its section, unless it is the same
+//     [addend]
 //
-// Where a number does not fit its field, the word's addend is `escape`, and the full relocation stands in a side table, in
-// order.
+// where numbers are LEB128 and distances of symbols and addends have their sign in the lowest bit. So any relocation can be
+// kept, and what compilers write most takes least.
 //
 // The bytes that relocations replaced are known again from the words: fields of RELA relocations are zero in nearly all
 // objects, and relaxed instructions (GOTPCRELX) can be told back from what they became (link::arch::restore). Where that is
@@ -32,12 +39,6 @@ namespace tenon::engine {
 
 class KeptRelocations {
 public:
-  struct SectionRange {
-    std::uint32_t section;
-    std::uint32_t first;      // index into the words
-    std::uint32_t first_wide; // into the side table
-  };
-
   // Of a module whose bytes are final, and still where they were written. May throw std::bad_alloc.
   static KeptRelocations of(const link::Module& module);
 
@@ -54,29 +55,22 @@ public:
 
   // Calls visit(Relocation) for those of one section.
   template <class Visit> void for_each_of(std::uint32_t section, Visit&& visit) const {
-    auto found = std::lower_bound(sections_.begin(), sections_.end(), section,
-                                  [](const SectionRange& range, std::uint32_t s) { return range.section < s; });
-    if (found == sections_.end() || found->section != section) return;
-    std::size_t end = std::next(found) != sections_.end() ? std::next(found)->first : words_.size();
-    std::size_t wide = found->first_wide;
-    for (std::size_t i = found->first; i < end; ++i) visit(is_wide(words_[i]) ? rare_[0].wide[wide++] : unpack(words_[i]));
+    const std::span<const std::uint64_t> ranges = this->ranges();
+    const auto found = std::lower_bound(ranges.begin(), ranges.end(), section,
+                                        [](std::uint64_t range, std::uint32_t s) { return section_of(range) < s; });
+    if (found != ranges.end() && section_of(*found) == section) read(std::size_t(found - ranges.begin()), visit);
   }
   // Calls visit(section, Relocation).
   template <class Visit> void for_each(Visit&& visit) const {
-    std::size_t wide = 0;
-    for (std::size_t s = 0; s < sections_.size(); ++s) {
-      std::size_t end = s + 1 < sections_.size() ? sections_[s + 1].first : words_.size();
-      for (std::size_t i = sections_[s].first; i < end; ++i)
-        visit(sections_[s].section, is_wide(words_[i]) ? rare_[0].wide[wide++] : unpack(words_[i]));
-    }
+    const std::span<const std::uint64_t> ranges = this->ranges();
+    for (std::size_t i = 0; i < ranges.size(); ++i) read(i, [&](const Relocation& r) { visit(section_of(ranges[i]), r); });
   }
 
-  std::size_t size() const noexcept { return words_.size(); }
+  std::size_t size() const noexcept { return words_.empty() ? 0 : words_[0] >> 32; }
   std::size_t bytes() const noexcept {
-    std::size_t bytes = sections_.bytes() + words_.bytes() + rare_.bytes();
+    std::size_t bytes = words_.bytes() + rare_.bytes();
     for (const Rare& rare : rare_)
-      bytes +=
-          rare.wide.bytes() + rare.replaced.bytes() + rare.entries.bytes() + rare.thunks.bytes() + rare.tls_bindings.bytes();
+      bytes += rare.replaced.bytes() + rare.entries.bytes() + rare.thunks.bytes() + rare.tls_bindings.bytes();
     return bytes;
   }
 
@@ -90,7 +84,6 @@ private:
   };
   // What a module without a GOT and stubs has nothing of.
   struct Rare {
-    base::List<Relocation> wide;
     base::List<Replaced> replaced; // sorted by section and offset
     base::List<link::Entry> entries;
     base::List<link::Thunk> thunks;
@@ -103,23 +96,38 @@ private:
   void keep_replaced(const link::Module& module, std::uint32_t section);
   void put_back(std::uint32_t section, std::span<std::byte> bytes, std::uint64_t begin, std::uint64_t end) const noexcept;
 
-  static constexpr std::int64_t escape = -32768;
-  static bool is_wide(std::uint64_t word) noexcept { return std::int64_t(word) >> 48 == escape; }
-  static Relocation unpack(std::uint64_t word) noexcept {
-    return {word & 0xFFFFFF, std::uint32_t(word >> 24 & 0x3F), std::uint32_t(word >> 30 & 0x3FFFF),
-            std::int64_t(word) >> 48};
+  // Of one section, in order.
+  class Reader {
+  public:
+    explicit Reader(const std::uint8_t* at) noexcept : at_(at) {}
+    const std::uint8_t* at() const noexcept { return at_; }
+    Relocation next() noexcept;
+
+  private:
+    std::uint64_t number() noexcept;
+    std::int64_t distance() noexcept {
+      const std::uint64_t n = number();
+      return std::int64_t(n >> 1) ^ -std::int64_t(n & 1);
+    }
+    const std::uint8_t* at_;
+    std::uint64_t offset_ = 0;
+    std::uint32_t symbol_ = 0;
+  };
+
+  static std::uint32_t section_of(std::uint64_t range) noexcept { return std::uint32_t(range >> 32); }
+  // Of each section that has relocations: its index, and where they begin among the bytes. One more says where they end.
+  std::span<const std::uint64_t> ranges() const noexcept {
+    return words_.empty() ? std::span<const std::uint64_t>() : std::span(words_.data() + 1, std::uint32_t(words_[0]));
   }
-  static bool fits(const Relocation& r) noexcept {
-    const std::uint64_t large = r.offset >> 24 | std::uint64_t(r.type >> 6) | std::uint64_t(r.symbol >> 18);
-    return large == 0 && std::uint64_t(r.addend) - std::uint64_t(escape + 1) < 65535; // -32767 ... 32767
-  }
-  static std::uint64_t pack(const Relocation& r) noexcept {
-    return r.offset | std::uint64_t(r.type) << 24 | std::uint64_t(r.symbol) << 30 | std::uint64_t(r.addend) << 48;
+  template <class Visit> void read(std::size_t range, Visit&& visit) const {
+    const std::uint64_t* first = words_.data() + 1 + range;
+    const auto* bytes = reinterpret_cast<const std::uint8_t*>(words_.data() + 2 + std::uint32_t(words_[0]));
+    const std::uint8_t* end = bytes + std::uint32_t(first[1]);
+    for (Reader reader(bytes + std::uint32_t(first[0])); reader.at() != end;) visit(reader.next());
   }
 
-  base::List<SectionRange> sections_;
-  base::List<std::uint64_t> words_;
-  base::List<Rare> rare_; // one or none
+  base::List<std::uint64_t> words_; // how many: sections, relocations above; ranges; bytes
+  base::List<Rare> rare_;           // one or none
 };
 
 } // namespace tenon::engine
