@@ -345,7 +345,7 @@ Bytes Linked::bytes(SectionId section) const noexcept {
   if (section.module.index >= state_->modules.size()) return {};
   const link::Module& module = *state_->modules[section.module.index];
   if (section.index >= module.places.size() || module.places[section.index].local == nullptr) return {};
-  return {module.places[section.index].local, module.places[section.index].content_size};
+  return {module.places[section.index].local, module.places[section.index].content_size()};
 }
 
 std::span<const Relocation> Linked::relocations(SectionId section) const noexcept {

@@ -1,5 +1,5 @@
 // A vector as large as a pointer, for structures that have many of which most are empty: size and capacity stand before the
-// elements, in memory of base::pool. What it has is like std::vector's, of the same meaning.
+// elements, in memory of base::pool or what else Pieces stands for. What it has is like std::vector's, of the same meaning.
 //
 // Elements are moved without throwing. reserve() takes exactly what it is asked for, rounded up to a piece of the pool.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -20,7 +20,13 @@
 
 namespace tenon::base {
 
-template <class T> class List {
+struct PoolPieces {
+  static std::size_t rounded(std::size_t bytes) noexcept { return pool::rounded(bytes); }
+  static void* allocate(std::size_t bytes) { return pool::allocate(bytes); }
+  static void deallocate(void* piece, std::size_t bytes) noexcept { pool::deallocate(piece, bytes); }
+};
+
+template <class T, class Pieces = PoolPieces> class List {
 public:
   using value_type = T;
   using size_type = std::size_t;
@@ -116,6 +122,16 @@ public:
     cut(0);
     if (count != 0) fill(first, last, count);
   }
+  void assign(std::size_t count, const T& value) {
+    cut(0);
+    if (count > capacity()) {
+      List made;
+      made.head_ = make(count);
+      swap(made);
+    }
+    std::uninitialized_fill_n(begin(), count, value);
+    if (head_ != nullptr) head_->size = std::uint32_t(count);
+  }
   // At the end only.
   template <std::forward_iterator From> void append(From first, From last) {
     const auto count = std::size_t(std::distance(first, last));
@@ -134,7 +150,7 @@ private:
   struct Head {
     std::uint32_t size, capacity;
   };
-  static_assert(alignof(T) <= 8); // pieces of the pool are aligned to 16
+  static_assert(alignof(T) <= 8); // pieces are aligned to 16
   static constexpr std::size_t head_bytes = 8;
 
   static std::size_t bytes_for(std::size_t count) noexcept { return head_bytes + count * sizeof(T); }
@@ -142,8 +158,8 @@ private:
 
   static Head* make(std::size_t wanted) {
     if (wanted > std::size_t(0x7FFF'FFFF)) throw std::bad_alloc();
-    const std::size_t count = (pool::rounded(bytes_for(wanted)) - head_bytes) / sizeof(T);
-    return new (pool::allocate(bytes_for(count))) Head{0, std::uint32_t(count)};
+    const std::size_t count = (Pieces::rounded(bytes_for(wanted)) - head_bytes) / sizeof(T);
+    return new (Pieces::allocate(bytes_for(count))) Head{0, std::uint32_t(count)};
   }
   template <class... Arguments> static T* make_at(T* at, Arguments&&... arguments) {
     if constexpr (std::is_constructible_v<T, Arguments...>)
@@ -171,13 +187,13 @@ private:
   void release() noexcept {
     if (head_ == nullptr) return;
     std::destroy(begin(), end());
-    pool::deallocate(head_, bytes_for(capacity()));
+    Pieces::deallocate(head_, bytes_for(capacity()));
   }
 
   Head* head_ = nullptr;
 };
 
-template <class T, class Gone> void erase_if(List<T>& list, Gone gone) noexcept {
+template <class T, class Pieces, class Gone> void erase_if(List<T, Pieces>& list, Gone gone) noexcept {
   list.erase(std::remove_if(list.begin(), list.end(), gone), list.end());
 }
 

@@ -33,14 +33,10 @@ std::vector<Member> members_of(const link::Module& module, link::Run run) {
 }
 
 void carry(ChangeState& change, std::uint32_t m, std::uint32_t section, std::uint64_t address, std::uint64_t size) {
-  SectionPlace& place = change.modules[m]->places[section];
+  SectionPlace& place = change.modules[m]->places.at(section);
   place.address = address;
   place.kept = false;
   change.drafts[m].replacement.carried.push_back({section, address, size});
-}
-
-void drop_carried(link::Module& module) {
-  std::erase_if(module.kept, [&](std::uint32_t section) { return !module.places[section].kept; });
 }
 
 bool LabelTables::is(std::uint32_t section) {
@@ -100,7 +96,7 @@ std::vector<Storage> earlier_storages(const ChangeState& change, std::uint32_t m
   for_each_storage(*first, [&](Storage s) {
     s.address -= offset;
     const bool fits =
-        s.address % place.alignment == 0 && std::all_of(section.begin(), section.end(), [&](const Member& member) {
+        s.address % place.alignment() == 0 && std::all_of(section.begin(), section.end(), [&](const Member& member) {
           const Definition* definition = earlier_variable(change, m, member.symbol, kind, true);
           return definition != nullptr &&
                  had_storage_at(*definition, module.symbols()[member.symbol], s.address, place.size);
@@ -152,7 +148,7 @@ public:
       ++known;
     }
     if (known == 0) return Verdict{};
-    if (!same || base % place().alignment != 0) return mismatch();
+    if (!same || base % place().alignment() != 0) return mismatch();
     if (known == members_.size() && in_place) return keep_at(base);
     return Error{ErrorCode::needs_flag, "section " + std::string(module_.section_name(members_[0].section)) +
                                             " holds several variables, and not the same ones in the same places as before: "
@@ -205,7 +201,7 @@ private:
                                               " holds several variables, some of which have changed: compile with "
                                               "-fdata-sections"};
     const std::uint64_t base = variable->address - symbol.value;
-    const bool fits = within_storage(base) && base % place().alignment == 0;
+    const bool fits = within_storage(base) && base % place().alignment() == 0;
     switch (draft_.policy.differing) {
     case DataPolicy::Differing::refuse: break;
     case DataPolicy::Differing::keep:
@@ -237,7 +233,7 @@ bool holds_addresses_only(const link::Module& module, std::uint32_t section) {
 Result<void> check_nameless(const link::Module& module, std::span<const Member> members) {
   std::vector<std::uint8_t> named(module.object_sections());
   for (const Member& member : members) named[member.section] = 1;
-  for (std::uint32_t i : module.kept) {
+  for (std::uint32_t i : module.kept()) {
     if (i >= named.size() || named[i] != 0) continue;
     const SectionPlace& place = module.places[i];
     if (!place.kept || place.run != link::Run::data || place.size == 0 || place.serves_all ||
@@ -291,7 +287,6 @@ Result<void> carry_variables(ChangeState& change, std::uint32_t m) {
     if (verdict->carry) carry(change, m, section[0].section, verdict->address, verdict->size);
     return {};
   });
-  drop_carried(module);
   return judged;
 }
 

@@ -35,7 +35,6 @@ std::vector<Storage> earlier_storages(const ChangeState& change, std::uint32_t m
 
 // That storage stands for the section, which is not placed.
 void carry(ChangeState& change, std::uint32_t module, std::uint32_t section, std::uint64_t address, std::uint64_t size);
-void drop_carried(link::Module& module);
 
 // Writable sections with pointers into functions, as a table of labels has them for a computed goto (`static void* table[] =
 // {&&a, &&b}`): they are of the version that they lead into, and of no use to another.

@@ -10,7 +10,8 @@ namespace {
 
 std::size_t count_sections(const ChangeState& change) noexcept {
   std::size_t count = 0;
-  for (const std::unique_ptr<link::Module>& module : change.modules) count += module->kept.size() + link::synthetic_sections;
+  for (const std::unique_ptr<link::Module>& module : change.modules)
+    count += module->places.list().size() + link::synthetic_sections;
   return count;
 }
 
@@ -30,7 +31,7 @@ void describe_layout(ChangeState& change, std::uint32_t m) noexcept {
     auto which = link::Synthetic(i - module.object_sections());
     SectionKind kind = module.section_kind(i);
     change.section_layouts.push_back(
-        {{{m}, i}, module.section_name(i), kind, place.size, place.alignment, place.content_size, synthetic});
+        {{{m}, i}, module.section_name(i), kind, place.size, place.alignment(), place.content_size(), synthetic});
     if (kind == SectionKind::tls_zero) return; // in no memory of the module's: every thread has its own
     if (kind == SectionKind::tls_data)
       layout.tls += place.size;
@@ -79,7 +80,7 @@ void describe_places(ChangeState& change) noexcept {
                                         module.section_kind(i),
                                         {place.address},
                                         place.size,
-                                        place.alignment,
+                                        place.alignment(),
                                         module.is_synthetic(i)});
     });
   }

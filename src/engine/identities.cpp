@@ -32,7 +32,7 @@ bool is_data(const link::Module& module, std::uint32_t index) {
   const Symbol& symbol = module.symbols()[index];
   if (symbol.type != SymbolType::object || symbol.size == 0 || symbol.section >= module.object_sections()) return false;
   const link::SectionPlace& place = module.places[symbol.section];
-  return place.kept && place.content_size != 0 && place.run != link::Run::code;
+  return place.kept && place.content_size() != 0 && place.run != link::Run::code;
 }
 
 bool is_function(const link::Module& module, std::uint32_t index) {

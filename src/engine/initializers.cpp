@@ -23,7 +23,7 @@ public:
   Initializers(const ChangeState& change, std::uint32_t m) : module_(*change.modules[m]), draft_(change.drafts[m]) {}
 
   Result<void> judge_all(std::vector<std::uint64_t>& skipped) {
-    for (std::uint32_t i : module_.kept) {
+    for (std::uint32_t i : module_.kept()) {
       const InitTable table = module_.sections()[i].init_table;
       if (table == InitTable::none || table == InitTable::fini || table == InitTable::dtors) continue;
       for (const Relocation& r : module_.relocations(i)) {

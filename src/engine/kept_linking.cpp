@@ -21,11 +21,11 @@ constexpr std::uint64_t kept = std::uint64_t(1) << 57, leads = kept << 1, follow
 std::uint64_t pack(const link::SectionPlace& place) {
   TENON_CHECK(place.size <= place_bit::size_mask, "a section larger than memory");
   const auto flag = [](bool is, std::uint64_t bit) { return is ? bit : 0; };
-  return place.size | std::uint64_t(std::countr_zero(std::max(place.alignment, 1U))) << place_bit::alignment |
+  return place.size | std::uint64_t(place.alignment_power) << place_bit::alignment |
          std::uint64_t(place.run) << place_bit::run | std::uint64_t(place.kind) << place_bit::kind |
          flag(place.kept, place_bit::kept) | flag(place.leads, place_bit::leads) | flag(place.follows, place_bit::follows) |
          flag(place.serves_all, place_bit::serves_all) | flag(place.unwind, place_bit::unwind) |
-         flag(place.overlies, place_bit::overlies) | flag(place.content_size != 0, place_bit::content);
+         flag(place.overlies, place_bit::overlies) | flag(place.has_content, place_bit::content);
 }
 
 // A binding: bits 61..62 say how it is packed.
@@ -55,21 +55,24 @@ std::uint64_t pack_common(const link::Target& target) noexcept {
 
 } // namespace
 
-KeptPlaces::KeptPlaces(std::span<const link::SectionPlace> places) {
-  const auto is_kept = [](const link::SectionPlace& place) { return place.kept || place.run != link::Run::none; };
+KeptPlaces::KeptPlaces(const link::Places& places) {
+  const auto is_kept = [](const link::SectionPlace& place) { return place.run != link::Run::none; };
+  const std::span<const link::SectionPlace> list = places.list();
   const std::size_t before = 1 + cells(places.size());
-  words_.resize(before + 2 * std::size_t(std::count_if(places.begin(), places.end(), is_kept)));
-  words_[0] = places.size();
-  std::uint64_t count = 0;
-  for (std::size_t i = 0; i < places.size(); ++i) {
-    std::uint64_t& cell = words_[1 + i / in_cell];
-    if (i % in_cell == 0) cell = count << in_cell;
-    if (!is_kept(places[i])) continue;
-    cell |= std::uint64_t(1) << (i % in_cell);
-    words_[before + 2 * count] = places[i].address;
-    words_[before + 2 * count + 1] = pack(places[i]);
-    ++count;
+  words_.resize(before + 2 * std::size_t(std::count_if(list.begin(), list.end(), is_kept)));
+  std::uint64_t* const words = words_.data();
+  words[0] = places.size();
+  std::uint64_t* cell = words; // the last that has been begun
+  std::uint64_t* next = words + before;
+  for (const link::SectionPlace& place : list) {
+    if (!is_kept(place)) continue;
+    std::uint64_t* const its_cell = words + 1 + place.section / in_cell;
+    while (cell != its_cell) *++cell = std::uint64_t(next - words - before) / 2 << in_cell;
+    *cell |= std::uint64_t(1) << (place.section % in_cell);
+    *next++ = place.address;
+    *next++ = pack(place);
   }
+  while (cell != words + before - 1) *++cell = std::uint64_t(next - words - before) / 2 << in_cell;
 }
 
 std::size_t KeptPlaces::entry_of(std::size_t section) const noexcept {
@@ -85,8 +88,8 @@ link::SectionPlace KeptPlaces::operator[](std::size_t section) const noexcept {
   const std::uint64_t packed = words_[entry + 1];
   place.address = words_[entry];
   place.size = packed & place_bit::size_mask;
-  place.content_size = (packed & place_bit::content) != 0 ? place.size : 0;
-  place.alignment = 1U << (packed >> place_bit::alignment & 63);
+  place.has_content = (packed & place_bit::content) != 0;
+  place.alignment_power = packed >> place_bit::alignment & 63;
   place.run = link::Run(packed >> place_bit::run & 7);
   place.kind = SectionKind(packed >> place_bit::kind & 15);
   place.kept = (packed & place_bit::kept) != 0;
@@ -102,9 +105,10 @@ void KeptPlaces::leave_out(std::size_t section) noexcept { words_[entry_of(secti
 
 void KeptPlaces::move(std::size_t section, std::uint64_t distance) noexcept { words_[entry_of(section)] += distance; }
 
-KeptBindings::KeptBindings(std::span<const link::Target> targets, std::span<const link::SectionPlace> places) {
-  const auto first = std::find_if(places.begin(), places.end(), [](const link::SectionPlace& place) { return place.kept; });
-  const std::uint64_t base = first != places.end() ? first->address : 0;
+KeptBindings::KeptBindings(std::span<const link::Target> targets, const link::Places& places) {
+  const std::span<const link::SectionPlace> list = places.list();
+  const auto first = std::find_if(list.begin(), list.end(), [](const link::SectionPlace& place) { return place.kept; });
+  const std::uint64_t base = first != list.end() ? first->address : 0;
   words_.reserve(targets.size() + 1);
   words_.push_back(base);
   for (link::Target target : targets) {

@@ -45,7 +45,7 @@ public:
   using value_type = link::SectionPlace;
 
   KeptPlaces() = default;
-  explicit KeptPlaces(std::span<const link::SectionPlace> places); // may throw std::bad_alloc, as may copying
+  explicit KeptPlaces(const link::Places& places); // may throw std::bad_alloc, as may copying
 
   std::size_t size() const noexcept { return words_.empty() ? 0 : words_[0]; }
   link::SectionPlace operator[](std::size_t section) const noexcept;
@@ -74,7 +74,7 @@ public:
   KeptBindings() = default;
   // What is another module's is an address from now on, since indices into a change mean nothing after it. May throw
   // std::bad_alloc, as may copying.
-  KeptBindings(std::span<const link::Target> targets, std::span<const link::SectionPlace> places);
+  KeptBindings(std::span<const link::Target> targets, const link::Places& places);
 
   std::size_t size() const noexcept { return words_.empty() ? 0 : words_.size() - 1; }
   link::Target operator[](std::size_t symbol) const noexcept;

@@ -92,7 +92,7 @@ Relocation KeptRelocations::Reader::next() noexcept {
 KeptRelocations KeptRelocations::of(const link::Module& module) {
   KeptRelocations kept;
   std::size_t sections = 0, relocations = 0; // sections may have been left out since the survey
-  for (std::uint32_t i : module.kept) {
+  for (std::uint32_t i : module.kept()) {
     sections += module.relocations(i).empty() ? 0 : 1;
     relocations += module.relocations(i).size();
   }
@@ -101,7 +101,7 @@ KeptRelocations KeptRelocations::of(const link::Module& module) {
     ranges.reserve(sections + 2);
     ranges.push_back(sections | std::uint64_t(relocations) << 32);
     Writer writer(relocations);
-    for (std::uint32_t i : module.kept) {
+    for (std::uint32_t i : module.kept()) {
       if (module.relocations(i).empty()) continue;
       ranges.push_back(writer.size() | std::uint64_t(i) << 32);
       writer.begin_section();
@@ -123,7 +123,7 @@ KeptRelocations KeptRelocations::of(const link::Module& module) {
   for (link::TlsBinding& binding : rare.tls_bindings) binding.owner = {};
   rare.tls_ld = module.tls_ld;
   if (!module.rewritten.empty()) {
-    base::Vector<std::uint32_t> rewritten = module.rewritten;
+    link::Module::List<std::uint32_t> rewritten = module.rewritten;
     std::sort(rewritten.begin(), rewritten.end());
     rewritten.erase(std::unique(rewritten.begin(), rewritten.end()), rewritten.end());
     for (std::uint32_t section : rewritten) kept.keep_replaced(module, section);

@@ -329,7 +329,7 @@ private:
     std::uint64_t at = 0;
     for (MovePlan::Section& section : plan.sections) {
       const link::SectionPlace& place = s_.places[section.index];
-      const std::uint64_t alignment = std::max<std::uint64_t>(memory::granule, place.alignment);
+      const std::uint64_t alignment = std::max<std::uint64_t>(memory::granule, place.alignment());
       const std::uint64_t within = place.address & (alignment - 1);
       section.offset = base::align_up(at - std::min(at, within), alignment) + within;
       at = section.offset + place.size;

@@ -35,9 +35,9 @@ void note_anonymous(ChangeState& change, std::uint32_t m) {
   auto note = [&](std::uint32_t i) {
     const link::SectionPlace& place = module.places[i];
     if (named[i] == 0 && place.run == Run::rodata && place.size != 0 && (numbered[i] != 0 || holds_literals(module, i)))
-      state.anonymous.push_back({std::string(module.sections()[i].name), place.address, place.size, place.alignment});
+      state.anonymous.push_back({std::string(module.sections()[i].name), place.address, place.size, place.alignment()});
   };
-  for (std::uint32_t i : module.kept) note(i);
+  for (std::uint32_t i : module.kept()) note(i);
   for (const CarriedSection& carried : change.drafts[m].replacement.carried) note(carried.section);
 }
 
@@ -161,7 +161,7 @@ void note_version(ChangeState& change, std::uint32_t m) {
   draft.state->tls_image_size = module.tls_image_size;
   draft.state->tls_alignment = module.tls_alignment;
   if (module.tls_image_size != 0)
-    for (std::uint32_t i : module.kept)
+    for (std::uint32_t i : module.kept())
       if (module.sections()[i].kind == SectionKind::tls_data)
         draft.state->tls_image.push_back({{module.places[i].address}, {module.places[i].address + module.places[i].size}});
 }

@@ -156,7 +156,7 @@ Result<void> check_placements(const ChangeState& change) {
 std::uint64_t content_end(const ChangeState& change, const BlockRequest& request) {
   std::uint64_t end = 0;
   for (const BlockRequest::Part& part : request.parts)
-    if (std::uint64_t size = change.modules[part.section.module.index]->places[part.section.index].content_size; size != 0)
+    if (std::uint64_t size = change.modules[part.section.module.index]->places[part.section.index].content_size(); size != 0)
       end = std::max(end, part.offset + size);
   return end;
 }
@@ -183,7 +183,7 @@ Result<void> use_placements(ChangeState& change) {
     }
     for (const BlockRequest::Part& part : request.parts) {
       link::Module& module = *change.modules[part.section.module.index];
-      bool has_bytes = !own || module.places[part.section.index].content_size != 0;
+      bool has_bytes = !own || module.places[part.section.index].content_size() != 0;
       link::set_section(module, part.section.index, change.placements[i].address.value + part.offset,
                         has_bytes ? local + part.offset : nullptr);
     }
@@ -258,7 +258,7 @@ namespace {
 
 // Where the image of a module lies that has a block of its own: new threads copy what the program sees.
 const std::byte* own_image(const link::Module& module) {
-  for (std::uint32_t i : module.kept)
+  for (std::uint32_t i : module.kept())
     if (module.sections()[i].kind == SectionKind::tls_data)
       return reinterpret_cast<const std::byte*>(module.places[i].address - module.places[i].offset);
   return nullptr;

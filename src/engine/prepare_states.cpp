@@ -234,7 +234,7 @@ void find_dependencies(ChangeState& change, std::uint32_t m, Marks& marks, base:
   published.clear();
   for (std::uint32_t id : draft.groups)
     if (id != link::none) marks.group(m, id);
-  const base::Vector<link::Target>& targets = change.modules[m]->targets;
+  const link::Module::List<link::Target>& targets = change.modules[m]->targets;
   std::uint32_t symbol = change.modules[m]->object.first_global();
   for (std::uint32_t id : draft.names) {
     ++symbol;
@@ -269,7 +269,7 @@ void find_dependencies(ChangeState& change, std::uint32_t m, Marks& marks, base:
 }
 
 std::vector<std::uint64_t> read_table(const link::SectionPlace& place) {
-  std::vector<std::uint64_t> functions(place.content_size / 8);
+  std::vector<std::uint64_t> functions(place.content_size() / 8);
   if (!functions.empty()) std::memcpy(functions.data(), place.local, functions.size() * 8);
   // 0 and -1 are what GNU toolchains put at the ends of such tables.
   std::erase_if(functions, [](std::uint64_t f) { return f == 0 || f == ~std::uint64_t(0); });
@@ -283,7 +283,7 @@ void read_init_tables(ChangeState& change, std::uint32_t m) {
   ModuleState& state = *change.drafts[m].state;
   base::List<InitCall> finalizers;
   std::span<const Section> sections = module.sections();
-  for (std::uint32_t i : module.kept) {
+  for (std::uint32_t i : module.kept()) {
     if (module.places[i].kind != SectionKind::init) continue; // looked at first: sections are far between
     std::vector<std::uint64_t> functions = read_table(module.places[i]);
     if (sections[i].init_table == InitTable::ctors || sections[i].init_table == InitTable::fini)

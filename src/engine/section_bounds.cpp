@@ -49,11 +49,11 @@ void list_sections(const ChangeState& change, Runs& runs) {
   for (const auto& [key, parts] : runs) wanted.insert(key.second);
   for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
     const link::Module& module = *change.modules[m];
-    for (std::uint32_t i : module.kept) {
+    for (std::uint32_t i : module.kept()) {
       if (!wanted.contains(module.sections()[i].name)) continue;
       auto run = runs.find({change.drafts[m].library, module.sections()[i].name});
       const link::SectionPlace& place = module.places[i];
-      if (run != runs.end()) run->second.push_back({m, i, place.size, 0, place.alignment});
+      if (run != runs.end()) run->second.push_back({m, i, place.size, 0, place.alignment()});
     }
   }
 }
@@ -91,9 +91,9 @@ Result<void> gather_named_sections(ChangeState& change) {
   for (Runs::value_type* run : found) {
     auto& [key, parts] = *run;
     if (Result<void> together = check_kinds(change, key.second, parts); !together) return together;
-    for (const link::NamedRun::Part& part : parts) change.modules[part.module]->places[part.section].follows = true;
+    for (const link::NamedRun::Part& part : parts) change.modules[part.module]->places.at(part.section).follows = true;
     link::Module& host = *change.modules[parts.front().module];
-    link::SectionPlace& first = host.places[parts.front().section];
+    link::SectionPlace& first = host.places.at(parts.front().section);
     first.follows = false;
     first.leads = true;
     bounds[key] = {parts.front().module, std::uint32_t(host.named_runs.size()), false};

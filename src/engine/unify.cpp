@@ -66,8 +66,9 @@ namespace {
 bool may_be_unified(const link::Module& module, std::uint32_t i) {
   const link::SectionPlace& place = module.places[i];
   if (leads_into_code(module, i)) return false;
-  return place.run == link::Run::rodata && place.content_size != 0 && !place.serves_all && !place.leads && !place.follows &&
-         module.section_kind(i) != SectionKind::init && !module.section_name(i).starts_with(".gcc_except_table");
+  return place.run == link::Run::rodata && place.content_size() != 0 && !place.serves_all && !place.leads &&
+         !place.follows && module.section_kind(i) != SectionKind::init &&
+         !module.section_name(i).starts_with(".gcc_except_table");
 }
 
 // Where constants without names lie that may be the same as the section's; those with nothing to relocate are compared at
@@ -78,7 +79,7 @@ std::vector<std::uint64_t> same_literals(const link::Module& module, std::uint32
   const bool plain = module.relocations(section).empty() && content.size() == place.size;
   std::vector<std::uint64_t> found;
   auto look = [&](const Anonymous& there) {
-    if ((plain && !found.empty()) || there.size != place.size || there.address % place.alignment != 0 ||
+    if ((plain && !found.empty()) || there.size != place.size || there.address % place.alignment() != 0 ||
         there.section != module.section_name(section))
       return;
     if (!plain || std::memcmp(content.data(), Addr{there.address}.as<const void*>(), content.size()) == 0)
@@ -108,7 +109,7 @@ void find_candidates(ChangeState& change, std::uint32_t m, std::vector<Candidate
     add(i, std::move(places));
     return {};
   });
-  for (std::uint32_t i : module.kept)
+  for (std::uint32_t i : module.kept())
     if (named[i] == 0 && may_be_unified(module, i)) add(i, same_literals(module, i, *draft.replaces));
 }
 
@@ -260,7 +261,7 @@ private:
   }
 
   void place(const Candidate& candidate, std::uint64_t address) {
-    change_.modules[candidate.module]->places[candidate.section].address = address;
+    change_.modules[candidate.module]->places.at(candidate.section).address = address;
   }
 
   bool is_ready(std::uint32_t c) const {
@@ -327,7 +328,7 @@ private:
   std::vector<Circle> circles_;
   std::vector<std::uint32_t> circle_of_;
   std::vector<std::uint8_t> settled_; // by circle: symbols are settled for where it is
-  std::vector<base::Vector<link::Target>> unsettled_;
+  std::vector<base::ScratchList<link::Target>> unsettled_;
   std::vector<std::byte> scratch_;
   bool moved_ = false; // since symbols were settled
 };
@@ -347,9 +348,7 @@ Result<void> unify_constants(ChangeState& change) {
   }
   describe_places(change); // those that turn out to be the same are listed, too
   find_needs(change, candidates);
-  if (Result<void> decided = Unifier(change, candidates).decide(); !decided) return decided;
-  for (const std::unique_ptr<link::Module>& module : change.modules) drop_carried(*module);
-  return {};
+  return Unifier(change, candidates).decide();
 }
 
 } // namespace tenon::engine

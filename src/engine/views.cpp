@@ -61,9 +61,9 @@ std::vector<Branch> direct_branches(const ChangeState& change) {
   std::vector<Branch> branches;
   for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
     const link::Module& module = *change.modules[m];
-    for (std::uint32_t i : module.kept) {
+    for (std::uint32_t i : module.kept()) {
       const link::SectionPlace& place = module.places[i];
-      if (module.section_kind(i) != SectionKind::code || place.local == nullptr || place.content_size == 0) continue;
+      if (module.section_kind(i) != SectionKind::code || place.local == nullptr || place.content_size() == 0) continue;
       const link::SectionBytes bytes{i, place.address, place.local, module.sections()[i].content, true, false};
       for (const link::arch::BranchAt& branch : link::arch::list_branches(module, bytes)) {
         const Symbol& symbol = module.symbols()[branch.symbol];

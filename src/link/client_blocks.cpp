@@ -79,9 +79,9 @@ public:
       offset = tls_base(block) + place.offset;
       block.alignment = std::max<std::uint64_t>(block.alignment, module_.tls_alignment);
     } else {
-      offset = base::align_up(block.size, place.alignment);
+      offset = base::align_up(block.size, place.alignment());
       block.size = offset + place.size + tail_of(kind);
-      block.alignment = std::max<std::uint64_t>(block.alignment, place.alignment);
+      block.alignment = std::max<std::uint64_t>(block.alignment, place.alignment());
     }
     block.access = block.access | access_of(module_, section);
     block.parts.push_back({{id_, section}, offset});
@@ -158,7 +158,7 @@ Result<std::vector<BlockRequest>> client_blocks(const Module& module, ModuleId i
     for (bool zero : {false, true})
       for (std::uint32_t i = 1; i < module.places.size(); ++i)
         if (module.places[i].kept && !module.places[i].follows && module.places[i].run == run &&
-            (module.places[i].content_size == 0) == zero)
+            (module.places[i].content_size() == 0) == zero)
           blocks.add(i);
   return std::move(blocks).take();
 }

@@ -20,18 +20,12 @@ void put_word(std::byte* at, std::uint64_t value) { std::memcpy(at, &value, size
 constexpr int padding = 0x90; // nop
 constexpr std::uint64_t padded_to = 16;
 
-// `pads`: in the engine's own memory, whose blocks are of whole granules. A section's padding may be the next one's place,
-// which is copied after it; sections of a NamedRun lie next to those of other modules, and have none.
-void copy_sections(Module& module, bool pads) {
-  std::span<const Section> sections = module.sections();
-  for (std::uint32_t i : module.kept) {
-    const SectionPlace& place = module.places[i];
-    if (place.content_size == 0) continue;
-    std::memcpy(place.local, sections[i].content.data(), place.content_size);
-    if (!pads || place.run != Run::code || place.leads || place.follows) continue;
-    const std::uint64_t end = place.offset + place.size;
-    std::memset(place.local + place.size, padding, (padded_to - end % padded_to) % padded_to);
-  }
+// In the engine's own memory, whose blocks are of whole granules. A section's padding may be the next one's place, which is
+// copied after it; sections of a NamedRun lie next to those of other modules, and have none.
+void pad(const SectionPlace& place) {
+  if (place.run != Run::code || place.leads || place.follows) return;
+  const std::uint64_t end = place.offset + place.size;
+  if (end % padded_to != 0) std::memset(place.local + place.size, padding, padded_to - end % padded_to);
 }
 
 // Fresh memory is zero, but reused memory is not; large pieces go back to the kernel instead of being touched.
@@ -49,12 +43,8 @@ void zero_fill(std::byte* at, std::uint64_t size, bool private_memory) {
   std::memset(at, 0, size);
 }
 
-void zero_sections(Module& module, bool private_memory) {
-  module.for_each_kept([&](std::uint32_t i) {
-    const SectionPlace& place = module.places[i];
-    if (place.content_size == 0 && place.run == Run::data && place.local != nullptr)
-      zero_fill(place.local, place.size, private_memory);
-  });
+void zero(const SectionPlace& place, bool private_memory) {
+  if (place.run == Run::data && place.local != nullptr) zero_fill(place.local, place.size, private_memory);
 }
 
 std::uint64_t cell_content(const Target& target) { return target.kind == TargetKind::null ? 0 : target.address; }
@@ -173,9 +163,10 @@ Result<void> fix_debug_sections(Module& module, const Bound& bound) {
     if (!bytes) return std::move(bytes).error();
     left -= bytes->size();
     module.debug_bytes[i] = std::move(*bytes);
-    SectionPlace& place = module.places[i];
+    SectionPlace& place = module.places.at(i);
     place.local = module.debug_bytes[i].data();
-    place.size = place.content_size = module.debug_bytes[i].size();
+    place.size = module.debug_bytes[i].size();
+    place.has_content = true;
     const SectionBytes site{i, place.address, place.local, {place.local, place.size}, false, true};
     if (Result<void> done = arch::fix_section(module, bound, site); !done)
       return std::move(done).error().within(sections[i].name);
@@ -216,7 +207,7 @@ void hand_over_frames(std::span<const std::unique_ptr<Module>> modules) {
       const SectionPlace& place = owner.places[part.section];
       auto is_there = [&](const FrameEntry& frame) { return frame.pc - place.address < place.size; };
       std::copy_if(owner.frames.begin(), owner.frames.end(), std::back_inserter(module->frames), is_there);
-      std::erase_if(owner.frames, is_there);
+      base::erase_if(owner.frames, is_there);
     });
     if (module->frames.size() != own) sort_frames(*module);
   }
@@ -232,6 +223,41 @@ std::uint32_t foreign_frames(const Module& module, std::span<const std::unique_p
   return frames;
 }
 
+namespace {
+
+// What the linker adds.
+Result<void> write_synthetic(Module& module, const Bound& bound, std::span<const std::unique_ptr<Module>> modules,
+                             const FixUpOptions& options) {
+  if (const SectionPlace& common = module.place(Synthetic::common); common.kept) zero(common, options.private_memory);
+  if (const SectionPlace& dso = module.place(Synthetic::dso_handle); dso.kept) {
+    put_word(dso.local, options.dso_handle_content[0]);
+    put_word(dso.local + 8, options.dso_handle_content[1]);
+  }
+  if (const SectionPlace& slots = module.place(Synthetic::slots); slots.kept)
+    for (std::uint64_t at = 0; at < slots.size; at += 8) put_word(slots.local + at, options.unresolved_slot);
+  write_got(module, bound, modules);
+  if (Result<void> written = write_all_stubs(module, bound); !written) return written;
+  arch::write_veneers(module);
+  return write_frames(module);
+}
+
+// Copied and relocated at once, while it is in the cache.
+Result<void> fix_place(Module& module, const Bound& bound, const SectionPlace& place, bool private_memory) {
+  if (place.content_size() == 0) {
+    zero(place, private_memory);
+    return {};
+  }
+  const Bytes content = module.sections()[place.section].content;
+  std::memcpy(place.local, content.data(), place.size);
+  if (private_memory) pad(place);
+  const SectionBytes bytes{place.section, place.address, place.local, content, place.kind == SectionKind::code, false};
+  if (Result<void> done = arch::fix_section(module, bound, bytes); !done) return done;
+  if (!module.callees.empty()) arch::bind_callees(module, bytes);
+  return {};
+}
+
+} // namespace
+
 Result<void> fix_up(Module& module, std::span<const std::unique_ptr<Module>> modules, const FixUpOptions& options) {
   module.frames.clear();
   module.slot_pointers.clear();
@@ -239,30 +265,15 @@ Result<void> fix_up(Module& module, std::span<const std::unique_ptr<Module>> mod
   module.sites.clear();
   module.branches_through_stubs = 0;
   module.frames.reserve(module.frame_count);
-  copy_sections(module, options.private_memory);
-  zero_sections(module, options.private_memory);
-  if (const SectionPlace& dso = module.place(Synthetic::dso_handle); dso.kept) {
-    put_word(dso.local, options.dso_handle_content[0]);
-    put_word(dso.local + 8, options.dso_handle_content[1]);
-  }
-  if (const SectionPlace& slots = module.place(Synthetic::slots); slots.kept)
-    for (std::uint64_t at = 0; at < slots.size; at += 8) put_word(slots.local + at, options.unresolved_slot);
   const Bound bound(module, options.low_2gib);
-  write_got(module, bound, modules);
-  if (Result<void> written = write_all_stubs(module, bound); !written) return written;
-  arch::write_veneers(module);
-  if (Result<void> written = write_frames(module); !written) return written;
-
-  std::span<const Section> sections = module.sections();
-  for (std::uint32_t i : module.kept) {
-    const SectionPlace& place = module.places[i];
-    if (place.content_size == 0) continue;
-    SectionBytes bytes{i, place.address, place.local, sections[i].content, sections[i].kind == SectionKind::code, false};
-    if (Result<void> done = arch::fix_section(module, bound, bytes); !done)
-      return std::move(done).error().within(sections[i].name);
-    if (!module.callees.empty()) arch::bind_callees(module, bytes);
-  }
-  if (Result<void> thunks = arch::write_thunks(module, bound); !thunks) return thunks;
+  if (module.places.has_synthetic())
+    if (Result<void> written = write_synthetic(module, bound, modules, options); !written) return written;
+  for (const SectionPlace& place : module.places.of_object())
+    if (place.kept)
+      if (Result<void> done = fix_place(module, bound, place, options.private_memory); !done)
+        return std::move(done).error().within(module.sections()[place.section].name);
+  if (!module.thunks.empty())
+    if (Result<void> thunks = arch::write_thunks(module, bound); !thunks) return thunks;
   collect_frames(module);
   return module.debug_sections ? fix_debug_sections(module, bound) : Result<void>();
 }

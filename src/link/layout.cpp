@@ -37,62 +37,51 @@ Run run_of(const Section& section) {
   return Run::none;
 }
 
-// Places sections one after another in a run.
-class Cursor {
-public:
-  explicit Cursor(RunSize& run) : run_(run) {}
-
-  template <class Place> void put(Place& place) {
-    run_.size = base::align_up(run_.size, place.alignment);
-    place.offset = run_.size;
-    run_.size += place.size;
-    run_.alignment = std::max<std::uint64_t>(run_.alignment, place.alignment);
-  }
-
-private:
-  RunSize& run_;
-};
+// Places a section behind what a run has already.
+template <class Place> void put(RunSize& run, Place& place, std::uint64_t alignment) {
+  place.offset = base::align_up(run.size, alignment);
+  run.size = place.offset + place.size;
+  run.alignment = std::max(run.alignment, alignment);
+}
 
 bool is_tls(SectionKind kind) { return kind == SectionKind::tls_data || kind == SectionKind::tls_zero; }
 
-void put_synthetic(Module& module, Synthetic which, std::uint64_t size, std::uint64_t content, std::uint32_t alignment,
-                   Run run) {
-  SectionPlace& place = module.place(which);
-  place = {};
+void put_synthetic(Module& module, Synthetic which, std::uint64_t size, std::uint32_t alignment, Run run) {
+  if (size == 0) return;
+  SectionPlace& place = module.places.add(module.synthetic_index(which));
   place.kind = synthetic_kind(which);
-  place.kept = size != 0;
+  place.kept = true;
+  place.has_content = which != Synthetic::common;
   place.serves_all = true;
   place.size = size;
-  place.content_size = content;
-  place.alignment = alignment;
-  place.run = size != 0 ? run : Run::none;
+  place.set_alignment(alignment);
+  place.run = run;
 }
 
 void size_synthetic(Module& module) {
+  module.places.remove_synthetic();
   std::uint64_t frames = module.thunk_frame_bytes.size();
   if (module.plain_stub_size != 0 && module.unwinding) frames += arch::stub_frame_bytes;
   if (frames != 0) frames += arch::frame_head_bytes;
-  put_synthetic(module, Synthetic::stubs, module.stub_size, module.stub_size, 16, Run::code);
-  put_synthetic(module, Synthetic::stub_frames, frames, frames, 8, Run::rodata);
-  put_synthetic(module, Synthetic::got, module.got_size, module.got_size, 16, Run::rodata);
-  put_synthetic(module, Synthetic::common, module.common_size, 0, module.common_alignment, Run::data);
-  put_synthetic(module, Synthetic::dso_handle, module.wants_dso_handle ? 16 : 0, 16, 16, Run::rodata);
-  put_synthetic(module, Synthetic::slots, module.slot_size, module.slot_size, 8, Run::slots);
+  put_synthetic(module, Synthetic::stubs, module.stub_size, 16, Run::code);
+  put_synthetic(module, Synthetic::stub_frames, frames, 8, Run::rodata);
+  put_synthetic(module, Synthetic::got, module.got_size, 16, Run::rodata);
+  put_synthetic(module, Synthetic::common, module.common_size, module.common_alignment, Run::data);
+  put_synthetic(module, Synthetic::dso_handle, module.wants_dso_handle ? 16 : 0, 16, Run::rodata);
+  put_synthetic(module, Synthetic::slots, module.slot_size, 8, Run::slots);
 }
 
 // Thread-local sections form one block: initialized ones first, so that the image needs no bytes for the rest.
 void lay_out_tls(Module& module) {
-  std::span<const Section> sections = module.sections();
   std::uint64_t size = 0;
   std::uint32_t alignment = 1;
   for (SectionKind kind : {SectionKind::tls_data, SectionKind::tls_zero}) {
-    for (std::uint32_t i : module.kept) {
-      SectionPlace& place = module.places[i];
-      if (sections[i].kind != kind) continue;
-      size = base::align_up(size, place.alignment);
+    for (SectionPlace& place : module.places.list()) {
+      if (place.kind != kind || !place.kept) continue;
+      size = base::align_up(size, place.alignment());
       place.offset = size;
       size += place.size;
-      alignment = std::max(alignment, place.alignment);
+      alignment = std::max(alignment, place.alignment());
     }
     if (kind == SectionKind::tls_data) module.tls_image_size = size;
   }
@@ -101,9 +90,9 @@ void lay_out_tls(Module& module) {
 }
 
 // Right behind the first section of a name, those that __start_ and __stop_ symbols bound together with it.
-void put_followers(Module& module, std::uint32_t first, Cursor& cursor) {
+void put_followers(Module& module, std::uint32_t first, RunSize& run) {
   std::vector<NamedRun::Part>& parts = module.named_run(first).parts;
-  for (std::size_t i = 1; i < parts.size(); ++i) cursor.put(parts[i]);
+  for (std::size_t i = 1; i < parts.size(); ++i) put(run, parts[i], parts[i].alignment);
 }
 
 } // namespace
@@ -134,39 +123,52 @@ SectionKind synthetic_kind(Synthetic section) noexcept {
   return SectionKind::other;
 }
 
+namespace {
+
+Error compressed(const Section& section) {
+  return {ErrorCode::unsupported, "section " + std::string(section.name) + " is compressed but takes part in the program"};
+}
+
+Error too_large(const Section& section, std::uint64_t total) {
+  return {ErrorCode::exhausted, "sections up to " + std::string(section.name) + " need " + std::to_string(total) +
+                                    " bytes: more than any reservation holds"};
+}
+
+SectionPlace& add_place(Module& module, std::uint32_t index, const Section& section) {
+  SectionPlace& place = module.places.add(index);
+  place.run = run_of(section);
+  place.kind = section.kind;
+  place.kept = place.run != Run::none;
+  place.size = section.size;
+  place.has_content = section.kind != SectionKind::zero && section.kind != SectionKind::tls_zero;
+  place.set_alignment(section.alignment);
+  place.unwind = section.kind == SectionKind::unwind;
+  place.serves_all = place.unwind || is_tls(section.kind);
+  place.overlies = section.kind == SectionKind::tls_zero;
+  return place;
+}
+
+} // namespace
+
 Result<void> select_sections(Module& module, std::span<const std::uint8_t> dropped) {
   std::span<const Section> sections = module.sections();
-  module.places.assign(sections.size() + synthetic_sections, {});
-  module.kept.clear();
-  module.kept.reserve(sections.size() / 2);
+  module.places.begin(sections.size(), sections.size() / 2);
   std::uint64_t total = 0;
   bool has_tls = false;
   for (std::uint32_t i = 1; i < sections.size(); ++i) {
     const Section& section = sections[i];
-    if (!section.allocated || (!dropped.empty() && dropped[i])) continue;
-    if (section.link_order != 0 && section.link_order < sections.size() && !dropped.empty() && dropped[section.link_order])
+    if (!section.allocated) {
+      if (module.debug_sections && section.kind == SectionKind::debug) module.places.add(i).kind = section.kind;
       continue;
-    SectionPlace& place = module.places[i];
-    place.run = run_of(section);
-    place.kind = section.kind;
-    place.kept = place.run != Run::none;
-    place.size = section.size;
-    bool zero = section.kind == SectionKind::zero || section.kind == SectionKind::tls_zero;
-    place.content_size = zero ? 0 : section.size;
-    place.alignment = section.alignment;
-    place.unwind = section.kind == SectionKind::unwind;
-    place.serves_all = place.unwind || is_tls(section.kind);
-    place.overlies = section.kind == SectionKind::tls_zero;
-    if (!place.kept) continue;
-    module.kept.push_back(i);
+    }
+    if (!dropped.empty() &&
+        (dropped[i] || (section.link_order != 0 && section.link_order < sections.size() && dropped[section.link_order])))
+      continue;
+    if (!add_place(module, i, section).kept) continue;
     has_tls |= is_tls(section.kind);
-    if (section.compressed)
-      return Error{ErrorCode::unsupported,
-                   "section " + std::string(section.name) + " is compressed but takes part in the program"};
+    if (section.compressed) return compressed(section);
     total += section.size;
-    if (total > largest_module)
-      return Error{ErrorCode::exhausted, "sections up to " + std::string(section.name) + " need " + std::to_string(total) +
-                                             " bytes: more than any reservation holds"};
+    if (total > largest_module) return too_large(section, total);
   }
   if (has_tls) lay_out_tls(module);
   if (module.tls_size > largest_tls)
@@ -180,25 +182,32 @@ Result<void> lay_out(Module& module) {
     return Error{ErrorCode::exhausted,
                  "common symbols need " + std::to_string(module.common_size) + " bytes: more than any reservation holds"};
   size_synthetic(module);
-  module.run_sizes = {};
-  Cursor cursors[runs] = {Cursor(module.run_sizes[0]), Cursor(module.run_sizes[1]), Cursor(module.run_sizes[2]),
-                          Cursor(module.run_sizes[3])};
+  std::array<RunSize, runs>& run_sizes = module.run_sizes;
+  run_sizes = {};
   // TLS data has its offset in the image already; the image as a whole is placed in the read-only run first.
   if (module.tls_image_size != 0) {
-    RunSize& run = module.run_sizes[std::size_t(Run::rodata)];
+    RunSize& run = run_sizes[std::size_t(Run::rodata)];
     run.size = module.tls_image_size;
     run.alignment = std::max<std::uint64_t>(run.alignment, module.tls_alignment);
   }
-  for (bool zero : {false, true}) {
-    module.for_each_kept([&](std::uint32_t i) {
-      SectionPlace& place = module.places[i];
-      if ((place.content_size == 0) != zero) return;
-      if (place.follows || is_tls(place.kind)) return;
-      cursors[std::size_t(place.run)].put(place);
-      if (place.leads) put_followers(module, i, cursors[std::size_t(place.run)]);
-    });
+  auto place_it = [&](SectionPlace& place) {
+    RunSize& run = run_sizes[std::size_t(place.run)];
+    put(run, place, place.alignment());
+    if (place.leads) put_followers(module, place.section, run);
+  };
+  // What has no content comes last in its run.
+  bool any_zero = false;
+  for (SectionPlace& place : module.places.list()) {
+    if (!place.kept || place.follows || is_tls(place.kind)) continue;
+    if (place.content_size() != 0)
+      place_it(place);
+    else
+      any_zero = true;
   }
-  for (const RunSize& run : module.run_sizes)
+  if (any_zero)
+    for (SectionPlace& place : module.places.list())
+      if (place.kept && !place.follows && !is_tls(place.kind) && place.content_size() == 0) place_it(place);
+  for (const RunSize& run : run_sizes)
     if (run.size > largest_module)
       return Error{ErrorCode::exhausted, "the module needs " + std::to_string(run.size) + " bytes of one kind"};
   return {};
@@ -210,20 +219,20 @@ void set_runs(Module& module, std::span<const std::unique_ptr<Module>> modules, 
     place.address = run.address + place.offset;
     place.local = run.local + place.offset;
   };
-  module.for_each_kept([&](std::uint32_t i) {
-    if (!module.places[i].follows) set(module.places[i]);
-  });
+  for (SectionPlace& place : module.places.list())
+    if (place.kept && !place.follows) set(place);
   for (const NamedRun& named : module.named_runs)
     for (std::size_t i = 1; i < named.parts.size(); ++i) {
-      SectionPlace& place = modules[named.parts[i].module]->places[named.parts[i].section];
+      SectionPlace& place = modules[named.parts[i].module]->places.at(named.parts[i].section);
       place.offset = named.parts[i].offset;
       set(place);
     }
 }
 
 void set_section(Module& module, std::uint32_t section, std::uint64_t address, std::byte* local) {
-  module.places[section].address = address;
-  module.places[section].local = local;
+  SectionPlace& place = module.places.at(section);
+  place.address = address;
+  place.local = local;
 }
 
 } // namespace tenon::link

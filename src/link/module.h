@@ -15,13 +15,16 @@
 #include <tenon/memory.h>
 #include <tenon/object.h>
 
-#include "base/scratch.h"
+#include "base/scratch_list.h"
 #include "object/object_file.h"
 #include "object/producer.h"
 
 #include <algorithm>
 #include <array>
+#include <bit>
+#include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <memory>
 #include <span>
 #include <string>
@@ -110,17 +113,23 @@ struct SectionPlace {
   std::byte* local = nullptr; // null for zero fill that nobody writes, and before placing
   std::uint64_t offset = 0;   // in the run; in the TLS image for thread-local sections
   std::uint64_t size = 0;
-  std::uint64_t content_size = 0;
-  std::uint32_t alignment = 1;
-  Run run = Run::none; // none: does not take part
+  std::uint32_t section = 0;        // whose place it is
+  std::uint8_t alignment_power = 0; // its alignment is two to that
+  Run run = Run::none;              // none: does not take part
   SectionKind kind = SectionKind::other;
-  bool kept = false;
-  bool leads : 1 = false;      // the first section of a NamedRun of this module's
-  bool follows : 1 = false;    // another section of a NamedRun: whose module it is places it
-  bool serves_all : 1 = false; // unwind information, TLS images, the linker's own: needed as long as any other section is
-  bool unwind : 1 = false;     // call frame information
-  bool overlies : 1 = false;   // thread-local zero fill: nothing of it lies at its address, other sections may
+  bool kept : 1 = false;
+  bool has_content : 1 = false; // not zero fill
+  bool leads : 1 = false;       // the first section of a NamedRun of this module's
+  bool follows : 1 = false;     // another section of a NamedRun: whose module it is places it
+  bool serves_all : 1 = false;  // unwind information, TLS images, the linker's own: needed as long as any other section is
+  bool unwind : 1 = false;      // call frame information
+  bool overlies : 1 = false;    // thread-local zero fill: nothing of it lies at its address, other sections may
+
+  std::uint64_t content_size() const noexcept { return has_content ? size : 0; }
+  std::uint32_t alignment() const noexcept { return std::uint32_t(1) << alignment_power; }
+  void set_alignment(std::uint32_t alignment) noexcept { alignment_power = std::uint8_t(std::countr_zero(alignment)); }
 };
+inline constexpr SectionPlace no_place;
 
 // The linker's own sections follow the object's, in this order.
 enum class Synthetic : std::uint8_t { stubs, stub_frames, got, common, dso_handle, slots, count };
@@ -128,6 +137,91 @@ enum class Synthetic : std::uint8_t { stubs, stub_frames, got, common, dso_handl
 inline constexpr std::size_t synthetic_sections = std::size_t(Synthetic::count);
 const char* synthetic_name(Synthetic section) noexcept;
 SectionKind synthetic_kind(Synthetic section) noexcept;
+
+// Where sections lie, by section: the object's, then the linker's own. More than half of a program's take no part in it
+// (tables of symbols, relocations and names, copies of COMDAT groups that were dropped): each of these is a number here, and
+// what goes over those that take part goes over nothing else.
+class Places {
+public:
+  // None of `sections`, and of the linker's own, has a place; there is room for `expected`.
+  void begin(std::size_t sections, std::size_t expected) {
+    list_.clear();
+    index_.assign(sections + synthetic_sections, 0);
+    list_.reserve(expected);
+  }
+  // In the order of sections.
+  SectionPlace& add(std::uint32_t section) {
+    SectionPlace& place = list_.emplace_back();
+    place.section = section;
+    index_[section] = std::uint32_t(list_.size());
+    return place;
+  }
+  void remove_synthetic() noexcept {
+    while (!list_.empty() && list_.back().section + synthetic_sections >= size()) {
+      index_[list_.back().section] = 0;
+      list_.pop_back();
+    }
+  }
+
+  std::size_t size() const noexcept { return index_.size(); }
+  const SectionPlace& operator[](std::size_t section) const noexcept {
+    const std::uint32_t at = index_[section];
+    return at != 0 ? list_[at - 1] : no_place;
+  }
+  // Of a section that has one.
+  SectionPlace& at(std::size_t section) noexcept { return list_[index_[section] - 1]; }
+
+  bool has_synthetic() const noexcept { return !list_.empty() && list_.back().section + synthetic_sections >= size(); }
+
+  // Those that there are, in order; not all of them are kept.
+  std::span<SectionPlace> list() noexcept { return list_; }
+  std::span<const SectionPlace> list() const noexcept { return list_; }
+  std::span<const SectionPlace> of_object() const noexcept {
+    std::size_t count = list_.size();
+    while (count != 0 && list_[count - 1].section + synthetic_sections >= size()) --count;
+    return {list_.data(), count};
+  }
+
+private:
+  base::ScratchList<std::uint32_t> index_; // into list_, plus one
+  base::ScratchList<SectionPlace> list_;
+};
+
+// The sections of those places that take part.
+class KeptSections {
+public:
+  class Iterator {
+  public:
+    using iterator_category = std::input_iterator_tag;
+    using value_type = std::uint32_t;
+    using difference_type = std::ptrdiff_t;
+    using pointer = const std::uint32_t*;
+    using reference = std::uint32_t;
+
+    Iterator(const SectionPlace* at, const SectionPlace* end) noexcept : at_(at), end_(end) { skip(); }
+    std::uint32_t operator*() const noexcept { return at_->section; }
+    Iterator& operator++() noexcept {
+      ++at_;
+      skip();
+      return *this;
+    }
+    friend bool operator==(const Iterator& a, const Iterator& b) noexcept { return a.at_ == b.at_; }
+
+  private:
+    void skip() noexcept {
+      while (at_ != end_ && !at_->kept) ++at_;
+    }
+    const SectionPlace* at_;
+    const SectionPlace* end_;
+  };
+
+  explicit KeptSections(std::span<const SectionPlace> places) noexcept : places_(places) {}
+  Iterator begin() const noexcept { return {places_.data(), places_.data() + places_.size()}; }
+  Iterator end() const noexcept { return {places_.data() + places_.size(), places_.data() + places_.size()}; }
+
+private:
+  std::span<const SectionPlace> places_;
+};
 
 // The sections of one name, of all modules of a change and library, that __start_ and __stop_ symbols bound. They lie next
 // to each other, in the memory of the module that has the first.
@@ -239,59 +333,61 @@ struct Site {
   std::uint32_t callee = 0;
 };
 
+// Most of its lists are empty in most modules: of 100,000 tiny ones, what a stage works with lies in memory.
 struct Module {
+  template <class T> using List = base::ScratchList<T>;
+
   Object object;
   std::string name;
-  bool debug_sections = false;
-  bool unwinding = true;
 
-  base::Vector<SectionPlace> places;     // of the object's sections, then the synthetic ones
-  base::Vector<std::uint32_t> kept;      // the object's sections that take part, in order
-  base::Vector<Target> targets;          // one for each symbol
-  base::Vector<TlsBinding> tls_bindings; // sorted by symbol; fixed TLS targets
-  base::Vector<Entry> entries;
-  base::Vector<Thunk> thunks; // sorted by section, offset, symbol
-  base::Vector<ThunkFrame> thunk_frames;
-  std::vector<std::byte> thunk_frame_bytes; // one description after the other, without addresses
-  base::Vector<std::uint32_t> needy;        // symbols with needs, in the order found
-  base::Vector<std::uint32_t> ifuncs;       // symbols that define one
-  base::Vector<SectionBound> bounds;
-  base::Vector<NamedRun> named_runs; // that begin in this module, in the order of their first sections
+  Places places;
+  List<Target> targets;          // one for each symbol
+  List<TlsBinding> tls_bindings; // sorted by symbol; fixed TLS targets
+  List<Entry> entries;
+  List<Thunk> thunks; // sorted by section, offset, symbol
+  List<ThunkFrame> thunk_frames;
+  List<std::byte> thunk_frame_bytes; // one description after the other, without addresses
+  List<std::uint32_t> needy;         // symbols with needs, in the order found
+  List<std::uint32_t> ifuncs;        // symbols that define one
+  List<SectionBound> bounds;
+  List<NamedRun> named_runs; // that begin in this module, in the order of their first sections
+  List<FrameSpot> frame_spots;
+
+  List<Callee> callees;              // replaceable functions that the module has or refers to
+  List<std::uint32_t> callee_of;     // of each symbol: index into `callees` plus one, or 0; empty if there are none
+  List<OwnFunction> own_functions;   // sorted by section and offset
+  List<OwnFunction> parts;           // what compilers have split off; sorted likewise, `callee` is its symbol
+  List<DataObject> data_objects;     // sorted by section and offset
+  List<std::uint64_t> escaped_parts; // addresses of those to which something has pointers; filled when fixing up
+  List<Site> sites;                  // filled when fixing up
+
+  List<SlotPointer> slot_pointers;          // filled when fixing up
+  List<std::uint32_t> rewritten;            // sections that arch::restore alone can't bring back; when fixing up
+  List<FrameEntry> frames;                  // sorted by pc, filled when fixing up
+  List<std::vector<std::byte>> debug_bytes; // of object section i, if kept
 
   std::array<RunSize, runs> run_sizes;
-  std::uint64_t got_size = 0, stub_size = 0, slot_size = 0;
-  std::uint64_t plain_stub_size = 0; // stubs without the thunks behind them, which run in the frames of others
   std::uint64_t common_size = 0;
-  std::uint32_t common_alignment = 1;
-  base::Vector<FrameSpot> frame_spots;
-  std::uint32_t frame_count = 0; // frame descriptions of kept code, stubs included
   std::uint64_t tls_size = 0, tls_image_size = 0;
+  std::uint64_t tls_key = 0;  // set by the engine before fixing up
+  std::uint64_t tls_base = 0; // where the module's variables begin in a block that the modules of a change share
+  std::uint32_t common_alignment = 1;
   std::uint32_t tls_alignment = 1;
-  std::uint64_t tls_key = 0;     // set by the engine before fixing up
-  std::uint64_t tls_base = 0;    // where the module's variables begin in a block that the modules of a change share
+  std::uint32_t tls_ld = none;
+  std::uint32_t got_size = 0, stub_size = 0, slot_size = 0;
+  std::uint32_t plain_stub_size = 0; // stubs without the thunks behind them, which run in the frames of others
+  std::uint32_t frame_count = 0;     // frame descriptions of kept code, stubs included
+  std::uint32_t relocation_count = 0;
+  std::uint32_t branches_through_stubs = 0; // to callees, which could not be sites
+  bool debug_sections = false;
+  bool unwinding = true;
   bool wants_shared_tls = false; // local-dynamic accesses to variables of other modules of the change
   bool needs_tls_ld = false;     // one pair for local-dynamic
-  std::uint32_t tls_ld = none;
   bool wants_dso_handle = false;
   bool wants_got_base = false;
   bool large_model = false;
-  std::uint64_t relocation_count = 0;
-
-  base::Vector<Callee> callees;              // replaceable functions that the module has or refers to
-  base::Vector<std::uint32_t> callee_of;     // of each symbol: index into `callees` plus one, or 0; empty if there are none
-  base::Vector<OwnFunction> own_functions;   // sorted by section and offset
-  base::Vector<OwnFunction> parts;           // what compilers have split off; sorted likewise, `callee` is its symbol
-  base::Vector<DataObject> data_objects;     // sorted by section and offset
-  base::Vector<std::uint64_t> escaped_parts; // addresses of those to which something has pointers; filled when fixing up
-  bool patchable = true;                     // code can be written while it runs: branches may be sites
+  bool patchable = true;                                // code can be written while it runs: branches may be sites
   object::Knowledge knowledge = object::Knowledge::any; // what functions may count on of each other's code
-  base::Vector<Site> sites;                             // filled when fixing up
-  std::uint32_t branches_through_stubs = 0;             // to callees, which could not be sites
-
-  base::Vector<SlotPointer> slot_pointers;          // filled when fixing up
-  base::Vector<std::uint32_t> rewritten;            // sections that arch::restore alone can't bring back; when fixing up
-  base::Vector<FrameEntry> frames;                  // sorted by pc, filled when fixing up
-  base::Vector<std::vector<std::byte>> debug_bytes; // of object section i, if kept
 
   TENON_IN_SCRATCH
   explicit Module(Object input) : object(std::move(input)) {}
@@ -311,11 +407,11 @@ struct Module {
   }
 
   std::uint32_t object_sections() const noexcept { return std::uint32_t(object.file().sections.size()); }
-  // Every section that takes part: the object's, then the linker's own.
+  // The object's sections that take part, in order; then of the linker's own, too.
+  KeptSections kept() const noexcept { return KeptSections(places.of_object()); }
   template <class Visit> void for_each_kept(Visit&& visit) const {
-    for (std::uint32_t section : kept) visit(section);
-    for (std::uint32_t i = object_sections(); i < places.size(); ++i)
-      if (places[i].kept) visit(i);
+    for (const SectionPlace& place : places.list())
+      if (place.kept) visit(place.section);
   }
 
   bool is_synthetic(std::uint32_t section) const noexcept { return section >= object_sections(); }
@@ -327,7 +423,6 @@ struct Module {
   }
 
   std::uint32_t synthetic_index(Synthetic section) const noexcept { return object_sections() + std::uint32_t(section); }
-  SectionPlace& place(Synthetic section) noexcept { return places[synthetic_index(section)]; }
   const SectionPlace& place(Synthetic section) const noexcept { return places[synthetic_index(section)]; }
   // The one whose first section this is.
   const NamedRun& named_run(std::uint32_t first) const noexcept {

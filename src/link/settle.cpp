@@ -35,10 +35,9 @@ Result<SharedTls> share_tls(std::span<const std::unique_ptr<Module>> modules) {
 
 void copy_shared_image(std::span<const std::unique_ptr<Module>> modules, std::span<std::byte> image) {
   for (const std::unique_ptr<Module>& module : modules)
-    for (std::uint32_t i : module->kept)
-      if (const SectionPlace& place = module->places[i];
-          module->sections()[i].kind == SectionKind::tls_data && place.content_size != 0)
-        std::memcpy(image.data() + module->tls_base + place.offset, place.local, place.content_size);
+    for (const SectionPlace& place : module->places.of_object())
+      if (place.kept && place.kind == SectionKind::tls_data && place.content_size() != 0)
+        std::memcpy(image.data() + module->tls_base + place.offset, place.local, place.content_size());
 }
 
 namespace {
@@ -53,7 +52,6 @@ std::uint64_t bound_address(const SectionBound& bound, std::span<const std::uniq
 } // namespace
 
 void settle_own(Module& module, std::span<const std::unique_ptr<Module>> modules) {
-  std::uint64_t stubs = module.place(Synthetic::stubs).address;
   for (Target& target : module.targets) {
     if (target.kind != TargetKind::section) continue;
     if (target.where == bound_section) {
@@ -68,7 +66,9 @@ void settle_own(Module& module, std::span<const std::unique_ptr<Module>> modules
     // The engine has left the offset in the section there.
     target.address += (target.flags & target_flag::tls) != 0 ? module.tls_base + place.offset : place.address;
   }
+  if (module.ifuncs.empty()) return;
   // An IFUNC's address is that of its stub, wherever the resolver's answer lies.
+  const std::uint64_t stubs = module.place(Synthetic::stubs).address;
   for (std::uint32_t symbol : module.ifuncs) {
     Target& target = module.targets[symbol];
     if (target.kind == TargetKind::section && target.entry != 0)

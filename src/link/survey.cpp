@@ -21,6 +21,9 @@ void reset(Module& module) {
   module.needy.clear();
   module.entries.clear();
   module.thunks.clear();
+  module.thunk_frames.clear();
+  module.thunk_frame_bytes.clear();
+  module.plain_stub_size = 0;
   module.got_size = module.stub_size = module.slot_size = 0;
   module.needs_tls_ld = module.wants_shared_tls = false;
   module.tls_ld = none;
@@ -54,19 +57,19 @@ public:
   // Every IFUNC that the module defines has a slot and a stub, which is its address.
   void add_ifunc(std::uint32_t symbol) {
     Entry& entry = entry_of(symbol);
-    entry.slot = std::uint32_t(module_.slot_size);
+    entry.slot = module_.slot_size;
     module_.slot_size += 8;
     entry.stub = stub(arch::stub_bytes);
   }
 
   std::uint32_t got(std::uint32_t bytes) {
-    std::uint32_t offset = std::uint32_t(module_.got_size);
+    const std::uint32_t offset = module_.got_size;
     module_.got_size += bytes;
     return offset;
   }
   std::uint32_t stub(std::uint64_t bytes) {
-    std::uint32_t offset = std::uint32_t(module_.stub_size);
-    module_.stub_size += bytes;
+    const std::uint32_t offset = module_.stub_size;
+    module_.stub_size += std::uint32_t(bytes);
     return offset;
   }
 
@@ -83,47 +86,34 @@ private:
   Module& module_;
 };
 
-} // namespace
+// Frames of code that takes part, and where they are described.
+Result<void> survey_frames(Module& module, std::uint32_t section) {
+  bool astray = false;
+  module.frame_spots.reserve(module.frame_spots.size() + module.relocations(section).size()); // one or two for each
+  Result<void> walked = for_each_frame(module, section, [&](const Relocation& start, const object::EhRecord& record) {
+    if (!frame_is_of_code(module, start)) return;
+    const std::uint32_t where = module.targets[start.symbol].where;
+    const std::uint64_t offset = frame_offset(module, start), size = module.places[where].size;
+    if (offset < size)
+      module.frame_spots.push_back({where, section, offset, record.offset});
+    else
+      astray |= offset > size;
+  });
+  if (walked && astray)
+    return Error{ErrorCode::malformed, "describes frames of a function that would lie outside of its section"};
+  return walked;
+}
 
-Result<void> survey(Module& module, const Reach& reach) {
-  reset(module);
-  module.needy.reserve(std::min<std::size_t>(module.targets.size(), 64));
-  std::span<const Section> sections = module.sections();
-  const Reach code_reach = reach.from_code();
-  const bool veneers = !module.callees.empty() && module.patchable && module.knowledge != object::Knowledge::none;
-  for (std::size_t position = 0; position < module.kept.size(); ++position) {
-    // Tables of a few relocations each: every one is a cache miss unless it is asked for ahead.
-    constexpr std::size_t ahead = 6;
-    if (position + ahead < module.kept.size()) {
-      const std::span<const Relocation> next = module.relocations(module.kept[position + ahead]);
-      constexpr std::size_t per_line = 64 / sizeof(Relocation);
-      if (!next.empty()) __builtin_prefetch(&next.front());
-      if (next.size() > per_line) __builtin_prefetch(&next[per_line]);
-    }
-    const std::uint32_t i = module.kept[position];
-    module.relocation_count += module.relocations(i).size();
-    if (Result<void> done = arch::survey_section(module, i, module.places[i].kind == SectionKind::code ? code_reach : reach);
-        !done)
-      return std::move(done).error().within(sections[i].name);
-    if (veneers && module.places[i].kind == SectionKind::code) arch::want_veneers(module, i);
-    if (module.places[i].kind == SectionKind::unwind && module.unwinding) {
-      bool astray = false;
-      module.frame_spots.reserve(module.frame_spots.size() + module.relocations(i).size()); // one or two for each
-      Result<void> walked = for_each_frame(module, i, [&](const Relocation& start, const object::EhRecord& record) {
-        if (!frame_is_of_code(module, start)) return;
-        const std::uint32_t where = module.targets[start.symbol].where;
-        const std::uint64_t offset = frame_offset(module, start);
-        if (offset < module.places[where].size)
-          module.frame_spots.push_back({where, i, offset, record.offset});
-        else
-          astray |= offset > module.places[where].size;
-      });
-      if (walked && astray)
-        walked = Error{ErrorCode::malformed, "describes frames of a function that would lie outside of its section"};
-      if (!walked) return std::move(walked).error().within(sections[i].name);
-    }
-  }
-  module.frame_count = std::uint32_t(module.frame_spots.size());
+Result<void> survey_place(Module& module, const SectionPlace& place, const Reach& reach, const Reach& code_reach,
+                          bool veneers) {
+  const bool code = place.kind == SectionKind::code;
+  if (Result<void> done = arch::survey_section(module, place, code ? code_reach : reach); !done) return done;
+  if (veneers && code) arch::want_veneers(module, place.section);
+  return place.unwind && module.unwinding ? survey_frames(module, place.section) : Result<void>();
+}
+
+// GOT, stubs, slots and thunks for what was found.
+Result<void> allocate_entries(Module& module) {
   Allocator allocator(module);
   module.entries.reserve(module.needy.size() + module.ifuncs.size());
   // One that a stronger definition beats is not chosen.
@@ -140,10 +130,40 @@ Result<void> survey(Module& module, const Reach& reach) {
     std::sort(module.thunks.begin(), module.thunks.end(), thunk_order);
   module.plain_stub_size = module.stub_size;
   for (Thunk& thunk : module.thunks) thunk.stub = allocator.stub(arch::thunk_bytes);
-  if (module.got_size == 0 && module.wants_got_base) module.got_size = 8; // _GLOBAL_OFFSET_TABLE_ must lie somewhere
   if (module.plain_stub_size != 0 && module.unwinding) ++module.frame_count;
+  if (module.thunks.empty()) return {};
   if (Result<void> described = describe_thunks(module); !described) return described;
   module.frame_count += std::uint32_t(module.thunk_frames.size());
+  return {};
+}
+
+} // namespace
+
+Result<void> survey(Module& module, const Reach& reach) {
+  reset(module);
+  const Reach code_reach = reach.from_code();
+  const bool veneers = !module.callees.empty() && module.patchable && module.knowledge != object::Knowledge::none;
+  const std::span<const SectionPlace> places = module.places.of_object();
+  for (std::size_t position = 0; position < places.size(); ++position) {
+    // Tables of a few relocations each: every one is a cache miss unless it is asked for ahead.
+    constexpr std::size_t ahead = 6;
+    if (position + ahead < places.size()) {
+      const std::span<const Relocation> next = module.relocations(places[position + ahead].section);
+      constexpr std::size_t per_line = 64 / sizeof(Relocation);
+      if (!next.empty()) __builtin_prefetch(&next.front());
+      if (next.size() > per_line) __builtin_prefetch(&next[per_line]);
+    }
+    const SectionPlace& place = places[position];
+    if (!place.kept) continue;
+    module.relocation_count += std::uint32_t(module.relocations(place.section).size());
+    if (Result<void> done = survey_place(module, place, reach, code_reach, veneers); !done)
+      return std::move(done).error().within(module.sections()[place.section].name);
+  }
+  module.frame_count = std::uint32_t(module.frame_spots.size());
+  if (!module.needy.empty() || !module.ifuncs.empty() || !module.thunks.empty() || !module.callees.empty() ||
+      module.needs_tls_ld)
+    if (Result<void> allocated = allocate_entries(module); !allocated) return allocated;
+  if (module.got_size == 0 && module.wants_got_base) module.got_size = 8; // _GLOBAL_OFFSET_TABLE_ must lie somewhere
   return {};
 }
 

@@ -102,8 +102,9 @@ public:
 
   Result<void> read() {
     std::span<const Section> sections = module_.sections();
-    for (std::uint32_t i : module_.kept) {
-      if (sections[i].kind != SectionKind::unwind) continue;
+    for (const SectionPlace& place : module_.places.of_object()) {
+      if (!place.kept || !place.unwind) continue;
+      const std::uint32_t i = place.section;
       for (const Relocation& r : module_.relocations(i)) {
         const std::uint64_t offset = r.offset; // a packed field has no address to pass on
         relocated_.emplace_back(i, offset);
@@ -176,6 +177,7 @@ Result<void> describe_thunks(Module& module) {
   Describer describer(module);
   if (Result<void> read = describer.read(); !read) return read;
   const std::uint64_t head = arch::frame_head_bytes + (module.plain_stub_size != 0 ? arch::stub_frame_bytes : 0);
+  std::vector<std::byte> bytes;
   for (std::size_t i = 0, end; i < module.thunks.size(); i = end) {
     const FrameRow* row = describer.row_at(module.thunks[i].section, module.thunks[i].offset);
     std::optional<FrameRow> shared;
@@ -186,10 +188,11 @@ Result<void> describe_thunks(Module& module) {
     }
     if (!shared) continue;
     auto size = std::uint32_t((end - i) * arch::thunk_bytes);
-    std::uint64_t at = head + module.thunk_frame_bytes.size();
-    if (arch::append_thunk_frame(module.thunk_frame_bytes, std::uint32_t(at), size, *shared))
+    std::uint64_t at = head + bytes.size();
+    if (arch::append_thunk_frame(bytes, std::uint32_t(at), size, *shared))
       module.thunk_frames.push_back({module.thunks[i].stub, size, std::uint32_t(at)});
   }
+  module.thunk_frame_bytes.assign(bytes.begin(), bytes.end());
   return {};
 }
 

@@ -81,14 +81,14 @@ struct KeptRelocations : testing::Test {
 
   SectionBytes bytes_of(const ModuleState& state, std::uint32_t section) {
     const auto* at = reinterpret_cast<const std::byte*>(state.places[section].address);
-    return {at, at + state.places[section].content_size};
+    return {at, at + state.places[section].content_size()};
   }
 
   // (a) restored bytes are the object's, (b) bytes that are linked again where they are do not change.
   void expect_same_place(const ModuleState& state, const Object& object) {
     const Relink relink = expect(Relink::create(state, {}));
     for (std::uint32_t s = 1; s < state.places.size(); ++s) {
-      if (!state.places[s].kept || state.places[s].content_size == 0) continue;
+      if (!state.places[s].kept || state.places[s].content_size() == 0) continue;
       const SectionBytes linked = bytes_of(state, s);
       SectionBytes again = linked;
       expect(relink.section(s, again));
@@ -181,7 +181,7 @@ struct KeptRelocations : testing::Test {
             if (&other != &relink) relink.follow(other);
         for (std::uint32_t m = 0; m < states.size(); ++m)
           for (std::uint32_t s = 1; s < states[m]->places.size(); ++s) {
-            if (!states[m]->places[s].kept || states[m]->places[s].content_size == 0) continue;
+            if (!states[m]->places[s].kept || states[m]->places[s].content_size() == 0) continue;
             SectionBytes bytes = bytes_of(*states[m], s), fields = bytes;
             expect(relinks[m].section(s, bytes));
             expect_image(*states[m], s, bytes, images[p], m, "all");

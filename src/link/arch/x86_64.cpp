@@ -246,11 +246,12 @@ bool covers_every_copy(const Section& section) {
 
 } // namespace
 
-Result<void> survey_section(Module& module, std::uint32_t section, const Reach& reach) {
-  const Section& source = module.sections()[section];
+Result<void> survey_section(Module& module, const SectionPlace& place, const Reach& reach) {
+  const std::uint32_t section = place.section;
+  const Section& source = module.sections()[section]; // looked at only where need be: sections are far between
   std::span<const Relocation> relocations = module.relocations(section);
-  std::uint64_t size = module.places[section].content_size;
-  bool code = source.kind == SectionKind::code;
+  const std::uint64_t size = place.content_size();
+  const bool code = place.kind == SectionKind::code;
   for (const Relocation& r : relocations) {
     if (!in_bounds(r, size)) return bad_relocation(module, r, size);
     const Target& target = module.targets[r.symbol];

@@ -347,7 +347,7 @@ std::vector<std::uint64_t> resolved_branches(const Module& module, std::uint32_t
 }
 
 void want_veneers(Module& module, std::uint32_t section) {
-  const bool aligned = module.places[section].alignment >= 8;
+  const bool aligned = module.places[section].alignment() >= 8;
   for (const Relocation& r : module.relocations(section)) {
     const bool got = r.type == R_GOTPCRELX || r.type == R_REX_GOTPCRELX; // a jump has its displacement one byte before
     const bool fits = aligned && is_retargetable(r.offset) && (!got || is_retargetable(r.offset - 1));
