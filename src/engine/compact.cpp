@@ -99,8 +99,9 @@ Result<Compaction> compact(EngineState& engine) {
     if (*moved == 0) break;
   }
   if (Result<void> reclaimed = reclaim(engine); !reclaimed) return std::move(reclaimed).error();
-  space.release_unused(memory::AreaKind::code);
-  space.release_unused(memory::AreaKind::rodata);
+  for (const memory::AreaKind area :
+       {memory::AreaKind::code, memory::AreaKind::rodata, memory::AreaKind::slots, memory::AreaKind::data})
+    space.release_unused(area);
   compaction.used_after = space.used(memory::AreaKind::code);
   compaction.committed_after = space.usage(memory::AreaKind::code).committed;
   return compaction;

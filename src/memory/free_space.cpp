@@ -97,17 +97,18 @@ std::uint32_t FreeSpace::aligned(std::uint64_t at, std::uint32_t alignment) cons
   return static_cast<std::uint32_t>(base::align_up(origin_ + at, alignment) - origin_);
 }
 
-// Tags hold node index + 1; what a tag says is believed only if the node agrees. Unused nodes begin and end at `none`.
+// Tags hold node index + 1, so that 0 names no node; what a tag says is believed only if the node agrees. Unused nodes begin
+// and end at `none`.
 std::uint32_t FreeSpace::ending_at(std::uint32_t at) const noexcept {
   if (at == 0) return none;
   const std::uint32_t index = tag(at - 1) - 1;
-  return index != none && node(index).end == at ? index : none;
+  return index < node_count_ && node(index).end == at ? index : none;
 }
 
 std::uint32_t FreeSpace::beginning_at(std::uint32_t at) const noexcept {
   if (at >= fresh_) return none;
   const std::uint32_t index = tag(at) - 1;
-  return index != none && node(index).begin == at ? index : none;
+  return index < node_count_ && node(index).begin == at ? index : none;
 }
 
 std::size_t FreeSpace::bin_of(std::uint32_t size) noexcept {
@@ -276,7 +277,7 @@ Piece FreeSpace::take_fresh(Fresh place, std::uint32_t slots) noexcept {
   return block;
 }
 
-void FreeSpace::give_back(const Piece& run) noexcept {
+Piece FreeSpace::give_back(const Piece& run) noexcept {
   TENON_CHECK(run.size != 0 && run.end() <= fresh_, "a block lies in its area's used part");
   TENON_CHECK(beginning_at(run.begin) == none && ending_at(run.end()) == none, "a block is freed once");
   Piece joined = run;
@@ -302,6 +303,53 @@ void FreeSpace::give_back(const Piece& run) noexcept {
     remove(right);
   }
   insert(joined);
+  return joined;
+}
+
+namespace {
+
+// Whole pages of the entries [begin, end) of a part of the table. If the system refuses they stay as they are.
+void discard_entries(std::byte* part, std::uint64_t stride, unsigned shift, std::size_t entry_size, std::uint32_t begin,
+                     std::uint32_t end) noexcept {
+  const std::uint64_t stripe_size = std::uint64_t(1) << shift;
+  for (std::uint64_t at = begin; at < end;) {
+    const std::uint64_t stripe = at >> shift, stop = std::min<std::uint64_t>(end, (stripe + 1) << shift);
+    const std::uint64_t first = base::align_up((at % stripe_size) * entry_size, system::page_size);
+    const std::uint64_t last = base::align_down((stop - stripe * stripe_size) * entry_size, system::page_size);
+    if (first < last) (void)system::discard(part + stripe * stride + first, last - first);
+    at = stop;
+  }
+}
+
+} // namespace
+
+// What a range's first and last granule say is said anew: their pages may have gone, too.
+void FreeSpace::forget_tags(std::uint32_t begin, std::uint32_t end) noexcept {
+  const std::uint32_t first = beginning_at(begin), last = ending_at(end);
+  discard_entries(tags_, stride_, shift_, sizeof(std::uint32_t), begin, end);
+  if (first != none) tag(begin) = first + 1;
+  if (last != none) tag(end - 1) = last + 1;
+}
+
+void FreeSpace::move_node(std::uint32_t from, std::uint32_t to) noexcept {
+  const Node moved = node(from);
+  node(to) = moved;
+  tag(moved.begin) = tag(moved.end - 1) = to + 1;
+  (moved.prev != none ? node(moved.prev).next : heads_[bin_of(moved.end - moved.begin)]) = to;
+  if (moved.next != none) node(moved.next).prev = to;
+}
+
+void FreeSpace::pack_nodes() noexcept {
+  std::uint32_t to = 0;
+  for (std::uint32_t index = free_ranges_; index < node_count_; ++index) {
+    if (node(index).begin == none) continue;
+    while (node(to).begin != none) ++to;
+    move_node(index, to);
+  }
+  // What is behind them is written anew before it counts again.
+  discard_entries(nodes_, stride_, shift_ - 1, sizeof(Node), free_ranges_, node_count_);
+  node_count_ = free_ranges_;
+  unused_node_ = none;
 }
 
 } // namespace tenon::memory

@@ -14,6 +14,9 @@
 // Fresh memory appends entries at the table's end, splitting shares them out, coalescing joins runs that are adjacent
 // because nothing else can lie between.
 //
+// When few ranges are left of many, nodes move together, and their memory goes back; so does that of tags inside of free
+// ranges whose own memory goes back. A tag that names a node beyond those in use is not believed either.
+//
 // Not thread-safe: the owner locks. Nothing here allocates or fails but for SideTable::grow.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
@@ -103,7 +106,15 @@ public:
   std::optional<Fresh> plan_fresh(std::uint32_t size, std::uint32_t alignment, std::uint32_t slots) const noexcept;
   Piece take_fresh(Fresh place, std::uint32_t slots) noexcept;
 
-  void give_back(const Piece& run) noexcept;
+  // The free range that it is a part of now.
+  Piece give_back(const Piece& run) noexcept;
+
+  // The memory of tags between these granules, which lie in one free range, goes back to the system.
+  void forget_tags(std::uint32_t begin, std::uint32_t end) noexcept;
+  // The same of nodes, when by far the most of many are unused: the others move to the front. It looks at each, so there
+  // have been as many calls of give_back() since the last time.
+  bool is_sparse() const noexcept { return node_count_ > most_sparse_nodes && free_ranges_ < node_count_ / 8; }
+  void pack_nodes() noexcept;
 
   // Calls visit(begin, end) for each free range of what was used.
   template <class Visit> void for_each_range(Visit&& visit) const {
@@ -125,6 +136,7 @@ private:
   };
   static constexpr std::uint32_t none = ~std::uint32_t(0);
   static constexpr std::size_t bins = 256;
+  static constexpr std::uint32_t most_sparse_nodes = 1024;
 
   std::uint32_t& tag(std::uint32_t at) const noexcept;
   Node& node(std::uint32_t index) const noexcept;
@@ -135,6 +147,7 @@ private:
   Piece carve(std::uint32_t index, std::uint32_t begin, std::uint32_t size, std::uint32_t slots) noexcept;
   void insert(const Piece& run) noexcept;
   void remove(std::uint32_t index) noexcept;
+  void move_node(std::uint32_t from, std::uint32_t to) noexcept;
   static std::size_t bin_of(std::uint32_t size) noexcept;
 
   // Tags and nodes, as SideTable laid them out.

@@ -255,6 +255,11 @@ Result<void> Space::State::commit_shared(AreaKind kind, std::uint64_t end) {
   if (grown == old) return {};
   show_to_core_dumps(kind, of.begin + old, of.begin + grown);
   of.committed.store(grown, std::memory_order_release); // commit_frames() looks without the lock
+  if (old < of.highest) of.refilled += static_cast<std::uint32_t>((std::min(of.highest, grown) - old) / small_step);
+  of.highest = std::max(of.highest, grown);
+  watch_steps(kind);
+  // Of what was used before and is backed again.
+  mark_idle(kind, std::max(old, of.space.live_end() * granule), std::min(grown, of.space.used_end() * granule));
   return {};
 }
 
@@ -270,7 +275,7 @@ Result<void> Space::State::commit_step(AreaKind kind, std::uint64_t end, std::ui
   if (end > small_area && undisturbed && huge_begin >= of.begin && huge_end <= of.begin + of.size) {
     if (Result<void> done = system::populate_for_write(bytes, system::page_size, area_name(kind)); !done) return done;
     // It would fill holes as well.
-    if (of.hole_bytes.load(std::memory_order_relaxed) == 0)
+    if (!has_hole(kind, std::max(huge_begin, of.begin) - of.begin, at))
       system::advise(owner.writable({huge_begin}), system::huge_page_size, MADV_COLLAPSE);
     target = huge_end - of.begin;
   }
@@ -306,6 +311,7 @@ Result<void> Space::State::commit_private(AreaKind kind, std::uint64_t end) {
   }
   of.accessible = target;
   of.committed.store(target, std::memory_order_release);
+  watch_steps(kind);
   return {};
 }
 
@@ -315,28 +321,40 @@ Result<void> Space::State::commit(AreaKind kind, std::uint64_t end) {
   return {}; // block by block
 }
 
-// What came back may lie in what release_unused() has given to the system since.
+// What came back may lie in what has gone back to the system since.
 Result<Piece> Space::State::backed(AreaKind kind, const Piece& run) {
   Area& of = area(kind);
-  if (!dual(kind)) return run;
+  if (!dual(kind) && of.idle == nullptr) return run;
+  const std::uint64_t begin = run.begin * granule, end = run.end() * granule;
+  mark_used(kind, begin, end);
   Result<void> done;
   if (of.hole_bytes.load(std::memory_order_relaxed) != 0)
-    done =
-        fill_holes(kind, run.begin * granule, std::min(run.end() * granule, of.committed.load(std::memory_order_relaxed)));
-  if (done && run.end() * granule > of.committed.load(std::memory_order_relaxed)) done = commit(kind, run.end() * granule);
+    done = fill_holes(kind, begin, std::min(end, of.committed.load(std::memory_order_relaxed)));
+  if (done && dual(kind) && end > of.committed.load(std::memory_order_relaxed)) done = commit(kind, end);
   if (done) return run;
-  of.space.give_back(run);
+  put_back(kind, run);
   return std::move(done).error();
+}
+
+bool Space::State::has_hole(AreaKind kind, std::uint64_t begin, std::uint64_t end) noexcept {
+  const Area& of = area(kind);
+  if (of.hole_bytes.load(std::memory_order_relaxed) == 0) return false;
+  for (std::uint64_t step = begin / small_step; step * small_step < end; ++step)
+    if (is_hole(of, step)) return true;
+  return false;
 }
 
 Result<void> Space::State::fill_holes(AreaKind kind, std::uint64_t begin, std::uint64_t end) {
   Area& of = area(kind);
   for (std::uint64_t step = begin / small_step; step * small_step < end; ++step) {
     if (!is_hole(of, step)) continue;
-    std::byte* const bytes = owner.writable({of.begin + step * small_step});
-    if (Result<void> done = system::populate_for_write(bytes, small_step, area_name(kind)); !done) return done;
-    if (kind == AreaKind::code) std::memset(bytes, trap_byte, small_step);
+    if (dual(kind)) { // private memory comes by itself
+      std::byte* const bytes = owner.writable({of.begin + step * small_step});
+      if (Result<void> done = system::populate_for_write(bytes, small_step, area_name(kind)); !done) return done;
+      if (kind == AreaKind::code) std::memset(bytes, trap_byte, small_step);
+    }
     set_hole(of, step, false);
+    ++of.refilled;
   }
   return {};
 }
@@ -354,7 +372,7 @@ Result<Piece> Space::State::take(AreaKind kind, std::uint32_t size, std::uint32_
   if (Result<void> done = commit(kind, place->end * granule); !done) return std::move(done).error();
   const Piece run = of.space.take_fresh(*place, slots);
   of.slot_count.store(of.space.slot_count(), std::memory_order_release);
-  return run;
+  return backed(kind, run); // it may begin in what came back
 }
 
 Result<Block> Space::allocate(AreaKind kind, std::uint64_t size, std::uint64_t alignment, std::uint32_t slots) {
@@ -423,43 +441,6 @@ bool Space::has_room_before(AreaKind kind, std::uint64_t size, Addr below) const
   return of.space.has_range(static_cast<std::uint32_t>(size / granule), static_cast<std::uint32_t>(end));
 }
 
-// Holes in the shared file: both views read zeros there, and nobody does. Traps are written when it is backed again.
-void Space::State::make_holes(AreaKind kind, std::uint64_t begin, std::uint64_t end) noexcept {
-  Area& of = area(kind);
-  end = std::min(end, of.committed.load(std::memory_order_relaxed));
-  for (std::uint64_t step = base::align_up(begin, small_step) / small_step; (step + 1) * small_step <= end; ++step)
-    if (!is_hole(of, step) && system::punch(owner.writable({of.begin + step * small_step}), small_step))
-      set_hole(of, step, true);
-}
-
-void Space::release_unused(AreaKind kind) noexcept {
-  if (!state_->dual(kind)) return;
-  if (prefault_ != Prefault::none) return; // it was asked to be present
-  State::Area& of = state_->area(kind);
-  const fork::Inside inside;
-  const std::lock_guard lock(of.mutex);
-  if (of.holes == nullptr)
-    of.holes.reset(new (std::nothrow) std::uint64_t[of.size / small_step / 64 + 1]()); // of 2 GiB: 4 KiB
-  if (of.holes == nullptr) return;
-  of.space.for_each_range(
-      [&](std::uint32_t begin, std::uint32_t end) { state_->make_holes(kind, begin * granule, end * granule); });
-  state_->make_holes(kind, of.space.live_end() * granule, of.committed.load(std::memory_order_relaxed));
-  // Behind the last block none of them is worth being remembered.
-  const std::uint64_t begin = base::align_up(of.space.live_end() * granule, small_step);
-  const std::uint64_t end = of.committed.load(std::memory_order_relaxed);
-  if (begin >= end) return;
-  bool all = true;
-  for (std::uint64_t step = begin / small_step; step * small_step < end; ++step)
-    all &= (step + 1) * small_step > end || State::is_hole(of, step);
-  if (!all) return;
-  if (end % small_step != 0 && !system::punch(writable({of.begin + base::align_down(end, small_step)}), end % small_step))
-    return;
-  for (std::uint64_t step = begin / small_step; (step + 1) * small_step <= end; ++step) State::set_hole(of, step, false);
-  if (kind == AreaKind::code || kind == AreaKind::rodata)
-    system::advise(reinterpret_cast<void*>(of.begin + begin), end - begin, MADV_DONTDUMP);
-  of.committed.store(begin, std::memory_order_relaxed);
-}
-
 void Space::free(const Block& block) noexcept {
   if (block.size == 0) return;
   State::Area& of = state_->area(block.area);
@@ -474,8 +455,8 @@ void Space::free(const Block& block) noexcept {
   // Before the lock: nobody else has this memory yet.
   if (block.area == AreaKind::code) std::memset(writable(block.begin), trap_byte, block.size);
   const std::lock_guard lock(of.mutex);
-  of.space.give_back({static_cast<std::uint32_t>((block.begin.value - of.begin) / granule),
-                      static_cast<std::uint32_t>(block.size / granule), block.first_slot, block.slots});
+  state_->put_back(block.area, {static_cast<std::uint32_t>((block.begin.value - of.begin) / granule),
+                                static_cast<std::uint32_t>(block.size / granule), block.first_slot, block.slots});
   of.live.store(of.live.load(std::memory_order_relaxed) - block.size, std::memory_order_relaxed);
 }
 

@@ -96,7 +96,7 @@ std::array<AreaBounds, area_kinds> area_layout(std::uint64_t size, std::uint64_t
 
 struct AreaUsage {
   std::uint64_t reserved = 0;  // address space
-  std::uint64_t committed = 0; // bytes backed: all that were ever handed out, but for what release_unused() has given back
+  std::uint64_t committed = 0; // bytes backed: all that were ever handed out, but for what was given back
   std::uint64_t live = 0;      // bytes in live blocks
 };
 
@@ -130,8 +130,10 @@ public:
     return address.as<std::byte*>() + alias_distance_[address.value >= dual_begin_ ? 1 : 0];
   }
 
-  // Free memory of an area goes back to the system, in steps of 64 KiB; it is backed again before it is handed out. Dual
-  // mode only; elsewhere, and if the system refuses, nothing happens. Any thread. Takes time for each step.
+  // Free memory of an area goes back to the system, in steps of 64 KiB; it is backed again before it is handed out. From a
+  // certain amount on free() does that by itself (space_idle.cpp); this leaves nothing of it. Code, read-only data and slots
+  // in dual mode only, and not what was asked to be present; elsewhere, and if the system refuses, nothing happens. Any
+  // thread. Takes time for each step.
   void release_unused(AreaKind area) noexcept;
 
   // Single-mapping mode: makes the pages of a finished block read-only or executable. Dual: nothing to do.

@@ -45,8 +45,6 @@ bool Space::State::empty_shared() {
     const std::uint64_t end = base::align_down(of.begin + committed, system::huge_page_size) + system::huge_page_size;
     if (!anew && !system::punch(owner.writable({of.begin}), std::min(end - of.begin, of.size))) return false;
     of.committed.store(0, std::memory_order_relaxed);
-    of.holes.reset();
-    of.hole_bytes.store(0, std::memory_order_relaxed);
   }
   const std::uint64_t end = owner.area_end(AreaKind::code).value;
   if (!anew) system::advise(reinterpret_cast<void*>(owner.dual_begin_), end - owner.dual_begin_, MADV_DONTDUMP);
@@ -74,6 +72,7 @@ bool Space::rest() noexcept {
   }
   state.place_areas();
   for (State::Area& of : state.areas) {
+    of.forget_steps();
     of.live.store(0, std::memory_order_relaxed);
     of.slot_count.store(0, std::memory_order_relaxed);
   }

@@ -14,6 +14,7 @@
 namespace tenon::memory {
 
 inline constexpr std::uint64_t small_step = std::uint64_t(64) << 10;
+inline constexpr std::uint32_t least_kept = 2, most_kept = 64; // small_steps
 
 inline constexpr const char* area_name(AreaKind area) noexcept {
   switch (area) {
@@ -43,10 +44,25 @@ struct Space::State : fork::Participant {
     std::atomic<std::uint64_t> committed{0}; // bytes from the begin: backed
     std::atomic<std::uint64_t> live{0};
     std::atomic<std::uint32_t> slot_count{0};
-    std::unique_ptr<std::uint64_t[]> holes; // a bit for each small_step below `committed` that is not backed; null: none yet
+    // A bit for each small_step below `committed`; null: there are none yet (or no memory to remember them).
+    std::unique_ptr<std::uint64_t[]> holes; // not backed
+    std::unique_ptr<std::uint64_t[]> idle;  // backed, and all of it in one free range
     std::atomic<std::uint64_t> hole_bytes{0};
+    std::uint32_t idle_steps = 0;
+    std::uint32_t kept_steps = least_kept; // how many idle ones may stay
+    std::uint32_t refilled = 0;            // holes since the last steps went back
+    std::uint64_t highest = 0;             // what was ever committed: growth below that was given back before
     std::uint64_t accessible = 0; // data and single mode: bytes that are no longer PROT_NONE
     int index = -1;               // in the side table
+
+    void forget_steps() noexcept {
+      holes.reset();
+      idle.reset();
+      hole_bytes.store(0, std::memory_order_relaxed);
+      idle_steps = refilled = 0;
+      kept_steps = least_kept;
+      highest = 0;
+    }
   };
 
   explicit State(Space& of) : owner(of) {}
@@ -75,7 +91,17 @@ struct Space::State : fork::Participant {
   Result<Piece> take(AreaKind kind, std::uint32_t size, std::uint32_t alignment, std::uint32_t slots);
   Result<Piece> backed(AreaKind kind, const Piece& run);
   Result<void> fill_holes(AreaKind kind, std::uint64_t begin, std::uint64_t end);
-  void make_holes(AreaKind kind, std::uint64_t begin, std::uint64_t end) noexcept;
+  bool has_hole(AreaKind kind, std::uint64_t begin, std::uint64_t end) noexcept;
+
+  // space_idle.cpp. All under the area's mutex; offsets in bytes.
+  bool gives_back(AreaKind kind) const noexcept;
+  void watch_steps(AreaKind kind) noexcept;
+  void mark_idle(AreaKind kind, std::uint64_t begin, std::uint64_t end) noexcept;
+  void mark_used(AreaKind kind, std::uint64_t begin, std::uint64_t end) noexcept;
+  void put_back(AreaKind kind, const Piece& run) noexcept;
+  void give_back_idle(AreaKind kind) noexcept;
+  void make_holes(AreaKind kind) noexcept;
+  void give_back_end(AreaKind kind) noexcept;
   static bool is_hole(const Area& of, std::uint64_t step) noexcept {
     return of.holes != nullptr && (of.holes[step / 64] >> step % 64 & 1) != 0;
   }
