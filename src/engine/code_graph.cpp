@@ -84,7 +84,7 @@ void CodeGraph::follow_code(const ModuleState& holder, std::uint32_t place, cons
 
 void CodeGraph::follow_data(const ModuleState& holder, std::uint32_t place, const Relocation& relocation) {
   const link::SectionPlace& from = holder.places[place];
-  const link::Target& target = holder.bindings[relocation.symbol];
+  const link::Target& target = holder.bindings.at(relocation.symbol, holder.places);
   if (from.serves_all || target.kind != link::TargetKind::section) return;
   const link::arch::LinkedField field = link::arch::field_shape(relocation);
   if (field.width == 0 || field.relative) return;

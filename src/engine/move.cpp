@@ -268,7 +268,7 @@ private:
     for (const MovePlan::Section& section : plan_.sections)
       holder_.places.move(section.index, std::uint64_t(copy_.bytes.distance[section.index]));
     for (std::size_t i = 0; i < holder_.bindings.size(); ++i)
-      if (const link::Target target = holder_.bindings[i];
+      if (const link::Target target = holder_.bindings.at(i, holder_.places);
           s_.is_section(target) && !MoveSnapshot::has_stub(target) && moved_[target.where] != 0)
         holder_.bindings.move(i, std::uint64_t(copy_.bytes.distance[target.where]));
     holder_.functions.swap(functions_);

@@ -61,7 +61,7 @@ private:
       if (found.to == To::stubs) by += bytes_.distance[s_.own(Synthetic::stubs)];
       // Where the table has its copy now does not matter: the new one is for this code alone.
       if (const MovePlan::Copy* table = found.to == To::table ? plan_.table_at(found.section, found.offset) : nullptr)
-        by += std::int64_t(s_.bindings[r.symbol].address + distance_of(*table) - found.field.symbol);
+        by += std::int64_t(s_.binding(r.symbol).address + distance_of(*table) - found.field.symbol);
       shift(local, found.field, by);
     });
     move_resolved(section.index, local);
@@ -103,7 +103,7 @@ private:
       s_.relocations.for_each_of(any.section, [&](const Relocation& r) {
         const MovePlan::Copy* table = plan_.table_at(any.section, r.offset);
         if (table == nullptr) return;
-        const link::Target& target = s_.bindings[r.symbol];
+        const link::Target& target = s_.binding(r.symbol);
         const std::uint64_t at = table->offset + (r.offset - table->begin);
         put(at, target.address + std::uint64_t(bytes_.distance[target.where]) + std::uint64_t(r.addend) - (data_ + at), 4);
       });

@@ -107,7 +107,7 @@ private:
       pin(stubs_, by_thunk);
     }
     for (const link::Entry& entry : bound.entries) {
-      const link::Target& target = s_.bindings[entry.symbol];
+      const link::Target& target = s_.binding(entry.symbol);
       const bool plain = target.kind == TargetKind::fixed && entry.address_cell == link::none;
       if (entry.stub != link::none && (!plain || entry.slot != link::none)) pin(stubs_, by_stub);
       if (entry.got == link::none || !s_.is_section(target) || s_.has_stub(target)) continue;
@@ -136,7 +136,7 @@ private:
   }
 
   void look_at_frame(std::uint32_t section, const Relocation& r, const object::EhRecord* record) {
-    const link::Target& target = s_.bindings[r.symbol];
+    const link::Target& target = s_.binding(r.symbol);
     if (is_code_target(target)) {
       const bool begins = record != nullptr && !record->is_cie && record->pc_begin_offset == r.offset;
       const link::arch::LinkedField field = s_.reference(section, r).field;
@@ -152,7 +152,7 @@ private:
     s_.relocations.for_each([&](std::uint32_t section, const Relocation& r) {
       const link::SectionPlace& place = s_.places[section];
       if (!place.kept || s_.is_code(section) || place.unwind) return;
-      const link::Target& target = s_.bindings[r.symbol];
+      const link::Target& target = s_.binding(r.symbol);
       const link::arch::LinkedField shape = link::arch::field_shape(r);
       if (target.entry != 0 && target.kind == TargetKind::fixed && (shape.relative || shape.width != 8))
         pin(stubs_, by_stub);

@@ -35,7 +35,7 @@ void find_stub_distances(MoveSnapshot& snapshot) {
   std::vector<std::pair<std::uint32_t, std::uint64_t>> stubs;
   snapshot.relocations.for_each([&](std::uint32_t section, const Relocation& r) {
     const link::SectionPlace& place = snapshot.places[section];
-    const link::Target& target = snapshot.bindings[r.symbol];
+    const link::Target& target = snapshot.binding(r.symbol);
     if (!place.kept || place.run != Run::rodata || place.serves_all || !snapshot.is_section(target) ||
         !snapshot.is_code(target.where) || MoveSnapshot::has_stub(target))
       return;
@@ -65,7 +65,7 @@ MoveSnapshot MoveSnapshot::of(const ModuleState& module, const ModuleState& hold
   snapshot.sites.assign(holder.sites.begin(), holder.sites.end());
   std::sort(snapshot.sites.begin(), snapshot.sites.end());
   std::unordered_map<std::uint64_t, std::uint32_t> section_of; // by stub
-  for (const link::Target& target : snapshot.bindings)
+  for (const link::Target& target : AllBindings(snapshot.bindings, snapshot.places))
     // What stands for an IFUNC is in no section of the object: its own section is its resolver's.
     if (snapshot.is_section(target) && (target.flags & link::target_flag::identity) != 0 &&
         (target.flags & link::target_flag::ifunc) == 0)
@@ -116,7 +116,7 @@ MoveSnapshot::Reference MoveSnapshot::reference(std::uint32_t section, const Rel
     found.to = To::site;
     return found;
   }
-  const link::Target& target = bindings[r.symbol];
+  const link::Target& target = binding(r.symbol);
   const link::SectionPlace& stubs = places[own(link::Synthetic::stubs)];
   if (stubs.kept && found.field.symbol - stubs.address < stubs.size) {
     // Nothing but what goes through a stub has its address there: symbols are in the object's sections.

@@ -31,9 +31,18 @@ bool is_before(const SymbolMove& a, const SymbolMove& b) {
   return std::pair(a.from, a.at_end) < std::pair(b.from, b.at_end);
 }
 
+std::vector<link::Target> all_bindings(const ModuleState& state) {
+  const AllBindings all(state.bindings, state.places);
+  return {all.begin(), all.end()};
+}
+
+link::Target binding(const ModuleState& state, std::size_t symbol) noexcept {
+  return state.bindings.at(symbol, state.places);
+}
+
 } // namespace
 
-Relink::Relink(const ModuleState& state) : state_(&state), targets_(state.bindings.begin(), state.bindings.end()) {
+Relink::Relink(const ModuleState& state) : state_(&state), targets_(all_bindings(state)) {
   // As they are kept they don't know their entries.
   link::Bound kept;
   state.relocations.complete(kept);
@@ -82,7 +91,7 @@ void Relink::follow(const Relink& other) {
   const KeptPlaces& places = other.state_->places;
   std::vector<SymbolMove> moves;
   for (std::size_t i = 0; i < other.targets_.size(); ++i) {
-    const link::Target& linked = other.state_->bindings[i];
+    const link::Target& linked = other.state_->bindings.at(i, places);
     if (linked.kind != TargetKind::section || !is_address(linked)) continue;
     const bool at_end =
         linked.where < places.size() && linked.address - places[linked.where].address == places[linked.where].size;
@@ -92,7 +101,7 @@ void Relink::follow(const Relink& other) {
   for (std::size_t i = 0; i < targets_.size(); ++i) {
     link::Target& target = targets_[i];
     // As it is linked: where one module is to go, another may lie still.
-    const std::uint64_t linked = state_->bindings[i].address;
+    const std::uint64_t linked = binding(*state_, i).address;
     if (target.kind != TargetKind::fixed || !is_address(target)) continue;
     auto move = std::lower_bound(moves.begin(), moves.end(), SymbolMove{linked, 0, false}, is_before);
     if (move != moves.end() && move->from == linked && (!move->at_end || target.address == linked))
@@ -164,7 +173,7 @@ Result<void> Relink::references(std::uint32_t section, std::span<std::byte> byte
   const link::SectionBytes site{section, addresses_[section], bytes.data(), bytes, code, false};
   Result<void> done;
   state_->relocations.for_each_of(section, [&](const Relocation& r) {
-    if (!done || targets_[r.symbol].address == state_->bindings[r.symbol].address) return;
+    if (!done || targets_[r.symbol].address == binding(*state_, r.symbol).address) return;
     state_->relocations.restore(section, bytes, code, r);
     done = link::arch::relocate(bound, site, r);
   });

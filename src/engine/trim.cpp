@@ -85,7 +85,7 @@ std::optional<std::vector<Edge>> edges_of(const ModuleState& module) {
   std::uint32_t functions_of = link::none;
   bool sound = true;
   module.relocations.for_each([&](std::uint32_t section, const Relocation& relocation) {
-    const link::Target& target = module.bindings[relocation.symbol];
+    const link::Target& target = module.bindings.at(relocation.symbol, module.places);
     if (target.kind != link::TargetKind::section || target.where >= module.places.size() || !sound) return;
     const std::uint64_t field = relocation.offset; // a packed field has no address to pass on
     if (const link::SectionPlace& from = module.places[section]; from.serves_all) {
@@ -112,7 +112,7 @@ bool reach_groups(const ModuleState& module, Needed& needed) {
   std::sort(addresses.begin(), addresses.end());
   addresses.erase(std::unique(addresses.begin(), addresses.end()), addresses.end());
   std::vector<std::uint8_t> found(addresses.size());
-  for (const link::Target& target : module.bindings) {
+  for (const link::Target& target : AllBindings(module.bindings, module.places)) {
     if (target.kind != link::TargetKind::section || target.where >= module.places.size()) continue;
     auto at = std::lower_bound(addresses.begin(), addresses.end(), target.address);
     if (at == addresses.end() || *at != target.address) continue;

@@ -448,7 +448,7 @@ void check_kept(const engine::ModuleState& state, const Object& object, std::siz
               std::tuple(own.offset, own.type, own.symbol, own.addend));
     wide += own.addend != std::int16_t(own.addend) || own.offset > 0xFFFFFF ? 1 : 0;
     ++allocated;
-    const link::Target& target = state.bindings[kept.symbol];
+    const link::Target& target = state.bindings.at(kept.symbol, state.places);
     EXPECT_NE(target.kind, link::TargetKind::module) << "an index into a change that is over";
     const link::SectionPlace& place = state.places[s];
     constexpr std::uint32_t r_64 = 1; // S + A, psABI table 4.9
