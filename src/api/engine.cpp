@@ -315,9 +315,9 @@ Result<void> Module::touch_thread_locals() const {
   std::shared_ptr<engine::TlsBlock> block;
   {
     std::lock_guard lock(owner->commit_mutex); // a new version may be taking the old one's place
-    if (!linked() || state_->tls == nullptr) return {};
+    if (!linked() || state_->extra().tls == nullptr) return {};
     pin.emplace(owner, state_);
-    block = state_->tls;
+    block = state_->extra().tls;
   }
   const bool touched = engine::touch_tls(block->key);
   block.reset(); // before the memory that its content lies in

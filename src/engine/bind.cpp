@@ -67,7 +67,7 @@ bool bind_own(const ChangeState& change, std::uint32_t index, std::uint32_t id, 
   if (name == "__dso_handle" && change.drafts[index].replaces != nullptr) {
     // Another change may be giving it one; this one conflicts with it then.
     std::lock_guard lock(change.engine->commit_mutex);
-    if (const std::uint64_t handle = change.drafts[index].replaces->dso_handle; handle != 0) {
+    if (const std::uint64_t handle = change.drafts[index].replaces->rare().dso_handle; handle != 0) {
       target.kind = TargetKind::fixed;
       target.address = handle;
       return true;

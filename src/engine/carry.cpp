@@ -253,7 +253,7 @@ Result<void> begin_replacing(ModuleDraft& draft) {
   const ModuleState& module = *draft.replaces;
   if (!module.live.load(std::memory_order_acquire))
     return Error{ErrorCode::conflict, "module " + module.name + " has been removed already"};
-  if (draft.partial && module.recalls != nullptr)
+  if (draft.partial && module.extra().recalls != nullptr)
     return Error{ErrorCode::unsupported, "module " + module.name + " is unloaded: it is replaced as a whole"};
   if (draft.counted && draft.replacement.version != module.replaceable->version)
     return Error{ErrorCode::conflict, "module " + module.name + " was replaced meanwhile; draft the change again"};

@@ -14,9 +14,9 @@ namespace tenon::engine {
 namespace {
 
 bool begins_function(const ModuleState& holder, std::uint64_t address) {
-  auto found = std::lower_bound(holder.functions.begin(), holder.functions.end(), address,
+  auto found = std::lower_bound(holder.extra().functions.begin(), holder.extra().functions.end(), address,
                                 [](const OwnFunction& f, std::uint64_t a) { return f.address < a; });
-  return found != holder.functions.end() && found->address == address;
+  return found != holder.extra().functions.end() && found->address == address;
 }
 
 bool is_code(const link::SectionPlace& place) {
@@ -31,7 +31,7 @@ CodeGraph::CodeGraph(const ModuleState& holder, const ModuleState& module) {
       // What __start_ and __stop_ symbols bound is reached by walking from one to the other.
       sections_.push_back({place.address, place.address + place.size, i, 0, place.leads || place.follows, false});
   std::sort(sections_.begin(), sections_.end(), [](const Section& a, const Section& b) { return a.begin < b.begin; });
-  for (const OwnFunction& function : holder.functions)
+  for (const OwnFunction& function : holder.extra().functions)
     if (const std::uint32_t i = at(function.address); i != link::none && function.definition->address == function.address)
       ++sections_[i].live;
   // Labels that others may know by name.
@@ -39,10 +39,10 @@ CodeGraph::CodeGraph(const ModuleState& holder, const ModuleState& module) {
     if (definition->kind == DefinitionKind::other && !definition->vanished)
       if (const std::uint32_t i = at(definition->address); i != link::none) sections_[i].pinned = true;
 
-  for (std::uint64_t part : holder.escaped_parts)
+  for (std::uint64_t part : holder.extra().escaped_parts)
     if (const std::uint32_t i = at(part); i != link::none) sections_[i].pinned = true;
 
-  sites_.assign(holder.sites.begin(), holder.sites.end());
+  sites_.assign(holder.extra().sites.begin(), holder.extra().sites.end());
   std::sort(sites_.begin(), sites_.end());
   holder.relocations.for_each([&](std::uint32_t place, const Relocation& relocation) {
     if (!holder.places[place].kept) return; // replaced already, and perhaps freed

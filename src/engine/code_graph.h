@@ -6,7 +6,7 @@
 // they follow the function to wherever it is. Tables of distances (jump tables) don't either: nobody but their function uses
 // them. An address inside of a function that data holds (computed goto) pins its section for good.
 //
-// Owner: Version::graph. Lock: EngineState::commit_mutex.
+// Owner: VersionExtra::graph. Lock: EngineState::commit_mutex.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 

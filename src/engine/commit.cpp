@@ -61,7 +61,7 @@ Result<void> register_frames(ChangeState& change) {
       if (!module.unwinding) continue;
       module.for_each_kept([&](std::uint32_t i) {
         if (module.section_kind(i) == SectionKind::unwind)
-          state.client.frames.emplace_back(Addr{module.places[i].address}.as<const std::byte*>());
+          state.extra().client.frames.emplace_back(Addr{module.places[i].address}.as<const std::byte*>());
       });
       continue;
     }
@@ -227,14 +227,14 @@ void publish(ChangeState& change, std::vector<NewForward>& forwards, const std::
 }
 
 void adopt_client_memory(ChangeState& change) noexcept {
-  for (ModuleDraft& draft : change.drafts) draft.state->client.memory = change.memory;
+  for (ModuleDraft& draft : change.drafts) draft.state->extra().client.memory = change.memory;
   for (std::size_t i = 0; i < change.requests.size(); ++i)
-    change.drafts[change.requests[i].module.index].state->client.placements.push_back(change.placements[i]);
+    change.drafts[change.requests[i].module.index].state->extra().client.placements.push_back(change.placements[i]);
   change.placements_owned = false;
 }
 
 void reserve_client_memory(ChangeState& change) {
-  for (ModuleDraft& draft : change.drafts) draft.state->client.placements.reserve(change.requests.size());
+  for (ModuleDraft& draft : change.drafts) draft.state->make_extra().client.placements.reserve(change.requests.size());
 }
 
 Result<void> publish_client_memory(ChangeState& change) {
@@ -263,7 +263,7 @@ std::vector<PendingCall> collect_initializers(ChangeState& change, bool initiali
   std::vector<PendingCall> calls;
   for (ModuleDraft& draft : change.drafts)
     if (initialize && draft.options.initialize)
-      for (const InitCall& call : draft.state->initializers)
+      for (const InitCall& call : draft.state->extra().initializers)
         if (!std::binary_search(draft.replacement.skipped_initializers.begin(), draft.replacement.skipped_initializers.end(),
                                 call.function))
           calls.push_back({draft.identity().get(), {own_body(draft, call.function), call.priority}});
@@ -367,7 +367,7 @@ void help_to_free(EngineState& engine, std::size_t commits_behind) noexcept {
 void forget_linking(Version& version) noexcept {
   version.relocations = KeptRelocations();
   version.bindings = KeptBindings();
-  if (version.client.memory == nullptr) version.places = KeptPlaces();
+  if (version.extra().client.memory == nullptr) version.places = KeptPlaces();
 }
 
 // What is left to do for versions that nobody enters any more.
@@ -448,7 +448,8 @@ Result<std::vector<Module>> commit(ChangeState& change, bool initialize, std::sh
   keeps = keep_new_modules(change);
   std::vector<std::shared_ptr<const char>> initializing; // one for each module; they end after the last initializer
   for (ModuleDraft& draft : change.drafts)
-    if (!initializers.empty()) draft.state->initializing = initializing.emplace_back(std::make_shared<const char>());
+    if (!initializers.empty())
+      draft.state->make_extra().initializing = initializing.emplace_back(std::make_shared<const char>());
   Removal removal(change.removals);
   removal.quiet = change.quiet;
   {

@@ -28,14 +28,14 @@ std::vector<Candidate> find_candidates(EngineState& engine) {
     std::shared_ptr<LibraryState> library = weak.lock();
     if (!library || !library->replaceable) continue;
     for (const std::shared_ptr<ModuleState>& module : library->modules) {
-      if (module->replaceable == nullptr || module->client.memory != nullptr) continue;
+      if (module->replaceable == nullptr || module->extra().client.memory != nullptr) continue;
       for_each_holder(*module, [&](ModuleState& holder) {
         auto add = [&](const OwnedBlock& block) {
           if (block && block->area == memory::AreaKind::code)
             candidates.push_back({module, holder.shared_from_this(), {block->begin, block->end()}});
         };
         for (const OwnedBlock& block : holder.blocks) add(block);
-        for (const OwnedBlock& part : holder.parts) add(part);
+        for (const OwnedBlock& part : holder.extra().parts) add(part);
       });
     }
   }

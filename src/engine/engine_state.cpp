@@ -73,8 +73,8 @@ bool any_holds_memory(const EngineState& engine) noexcept {
 
 // Its end looks at nothing that others have.
 bool is_alone(const ModuleState& module) noexcept {
-  return module.replaceable == nullptr && module.collectable == nullptr && module.transition == nullptr &&
-         module.current == nullptr && !module.superseded;
+  return module.replaceable == nullptr && module.collectable == nullptr && module.rare().transition == nullptr &&
+         module.rare().current == nullptr && !module.superseded;
 }
 
 // Modules lie all over the heap, and each is looked at once: how many are asked for ahead.
@@ -98,7 +98,7 @@ struct LastLook {
       released |= module.codes != 0;
       unsorted |= module.sequence < std::exchange(before, module.sequence);
       finalized |= module.has_exit_handlers.load(std::memory_order_relaxed) ||
-                   (module.initialized.load(std::memory_order_acquire) && !module.finalizers.empty());
+                   (module.initialized.load(std::memory_order_acquire) && !module.extra().finalizers.empty());
       held |= may_hold_memory(module);
     }
   }

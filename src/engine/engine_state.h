@@ -90,7 +90,7 @@ struct EngineState : std::enable_shared_from_this<EngineState> {
                                                       // capacity for all libraries
   ModuleList removed; // being finalized, or pinned, or COMDAT groups of theirs are shared, or needed by one of these
   std::size_t commits_behind = 0; // in a row, that found much in `removed`
-  std::size_t stale_parts = 0;    // of `removed`, those that stand for a part of a version (ModuleState::stale)
+  std::size_t stale_parts = 0;    // of `removed`, those that stand for a part of a version (ModuleRare::stale)
   bool walked = false;            // somebody walks over `removed` in steps: nothing may be taken out by others,
   bool sweep_again = false;       // who leave their sweep to that walk
   // Taken out of `removed`, their memory not yet freed. Counted down by release, once it is: who reads 0 sees it free.

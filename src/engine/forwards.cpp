@@ -65,7 +65,7 @@ void fill_pointer(memory::Space& space, const ForwardPointer& pointer, std::uint
 
 void fill_pointers(memory::Space& space, const ModuleState& user, const SymbolRecord& record) noexcept {
   memory::WriteGuard guard(space);
-  for (const ForwardPointer& pointer : user.forward_pointers)
+  for (const ForwardPointer& pointer : user.extra().forward_pointers)
     if (pointer.record == &record) fill_pointer(space, pointer, record.address());
 }
 
@@ -78,8 +78,8 @@ void note_forwards(ChangeState& change, const std::vector<NewForward>& fresh) {
       const Name& name = (*change.names)[id];
       if (name.module != link::none) continue;
       const bool filled = name.record != nullptr && name.record->slot() != 0 && name.record->module() != nullptr;
-      if (name.forward_record || filled) draft.state->forwards.push_back(name.record);
-      if (SymbolRecord* record = fresh_record(fresh, id)) draft.state->forwards.push_back(record);
+      if (name.forward_record || filled) draft.state->make_extra().forwards.push_back(name.record);
+      if (SymbolRecord* record = fresh_record(fresh, id)) draft.state->make_extra().forwards.push_back(record);
     }
 }
 
@@ -95,7 +95,8 @@ void note_forward_pointers(ChangeState& change, const std::vector<NewForward>& f
       if (record == nullptr || !can_fill(change, place)) continue;
       std::uint64_t initial = 0;
       std::memcpy(&initial, place.local + pointer.offset, sizeof initial);
-      draft.state->forward_pointers.push_back({record, place.address + pointer.offset, pointer.addend, initial});
+      draft.state->make_extra().forward_pointers.push_back(
+          {record, place.address + pointer.offset, pointer.addend, initial});
     }
   }
 }
@@ -113,14 +114,14 @@ std::vector<Adoption> find_adoptions(ChangeState& change) {
     definers.emplace(name.record, definer);
     concerned[name.library] = true;
   }
-  for (const auto& [record, definer] : definers) definer->filled.reserve(definers.size());
+  for (const auto& [record, definer] : definers) definer->make_rare().filled.reserve(definers.size());
   for (std::size_t l = 0; l < change.libraries.size(); ++l)
     if (concerned[l])
       for (const std::shared_ptr<ModuleState>& user : change.libraries[l]->modules) {
         // Who leaves with this very change uses nothing any more.
         if (std::find(change.removals.begin(), change.removals.end(), user) != change.removals.end()) continue;
         for_each_holder(*user, [&](ModuleState& holder) {
-          for (SymbolRecord* record : holder.forwards)
+          for (SymbolRecord* record : holder.extra().forwards)
             if (auto found = definers.find(record); found != definers.end())
               adoptions.push_back({&holder, found->second, record});
         });
@@ -143,14 +144,14 @@ void fill_forwards(ChangeState& change, const std::vector<Adoption>& adoptions) 
     name.record->set_size(change.modules[name.module]->symbols()[name.symbol].size);
     ModuleState* const definer = change.drafts[name.module].identity().get();
     name.record->set_module(definer);
-    definer->filled.push_back(name.record);
+    definer->rare().filled.push_back(name.record);
     name.record->flags = std::uint16_t(name.record->flags & ~symbol_flag::forward);
     if (definer->collectable != nullptr) name.record->flags |= symbol_flag::collected;
     store_slot(space, name.record->slot(), name.record->address());
   }
   for (const Adoption& adoption : adoptions) {
     fill_pointers(space, *adoption.user, *adoption.record);
-    if (adoption.user == adoption.definer || adoption.user->fragment_of == adoption.definer) continue;
+    if (adoption.user == adoption.definer || adoption.user->rare().fragment_of == adoption.definer) continue;
     adoption.user->dependencies.push_back({adoption.definer, nullptr, adoption.record->name().data()});
     ++adoption.definer->users;
   }
@@ -174,7 +175,8 @@ void define_forward(memory::Space& space, LibraryState& library, SymbolRecord& r
   if (symbol.rebindable) return; // pointers go on leading through the slot, so that they follow
   for (const std::shared_ptr<ModuleState>& user : library.modules)
     for_each_holder(*user, [&](ModuleState& holder) {
-      if (std::find(holder.forwards.begin(), holder.forwards.end(), &record) != holder.forwards.end())
+      if (std::find(holder.extra().forwards.begin(), holder.extra().forwards.end(), &record) !=
+          holder.extra().forwards.end())
         fill_pointers(space, holder, record);
     });
 }
@@ -191,7 +193,8 @@ std::string forward_users(const ChangeState& change, const SymbolRecord& record)
       if (user.get() == record.module() || leaves || change.replaces(user.get())) continue;
       bool refers = false;
       for_each_holder(*user, [&](const ModuleState& holder) {
-        refers = refers || std::find(holder.forwards.begin(), holder.forwards.end(), &record) != holder.forwards.end();
+        refers = refers || std::find(holder.extra().forwards.begin(), holder.extra().forwards.end(), &record) !=
+                               holder.extra().forwards.end();
       });
       if (refers && ++count <= some) names += (count == 1 ? "" : ", ") + user->name;
     }
@@ -208,8 +211,8 @@ void reopen_forward(SymbolRecord& record, memory::Space& space) noexcept {
 }
 
 void reopen_forwards(ModuleState& module, memory::Space& space) noexcept {
-  for (SymbolRecord* record : module.filled) reopen_forward(*record, space);
-  module.filled.clear();
+  for (SymbolRecord* record : module.rare().filled) reopen_forward(*record, space);
+  module.rare().filled.clear();
 }
 
 } // namespace tenon::engine

@@ -89,53 +89,54 @@ Error not_opaque(const Loss& loss, const std::string& function) {
 
 // The stale code's sites leave their version: while a thread is inside they follow what they lead to, and then they go.
 void take_sites(const Loss& loss, ModuleState& stale) {
-  auto is_stale = [&](std::uint64_t site) { return lies_in(stale.stale, site); };
+  auto is_stale = [&](std::uint64_t site) { return lies_in(stale.rare().stale, site); };
   std::size_t uses = 0, sites = 0;
-  for (const Use& use : loss.holder->uses) {
+  for (const Use& use : loss.holder->extra().uses) {
     const auto count = std::size_t(std::count_if(use.sites.begin(), use.sites.end(), is_stale));
     uses += count != 0 ? 1 : 0;
     sites += count;
   }
-  stale.uses.reserve(uses);
-  stale.sites.reserve(sites);
-  for (const Use& use : loss.holder->uses) {
-    const std::size_t first = stale.sites.size();
-    std::copy_if(use.sites.begin(), use.sites.end(), std::back_inserter(stale.sites), is_stale);
-    if (stale.sites.size() == first) continue;
-    Use& taken = stale.uses.emplace_back();
+  stale.extra().uses.reserve(uses);
+  stale.extra().sites.reserve(sites);
+  for (const Use& use : loss.holder->extra().uses) {
+    const std::size_t first = stale.extra().sites.size();
+    std::copy_if(use.sites.begin(), use.sites.end(), std::back_inserter(stale.extra().sites), is_stale);
+    if (stale.extra().sites.size() == first) continue;
+    Use& taken = stale.extra().uses.emplace_back();
     taken.definition = use.definition;
     taken.user = use.user;
-    taken.sites = std::span<const std::uint64_t>(stale.sites).subspan(first);
+    taken.sites = std::span<const std::uint64_t>(stale.extra().sites).subspan(first);
     taken.past = true;
   }
 }
 
 // Stands for the sections that the version no longer needs.
 void make_stale(ChangeState& change, Loss& loss) {
-  const CodeGraph& graph = *loss.holder->graph;
-  auto stale = make_state();
+  const CodeGraph& graph = *loss.holder->extra().graph;
+  auto stale = make_full_state();
   stale->name = loss.module->name;
-  stale->current = loss.module;
+  stale->rare().current = loss.module;
   stale->superseded = stale->removed = stale->auxiliary = stale->waiting = true;
   stale->sequence = loss.module->sequence;
-  stale->stale_of = loss.holder->serial;
-  stale->initializing = loss.holder->initializing;
+  stale->rare().stale_of = loss.holder->extra().serial;
+  stale->extra().initializing = loss.holder->extra().initializing;
   for (std::uint32_t i : loss.sections) {
     const Stretch freeable = graph.freeable(i);
     // What will be freed may be used for something else at once: all of it waits here, and nowhere else.
     const Addr begin{graph.section(i).begin}, end{graph.section(i).end};
     const bool some = freeable.begin < freeable.end;
-    stale->stale.push_back({some ? std::min(begin, freeable.begin) : begin, some ? std::max(end, freeable.end) : end});
-    stale->freeable.push_back(freeable);
-    for (const OwnFunction& function : loss.holder->functions)
+    stale->rare().stale.push_back(
+        {some ? std::min(begin, freeable.begin) : begin, some ? std::max(end, freeable.end) : end});
+    stale->rare().freeable.push_back(freeable);
+    for (const OwnFunction& function : loss.holder->extra().functions)
       if (graph.section(i).begin <= function.address && function.address < graph.section(i).end)
-        stale->functions.push_back(function);
+        stale->extra().functions.push_back(function);
   }
   // Nobody else calls by its veneers, and what these lead to goes with it.
   const link::SectionPlace stubs =
       loss.holder->places[loss.holder->places.size() - link::synthetic_sections + std::size_t(link::Synthetic::stubs)];
-  if (!loss.holder->opaque && stubs.kept) stale->stale.push_back({{stubs.address}, {stubs.address + stubs.size}});
-  std::sort(stale->functions.begin(), stale->functions.end(),
+  if (!loss.holder->opaque && stubs.kept) stale->rare().stale.push_back({{stubs.address}, {stubs.address + stubs.size}});
+  std::sort(stale->extra().functions.begin(), stale->extra().functions.end(),
             [](const OwnFunction& a, const OwnFunction& b) { return a.address < b.address; });
   take_sites(loss, *stale);
   change.superseded.push_back(stale); // for EngineState::removed
@@ -147,7 +148,7 @@ Result<void> judge(ChangeState& change, Loss& loss) {
   bool others = false;
   // Those that can't be told apart by name can't be replaced either: they go with the fragment that brought them. Of several
   // names for one function each counts.
-  for (const OwnFunction& function : holder.functions)
+  for (const OwnFunction& function : holder.extra().functions)
     others = others || (is_current(holder, function) && !is_lost(loss, function.definition) &&
                         (loss.holder == loss.module.get() || !function.definition->ambiguous));
   // Labels that the fragment has brought, or whose code may have been compiled for what goes.
@@ -155,15 +156,15 @@ Result<void> judge(ChangeState& change, Loss& loss) {
     others = others || ((loss.holder != loss.module.get() || !holder.opaque) && definition->kind == DefinitionKind::other &&
                         !definition->vanished && lies_in_code(holder, definition->address));
   if (others && !holder.opaque)
-    for (const OwnFunction& function : holder.functions)
+    for (const OwnFunction& function : holder.extra().functions)
       if (contains(loss.bodies, function.address)) return not_opaque(loss, function.definition->name);
   loss.whole = !others && loss.holder != loss.module.get();
   if (loss.whole) {
-    loss.module->replaceable->literals.reserve(loss.module->replaceable->literals.size() + holder.anonymous.size());
+    loss.module->replaceable->literals.reserve(loss.module->replaceable->literals.size() + holder.extra().anonymous.size());
     return {};
   }
-  if (holder.graph == nullptr) holder.graph = std::make_unique<CodeGraph>(holder, *loss.module);
-  loss.sections = holder.graph->find_stale(loss.bodies);
+  if (holder.extra().graph == nullptr) holder.extra().graph = std::make_unique<CodeGraph>(holder, *loss.module);
+  loss.sections = holder.extra().graph->find_stale(loss.bodies);
   if (!loss.sections.empty()) make_stale(change, loss);
   return {};
 }
@@ -209,11 +210,12 @@ template <class List> bool is_listed(const List& list, std::uint64_t address) no
 
 void keep_literals(ModuleState& module, Version& old, const Version* now) noexcept {
   Replaceable& replaceable = *module.replaceable;
-  for (Anonymous& literal : old.anonymous) {
-    bool current =
-        is_listed(replaceable.literals, literal.address) || (now != nullptr && is_listed(now->anonymous, literal.address));
+  for (Anonymous& literal : old.extra().anonymous) {
+    bool current = is_listed(replaceable.literals, literal.address) ||
+                   (now != nullptr && is_listed(now->extra().anonymous, literal.address));
     for_each_holder(module, [&](const ModuleState& holder) {
-      current = current || (static_cast<const Version*>(&holder) != &old && is_listed(holder.anonymous, literal.address));
+      current =
+          current || (static_cast<const Version*>(&holder) != &old && is_listed(holder.extra().anonymous, literal.address));
     });
     if (current || literal.size == 0) continue;
     replaceable.retained.push_back(
@@ -226,13 +228,13 @@ namespace {
 
 // Neither its code nor what it refers to counts for the module any more.
 void supersede(EngineState& engine, const std::shared_ptr<ModuleState>& module, ModuleState& fragment) noexcept {
-  for (Use& use : fragment.uses) use.past = true;
+  for (Use& use : fragment.extra().uses) use.past = true;
   uncount_references(engine, fragment);
   fragment.superseded = fragment.removed = fragment.auxiliary = fragment.waiting = true;
-  fragment.current = module;
+  fragment.rare().current = module;
   fragment.relocations = KeptRelocations();
   fragment.bindings = {};
-  fragment.graph.reset();
+  fragment.extra().graph.reset();
   leave_moved(engine, fragment);
   ++engine.module_count;
 }
@@ -251,9 +253,11 @@ void join_transition(ChangeState& change, const std::shared_ptr<ModuleState>& su
 }
 
 void strip(Loss& loss) noexcept {
-  for (Use& use : loss.holder->uses) drop_sites(use, [&](std::uint64_t site) { return lies_in(loss.stale->stale, site); });
+  for (Use& use : loss.holder->extra().uses)
+    drop_sites(use, [&](std::uint64_t site) { return lies_in(loss.stale->rare().stale, site); });
   // Nor may calls that are left to old frames lead there (freeze_local).
-  base::erase_if(loss.holder->functions, [&](const OwnFunction& f) { return lies_in(loss.stale->stale, f.address); });
+  base::erase_if(loss.holder->extra().functions,
+                 [&](const OwnFunction& f) { return lies_in(loss.stale->rare().stale, f.address); });
 }
 
 void supersede_one(ChangeState& change, Loss& loss) noexcept {
@@ -263,8 +267,8 @@ void supersede_one(ChangeState& change, Loss& loss) noexcept {
     keep_literals(*loss.module, *loss.holder, nullptr);
     keep_own_calls(*change.engine, *loss.holder, *loss.holder);
     supersede(*change.engine, loss.module, *loss.holder);
-    loss.holder->held = !loss.holder->escaped_parts.empty();
-    for (const OwnFunction& function : loss.holder->functions)
+    loss.holder->held = !loss.holder->extra().escaped_parts.empty();
+    for (const OwnFunction& function : loss.holder->extra().functions)
       if (function.definition->ambiguous) loss.holder->held = true;       // pointers to it may be anywhere
     if (loss.holder->held) loss.module->replaceable->held.push_back(*at); // has the room
     keep_references(change.engine->collection, *loss.holder);
@@ -272,13 +276,13 @@ void supersede_one(ChangeState& change, Loss& loss) noexcept {
     change.engine->removed.splice(change.engine->removed.end(), loss.module->replaceable->fragments, at);
     return;
   }
-  loss.holder->graph->supersede(loss.bodies, loss.sections);
+  loss.holder->extra().graph->supersede(loss.bodies, loss.sections);
   if (loss.stale == nullptr) return;
-  for (std::uint32_t i : loss.sections) loss.holder->places.leave_out(loss.holder->graph->section(i).place);
+  for (std::uint32_t i : loss.sections) loss.holder->places.leave_out(loss.holder->extra().graph->section(i).place);
   strip(loss);
-  for (Use& use : loss.stale->uses) {
+  for (Use& use : loss.stale->extra().uses) {
     // They lead where their version's did, until somebody retargets them.
-    for (const Use& whole : loss.holder->uses)
+    for (const Use& whole : loss.holder->extra().uses)
       if (whole.definition == use.definition) use.bound = whole.bound;
     link_use(use);
   }
@@ -306,9 +310,9 @@ void supersede_functions(ChangeState& change) noexcept {
 void attach_fragment(ModuleDraft& draft) noexcept {
   ModuleState& module = *draft.replaces;
   ModuleState& fragment = *draft.state;
-  fragment.fragment_of = &module;
+  fragment.rare().fragment_of = &module;
   fragment.sequence = module.sequence;
-  if (module.dso_handle == 0) module.dso_handle = fragment.dso_handle;
+  if (module.rare().dso_handle == 0) module.rare().dso_handle = fragment.rare().dso_handle;
   Replaceable& replaceable = *module.replaceable;
   replaceable.in_parts = true;
   ++replaceable.version;
@@ -321,7 +325,7 @@ void supersede_fragments(ChangeState& change, const std::shared_ptr<ModuleState>
   for (const std::shared_ptr<ModuleState>& fragment : replaceable.fragments) {
     keep_literals(*module, *fragment, now);
     supersede(*change.engine, module, *fragment);
-    fragment->held = hold || !fragment->escaped_parts.empty();
+    fragment->held = hold || !fragment->extra().escaped_parts.empty();
     if (fragment->held) replaceable.held.push_back(fragment); // has the room
     keep_references(change.engine->collection, *fragment);
     join_transition(change, fragment);
@@ -335,38 +339,38 @@ namespace {
 ModuleState* find_holder(EngineState& engine, ModuleState& module, std::uint64_t serial) noexcept {
   ModuleState* found = nullptr;
   for_each_holder(module, [&](ModuleState& holder) {
-    if (holder.serial == serial) found = &holder;
+    if (holder.extra().serial == serial) found = &holder;
   });
   for (const std::shared_ptr<ModuleState>& other : engine.removed)
-    if (found == nullptr && other->serial == serial) found = other.get();
+    if (found == nullptr && other->extra().serial == serial) found = other.get();
   return found;
 }
 
 void cut(ModuleState& holder, const Stretch& stretch, std::vector<OwnedBlock>& freed) {
-  holder.parts.reserve(holder.parts.size() + 1);
-  if (OwnedBlock& block = holder.blocks[std::size_t(link::Run::code)]) holder.parts.push_back(std::move(block));
-  for (std::size_t i = 0; i < holder.parts.size(); ++i) {
-    if (!holder.parts[i]) continue;
-    const memory::Block& block = *holder.parts[i];
+  holder.extra().parts.reserve(holder.extra().parts.size() + 1);
+  if (OwnedBlock& block = holder.blocks[std::size_t(link::Run::code)]) holder.extra().parts.push_back(std::move(block));
+  for (std::size_t i = 0; i < holder.extra().parts.size(); ++i) {
+    if (!holder.extra().parts[i]) continue;
+    const memory::Block& block = *holder.extra().parts[i];
     if (stretch.begin < block.begin || stretch.end > block.end()) continue;
     std::array<Stretch, 2> kept{Stretch{block.begin, stretch.begin}, Stretch{stretch.end, block.end()}};
     const auto first = kept[0].begin == kept[0].end ? kept.begin() + 1 : kept.begin();
     const auto last = kept[1].begin == kept[1].end ? kept.end() - 1 : kept.end();
-    OwnedBlock::keep_only(holder.parts, i, first < last ? std::span<const Stretch>(first, last) : std::span<const Stretch>(),
-                          freed);
+    OwnedBlock::keep_only(holder.extra().parts, i,
+                          first < last ? std::span<const Stretch>(first, last) : std::span<const Stretch>(), freed);
     break;
   }
-  base::erase_if(holder.parts, [](const OwnedBlock& part) { return !part; });
+  base::erase_if(holder.extra().parts, [](const OwnedBlock& part) { return !part; });
 }
 
 } // namespace
 
 void free_stale(EngineState& engine, ModuleState& stale, std::vector<OwnedBlock>& freed) {
-  for (Use& use : stale.uses) unlink_use(use);
+  for (Use& use : stale.extra().uses) unlink_use(use);
   // Once its version has gone, so has its code.
-  ModuleState* holder = find_holder(engine, *stale.current, stale.stale_of);
+  ModuleState* holder = find_holder(engine, *stale.rare().current, stale.rare().stale_of);
   if (holder == nullptr) return;
-  for (const Stretch& stretch : stale.freeable)
+  for (const Stretch& stretch : stale.rare().freeable)
     if (stretch.begin < stretch.end) cut(*holder, stretch, freed);
 }
 

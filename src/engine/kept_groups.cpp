@@ -35,7 +35,7 @@ Users count_changing(const ChangeState& change) {
 
 // An unloaded module has nothing but what earlier versions keep.
 bool has_body(const ModuleState& module, const SymbolRecord& group) {
-  if (module.recalls == nullptr) return true;
+  if (module.extra().recalls == nullptr) return true;
   bool has = true;
   module.for_each_record([&](const SymbolRecord& record) {
     const Definition* definition = record.group() == &group ? record.definition() : nullptr;

@@ -148,7 +148,7 @@ private:
       if (!definition->local) continue;
       const KnownVariable* known = nullptr;
       for_each_holder(before_, [&](const ModuleState& holder) {
-        if (known == nullptr && holder.debug != nullptr) known = holder.debug->variable(definition.get());
+        if (known == nullptr && holder.extra().debug != nullptr) known = holder.extra().debug->variable(definition.get());
       });
       const bool renamed = known != nullptr && !known->symbol.empty();
       earlier_.push_back(
@@ -176,8 +176,8 @@ private:
 
   // What a path stands for can be compared.
   bool comparable() const {
-    return draft_.debug != nullptr && before_.debug != nullptr &&
-           draft_.debug->several_units == before_.debug->several_units;
+    return draft_.debug != nullptr && before_.extra().debug != nullptr &&
+           draft_.debug->several_units == before_.extra().debug->several_units;
   }
 
   void index_paths() {
@@ -327,9 +327,9 @@ private:
 
   Error untold(const Local& local) const {
     const bool twice = twice_.contains(local.name) && base_of(local.name) == local.name;
-    const std::string_view lacking = draft_.debug == nullptr    ? "; compile with -g"
-                                     : before_.debug == nullptr ? ", which was compiled without -g"
-                                                                : "; its debug information says nothing of it";
+    const std::string_view lacking = draft_.debug == nullptr            ? "; compile with -g"
+                                     : before_.extra().debug == nullptr ? ", which was compiled without -g"
+                                                                        : "; its debug information says nothing of it";
     return {ErrorCode::needs_flag,
             (twice ? "there are several local variables '" + std::string(local.name) + "': which one"
                    : "variable '" + std::string(local.name) + "' was numbered by the compiler: which one") +
@@ -416,8 +416,8 @@ void compare_signatures(ChangeState& change, std::uint32_t m) {
     auto found = now != nullptr ? by_name.find(symbol.name()) : by_name.end();
     if (found == by_name.end() || found->second->kind != DefinitionKind::function || found->second->vanished) continue;
     const ModuleState* holder = found->second->holder; // of the current body
-    if (holder == nullptr || holder->debug == nullptr) continue;
-    const std::string_view before = holder->debug->signature(found->second);
+    if (holder == nullptr || holder->extra().debug == nullptr) continue;
+    const std::string_view before = holder->extra().debug->signature(found->second);
     const bool called = draft.partial || is_called_by_others(draft, *found->second);
     if (before.empty() || object::same_signature(before, now->signature) || !called) continue;
     change.warnings.push_back({change.modules[m]->name, now->name,
@@ -490,7 +490,7 @@ void note_debug_names(ChangeState& change, std::uint32_t m) {
             [&](const KnownVariable& a, const KnownVariable& b) { return less(a.definition, b.definition); });
   std::sort(names->signatures.begin(), names->signatures.end(),
             [&](const DebugNames::Signature& a, const DebugNames::Signature& b) { return less(a.function, b.function); });
-  draft.state->debug = std::move(names);
+  draft.state->extra().debug = std::move(names);
 }
 
 } // namespace tenon::engine

@@ -24,8 +24,8 @@ namespace {
 
 // Also of a module that was never initialized: its functions may have registered handlers all the same.
 void run_own_exit_handlers(ModuleState& module) noexcept {
-  if (module.has_exit_handlers.exchange(false, std::memory_order_relaxed) && module.dso_handle != 0)
-    run_exit_handlers(reinterpret_cast<void*>(module.dso_handle));
+  if (module.has_exit_handlers.exchange(false, std::memory_order_relaxed) && module.rare().dso_handle != 0)
+    run_exit_handlers(reinterpret_cast<void*>(module.rare().dso_handle));
 }
 
 bool begin_finalizers(ModuleState& module) noexcept { return module.initialized.exchange(false, std::memory_order_acq_rel); }
@@ -38,12 +38,23 @@ ModuleState::ModuleState() = default;
 
 std::shared_ptr<ModuleState> make_state() { return std::allocate_shared<ModuleState>(base::PoolAllocator<ModuleState>()); }
 
+std::shared_ptr<ModuleState> make_full_state() {
+  std::shared_ptr<ModuleState> state = make_state();
+  state->make_extra();
+  state->make_rare();
+  return state;
+}
+
+template <class T> void Elsewhere<T>::operator()(T* gone) const noexcept { delete gone; }
+template struct Elsewhere<CodeGraph>;
+template struct Elsewhere<Transition>;
+
 std::string ModuleState::function_at(Addr address) const {
   const OwnFunction* nearest = nullptr;
   for_each_holder(*this, [&](const ModuleState& holder) {
-    auto after = std::upper_bound(holder.functions.begin(), holder.functions.end(), address.value,
+    auto after = std::upper_bound(holder.extra().functions.begin(), holder.extra().functions.end(), address.value,
                                   [](std::uint64_t a, const OwnFunction& f) { return a < f.address; });
-    if (after != holder.functions.begin() && (nearest == nullptr || std::prev(after)->address > nearest->address))
+    if (after != holder.extra().functions.begin() && (nearest == nullptr || std::prev(after)->address > nearest->address))
       nearest = &*std::prev(after);
   });
   if (nearest != nullptr) return nearest->definition->name;
@@ -69,39 +80,43 @@ void finalize_all(std::span<const std::shared_ptr<ModuleState>> modules) noexcep
   for (auto module = modules.rbegin(); module != modules.rend(); ++module) {
     run_own_exit_handlers(**module);
     (*module)->ending = begin_finalizers(**module);
-    any |= (*module)->ending && !(*module)->finalizers.empty();
+    any |= (*module)->ending && !(*module)->extra().finalizers.empty();
   }
   // One round for each priority that occurs, highest first: nearly always there is one, and no memory is needed.
   for (std::uint64_t below = std::uint64_t(1) << 32; any;) {
     any = false;
     std::uint32_t next = 0;
     for (const std::shared_ptr<ModuleState>& module : modules)
-      for (const InitCall& finalizer : module->finalizers)
+      for (const InitCall& finalizer : module->extra().finalizers)
         if (module->ending && finalizer.priority < below && (!any || finalizer.priority > next)) {
           next = finalizer.priority;
           any = true;
         }
     for (auto module = modules.rbegin(); any && module != modules.rend(); ++module)
-      for (const InitCall& finalizer : (*module)->finalizers)
+      for (const InitCall& finalizer : (*module)->extra().finalizers)
         if ((*module)->ending && finalizer.priority == next) call(finalizer);
     below = next;
   }
 }
 
 void ModuleState::release_memory() noexcept {
-  tls.reset();
-  recalls.reset();
-  client = {};
+  if (has_extra()) {
+    extra().tls.reset();
+    extra().recalls.reset();
+    extra().client = {};
+  }
   for (OwnedBlock& block : blocks) block.reset();
-  parts.clear();
-  copies.clear();
+  if (has_extra()) {
+    extra().parts.clear();
+    extra().copies.clear();
+  }
   if (replaceable != nullptr) {
     replaceable->kept.clear();
     replaceable->held.clear();
     for (const std::shared_ptr<ModuleState>& fragment : replaceable->fragments) fragment->release_memory();
     replaceable->fragments.clear();
   }
-  current.reset();
+  if (has_rare()) rare().current.reset();
 }
 
 std::mutex& endings() noexcept {

@@ -8,6 +8,7 @@
 #include <tenon/library.h>
 #include <tenon/memory.h>
 
+#include "base/aside.h"
 #include "base/list.h"
 #include "engine/collector.h"
 #include "engine/definition.h"
@@ -114,37 +115,35 @@ struct MovedCopy {
   base::List<std::uint32_t> sections; // the code that needs it
 };
 
-// One linked incarnation of a module. When a module is replaced, the new version's content and the old one's are exchanged:
-// the ModuleState stays what everybody refers to.
-struct Version {
-  // Memory. Destroyed in the reverse order: first the TLS key, then client memory, blocks last.
-  std::array<OwnedBlock, link::runs> blocks;
-  base::List<OwnedBlock> parts; // what is left of them once trim() has freed a part; under commit_mutex
+// Deletes what is not known here.
+template <class T> struct Elsewhere {
+  Elsewhere() = default;
+  Elsewhere(std::default_delete<T>) noexcept {} // NOLINT: std::make_unique's
+  void operator()(T* gone) const noexcept;
+};
+
+// What a version of a module that is not replaceable, and has nothing but plain code and data, does without.
+struct VersionExtra {
+  base::List<OwnedBlock> parts; // what is left of the blocks once trim() has freed a part; under commit_mutex
   ClientMemory client;
   std::shared_ptr<TlsBlock> tls; // shared by the modules of a change if need be; null: no thread-local variables
   std::uint64_t tls_size = 0, tls_image_size = 0;
   std::uint32_t tls_alignment = 1;
+  bool strays = false;                          // calls that follow nothing any more may lead into other old code (onward.h)
   base::List<Stretch> tls_image;                // where its initial content lies
-  bool opaque = false;                          // ModuleOptions::opaque
   base::List<Stretch> borrowed;                 // memory of earlier versions, or kept for them, that it goes on using
-  std::uint64_t serial = 0;                     // of this content, wherever it is
+  std::uint64_t serial = 0;                     // of this content, wherever it is; 0: the module can't be replaced
   std::shared_ptr<const ModuleOptions> options; // of a module that can be replaced
   std::shared_ptr<Recalls> recalls;             // of an unloaded one: its code are trampolines
-  KeptRelocations relocations;
-  KeptBindings bindings; // of each symbol, for relinking
-  KeptPlaces places;
 
   base::List<InitCall> initializers; // sorted
   base::List<InitCall> finalizers;   // in the order to call
-  KeptUsage usage;
   // Also held by the commit that brought it while its initializers run: until then it is not freed, though another change
   // may have superseded it by now and no thread be inside yet.
   std::weak_ptr<const char> initializing;
 
   // Under commit_mutex.
-  base::List<Dependency> dependencies;
   base::List<std::unique_ptr<char[]>> texts; // symbols of dependencies that have no record
-  base::List<SymbolRecord*> groups;          // COMDAT groups that it provides or shares
   base::List<ForwardPointer> forward_pointers;
   base::List<SymbolRecord*> forwards;      // forward symbols that it refers to
   base::List<Use> uses;                    // of definitions that may be replaced
@@ -152,11 +151,39 @@ struct Version {
   base::List<Anonymous> anonymous;         // read-only data without names
   base::List<OwnFunction> functions;       // sorted by address
   base::List<std::uint64_t> escaped_parts; // of functions, to which there are pointers: they may be called at any time
-  std::unique_ptr<CodeGraph> graph;        // made when single functions of it are first replaced
+  std::unique_ptr<CodeGraph, Elsewhere<CodeGraph>> graph; // made when single functions of it are first replaced
   base::List<MovedCopy> copies;
   std::uint64_t moves = 0;           // how often code of it was moved
-  bool strays = false;               // calls that follow nothing any more may lead into other old code (onward.h)
   std::unique_ptr<DebugNames> debug; // what debug information says of it; null: nothing
+};
+
+// One linked incarnation of a module. When a module is replaced, the new version's content and the old one's are exchanged:
+// the ModuleState stays what everybody refers to.
+class Version {
+public:
+  // Memory. Destroyed in the reverse order: first the TLS key, then client memory, blocks last.
+  std::array<OwnedBlock, link::runs> blocks;
+
+private:
+  base::Aside<VersionExtra> extra_;
+
+public:
+  KeptRelocations relocations;
+  KeptBindings bindings; // of each symbol, for relinking
+  KeptPlaces places;
+
+  // Under commit_mutex.
+  base::List<Dependency> dependencies;
+  base::List<SymbolRecord*> groups; // COMDAT groups that it provides or shares
+
+  KeptUsage usage;
+  bool opaque = false; // ModuleOptions::opaque
+
+  // Where there may be none it is only read, or make_extra() comes first, which may throw std::bad_alloc.
+  const VersionExtra& extra() const noexcept { return extra_.get(); }
+  VersionExtra& extra() noexcept { return extra_.get(); }
+  VersionExtra& make_extra() { return extra_.make(); }
+  bool has_extra() const noexcept { return extra_.made(); }
 };
 
 // Records of symbols one after another.
@@ -167,39 +194,54 @@ struct EndOfGathering {
   ~EndOfGathering() { base::pool::end_gathering(); }
 };
 
+// What a module that is not replaceable, and lives on, does without.
+struct ModuleRare {
+  base::List<RecordChunk> more_records; // of names that later versions have brought
+  std::uint64_t dso_handle = 0;
+
+  // Under commit_mutex.
+  base::List<SymbolRecord*> filled; // forward symbols that others had declared and it defines
+  std::uint64_t moved_of = 0;       // the serial of the Version whose code was here before it was moved; 0: none
+  std::unique_ptr<Transition, Elsewhere<Transition>> transition; // whose switches it has
+  std::shared_ptr<ModuleState> current;                          // of a superseded one: the module
+  ModuleState* fragment_of = nullptr;                            // of a fragment: its module, which has it
+  base::List<Stretch> stale;              // no version of its own: code of functions that were replaced singly
+  base::List<Stretch> freeable;           // of that, what no other section has a part in
+  std::uint64_t stale_of = 0;             // the serial of the Version in whose memory that lies; 0: not such a one
+  std::shared_ptr<Retirement> retirement; // of a waiting one; shared by those that wait for each other
+};
+
 struct ModuleState : EndOfGathering, Version, std::enable_shared_from_this<ModuleState> {
+  bool removed = false;          // in EngineState::removed; this and the next ones under commit_mutex
+  bool finalizing = false;       // removed, and its finalizers may still run
+  bool remnant = false;          // removed, but others share its COMDAT groups
+  bool superseded = false;       // not a module but an earlier version of one, in EngineState::removed
+  bool held = false;             // superseded, and stays: pointers to functions of it may be anywhere
+  bool holds_references = false; // superseded, and counts in Collectable::outside until it is freed
+  bool auxiliary = false;        // in EngineState::removed, but not a module: a version, or switches
+  bool in_transition = false;    // an atomic commit is not over: it can still be entered
+  bool waiting = false;          // removed or superseded, and threads may still be inside
+  bool ending = false;           // scratch of finalize_all
+  std::atomic<bool> live{false}; // published and not removed
+  std::atomic<bool> has_exit_handlers{false};
+  std::atomic<bool> has_thread_exits{false}; // there were destructors of thread-local variables: see pins
+  std::atomic<bool> initialized{false};
+
+  std::atomic<std::uint32_t> pins{0}; // handles, pending thread exits and released code that need its memory
+  std::uint32_t codes = 0;            // released code that needs it, under endings(): its finalizers run after the last
+
+  // Under commit_mutex.
+  std::uint32_t users = 0;       // dependencies on it, other than through groups, of modules that are not removed
+  std::uint32_t index = 0;       // in its library
+  std::uint32_t trimmed_for = 0; // how many of its COMDAT groups were shared when trim() last looked; 0: never
+
   std::string name;
   std::uint64_t sequence = 0; // order of commits
   std::weak_ptr<LibraryState> library;
-  std::uint64_t dso_handle = 0;
-
-  // What it defines.
-  RecordChunk records;
-  base::List<RecordChunk> more_records; // of names that later versions have brought
+  RecordChunk records; // what it defines
 
   // Under commit_mutex.
-  base::List<SymbolRecord*> filled;         // forward symbols that others had declared and it defines
   std::unique_ptr<Replaceable> replaceable; // null: can't be replaced
-  std::uint32_t users = 0;                  // dependencies on it, other than through groups, of modules that are not removed
-  std::uint32_t index = 0;                  // in its library
-  bool removed = false;                     // in EngineState::removed
-  bool finalizing = false;                  // removed, and its finalizers may still run
-  bool remnant = false;                     // removed, but others share its COMDAT groups
-  bool superseded = false;                  // not a module but an earlier version of one, in EngineState::removed
-  bool held = false;                        // superseded, and stays: pointers to functions of it may be anywhere
-  bool holds_references = false;            // superseded, and counts in Collectable::outside until it is freed
-  bool auxiliary = false;                   // in EngineState::removed, but not a module: a version, or switches
-  std::uint64_t moved_of = 0;               // the serial of the Version whose code was here before it was moved; 0: none
-  bool in_transition = false;               // an atomic commit is not over: it can still be entered
-  std::unique_ptr<Transition> transition;   // whose switches it has
-  bool waiting = false;                     // removed or superseded, and threads may still be inside
-  std::shared_ptr<ModuleState> current;     // of a superseded one: the module
-  ModuleState* fragment_of = nullptr;       // of a fragment: its module, which has it
-  base::List<Stretch> stale;                // no version of its own: code of functions that were replaced singly
-  base::List<Stretch> freeable;             // of that, what no other section has a part in
-  std::uint64_t stale_of = 0;               // the serial of the Version in whose memory that lies; 0: not such a one
-  std::shared_ptr<Retirement> retirement;   // of a waiting one; shared by those that wait for each other
-  std::uint32_t trimmed_for = 0;            // how many of its COMDAT groups were shared when trim() last looked; 0: never
   std::uint64_t reached_by = 0;             // number of the last sweep that found it needed, if it is removed
   std::uint64_t needed_whole_by = 0;        // for more than its COMDAT groups
   std::uint64_t doomed_by = 0;              // number of the sweep that frees it
@@ -208,26 +250,18 @@ struct ModuleState : EndOfGathering, Version, std::enable_shared_from_this<Modul
   ModuleState* next_onward = nullptr;       // its scratch
   std::unique_ptr<Collectable> collectable; // constant; null: it lives until it is removed
 
-  std::atomic<std::uint32_t> pins{0}; // handles, pending thread exits and released code that need its memory
-  std::uint32_t codes = 0;            // released code that needs it, under endings(): its finalizers run after the last
-  std::atomic<bool> live{false};      // published and not removed
-  std::atomic<bool> has_exit_handlers{false};
-  std::atomic<bool> has_thread_exits{false}; // there were destructors of thread-local variables: see pins
-  std::atomic<bool> initialized{false};
-  bool ending = false; // scratch of finalize_all
-
   ModuleState();
   ~ModuleState();
 
   template <class Visit> void for_each_record(Visit&& visit) const {
     visit_records(records, visit);
-    for (const RecordChunk& chunk : more_records) visit_records(chunk, visit);
+    for (const RecordChunk& chunk : rare().more_records) visit_records(chunk, visit);
   }
 
   // Goes on at the record where it ended, and ends when visit() returns false. False: there are more.
   template <class Visit> bool visit_records_from(RecordPosition& from, Visit&& visit) const {
-    for (; from.chunk <= more_records.size(); ++from.chunk, from.at = 0) {
-      const RecordChunk& chunk = from.chunk != 0 ? more_records[from.chunk - 1] : records;
+    for (; from.chunk <= rare().more_records.size(); ++from.chunk, from.at = 0) {
+      const RecordChunk& chunk = from.chunk != 0 ? rare().more_records[from.chunk - 1] : records;
       while (from.at < chunk.size()) {
         SymbolRecord* record = record_at(chunk, from.at);
         from.at += record->bytes();
@@ -237,7 +271,13 @@ struct ModuleState : EndOfGathering, Version, std::enable_shared_from_this<Modul
     return true;
   }
 
-  std::uint64_t tls_key() const noexcept { return tls != nullptr ? tls->key.value() : 0; }
+  // As extra(): where there may be none it is only read, or make_rare() comes first.
+  const ModuleRare& rare() const noexcept { return rare_.get(); }
+  ModuleRare& rare() noexcept { return rare_.get(); }
+  ModuleRare& make_rare() { return rare_.make(); }
+  bool has_rare() const noexcept { return rare_.made(); }
+
+  std::uint64_t tls_key() const noexcept { return extra().tls != nullptr ? extra().tls->key.value() : 0; }
 
   // The name of the function that the address is in, if it has one that is known. Under commit_mutex.
   std::string function_at(Addr address) const;
@@ -257,10 +297,14 @@ private:
       visit(*record);
     }
   }
+
+  base::Aside<ModuleRare> rare_;
 };
 
 // In memory of the pool. May throw std::bad_alloc.
 std::shared_ptr<ModuleState> make_state();
+// The same for a replaceable module, or what stands for a version of one: with all that few have.
+std::shared_ptr<ModuleState> make_full_state();
 
 // Calls visit(ModuleState&) for the module, and for its fragments: whatever has a Version of its own.
 template <class State, class Visit> void for_each_holder(State& module, Visit&& visit) {

@@ -24,14 +24,14 @@ Error cannot_move(const std::string& module, std::string_view why) {
 Result<void> check_movable(const EngineState& engine, const ModuleState& module, const ModuleState& holder) {
   if (!module.live.load(std::memory_order_relaxed))
     return Error{ErrorCode::conflict, "module " + module.name + " has been removed already"};
-  if (&holder != &module && (holder.superseded || holder.fragment_of != &module))
+  if (&holder != &module && (holder.superseded || holder.rare().fragment_of != &module))
     return Error{ErrorCode::conflict, "functions of module " + module.name + " were replaced meanwhile"};
-  if (holder.recalls != nullptr) return cannot_move(module.name, "it is unloaded, and has no code");
-  if (module.replaceable == nullptr || holder.client.memory != nullptr)
+  if (holder.extra().recalls != nullptr) return cannot_move(module.name, "it is unloaded, and has no code");
+  if (module.replaceable == nullptr || holder.extra().client.memory != nullptr)
     return cannot_move(module.name, "addresses of its functions may be anywhere; only modules of replaceable libraries that "
                                     "lie in the engine's memory can");
   const bool shrinking = std::any_of(engine.removed.begin(), engine.removed.end(),
-                                     [&](const auto& other) { return other->stale_of == holder.serial; });
+                                     [&](const auto& other) { return other->rare().stale_of == holder.extra().serial; });
   if (engine.stale_parts != 0 && shrinking)
     return Error{ErrorCode::conflict, "module " + module.name +
                                           " can't be moved now: functions of it that were replaced singly are not free yet"};
@@ -44,8 +44,8 @@ Result<std::vector<std::uint32_t>> find_seeds(const MoveSnapshot& snapshot, cons
                                               const MoveRequest& request) {
   std::vector<std::uint32_t> seeds;
   if (!request.function.empty()) {
-    for (std::size_t i = 0; i < holder.functions.size(); ++i)
-      if (holder.functions[i].definition->name == request.function && snapshot.functions[i].section != link::none)
+    for (std::size_t i = 0; i < holder.extra().functions.size(); ++i)
+      if (holder.extra().functions[i].definition->name == request.function && snapshot.functions[i].section != link::none)
         seeds.push_back(snapshot.functions[i].section);
     if (!seeds.empty()) return seeds;
     return Error{ErrorCode::undefined,
@@ -115,12 +115,12 @@ public:
     // Frames at earlier places go through stubs that lie here until now.
     if (plan_.stubs)
       for_each_before([](ModuleState& before) { before.dependencies.reserve(before.dependencies.size() + 2); });
-    before_.push_back(make_state());
+    before_.push_back(make_full_state());
     old().name = module_->name;
-    old().functions.reserve(plan_.functions);
-    functions_.reserve(holder_.functions.size());
-    for (std::size_t i = 0; i < holder_.functions.size(); ++i) {
-      const OwnFunction& function = holder_.functions[i];
+    old().extra().functions.reserve(plan_.functions);
+    functions_.reserve(holder_.extra().functions.size());
+    for (std::size_t i = 0; i < holder_.extra().functions.size(); ++i) {
+      const OwnFunction& function = holder_.extra().functions[i];
       const std::uint32_t section = s_.functions[i].section;
       const bool moves = section != link::none && moved_[section] != 0;
       functions_.push_back(function);
@@ -130,7 +130,7 @@ public:
                      "module " + module_->name + " can't be moved now: it is part of an atomic commit that is not over yet"};
       functions_.back().address += std::uint64_t(copy_.bytes.distance[section]);
       bodies_.emplace_back(function, functions_.back().address);
-      old().functions.push_back(function);
+      old().extra().functions.push_back(function);
       if (function.definition->address == function.address) retargets_.push_back(functions_.back());
     }
     std::sort(functions_.begin(), functions_.end(),
@@ -139,7 +139,7 @@ public:
     prepare_references();
     base::List<std::uint32_t> sections;
     for (const MovePlan::Section& section : plan_.sections) sections.push_back(section.index);
-    holder_.copies.reserve(holder_.copies.size() + 1);
+    holder_.extra().copies.reserve(holder_.extra().copies.size() + 1);
     copies_.emplace_back(copy_.data, std::move(sections));
     divide_blocks();
     return {};
@@ -147,13 +147,13 @@ public:
 
   // Fails no more.
   void commit() noexcept {
-    ++holder_.moves;
+    ++holder_.extra().moves;
     take_over_places();
     take_over_uses();
-    old().current = module_;
+    old().rare().current = module_;
     old().superseded = old().removed = old().auxiliary = old().waiting = true;
-    old().moved_of = holder_.serial;
-    old().initializing = holder_.initializing;
+    old().rare().moved_of = holder_.extra().serial;
+    old().extra().initializing = holder_.extra().initializing;
     old().opaque = holder_.opaque;
     old().library = module_->library;
     old().sequence = module_->sequence;
@@ -172,7 +172,7 @@ private:
   // Earlier places that are not free yet.
   template <class Visit> void for_each_before(Visit&& visit) {
     for (const std::shared_ptr<ModuleState>& before : engine_.removed)
-      if (before->moved_of != 0 && before->moved_of == holder_.serial) visit(*before);
+      if (before->rare().moved_of != 0 && before->rare().moved_of == holder_.extra().serial) visit(*before);
   }
 
   // The distance that a site goes.
@@ -191,19 +191,19 @@ private:
 
   // Old frames have the sites in the old code; the version has those in the new.
   void prepare_uses() {
-    uses_ = holder_.uses;
-    sites_.reserve(holder_.sites.size());
-    old().uses = holder_.uses;
-    old().sites.reserve(holder_.sites.size());
+    uses_ = holder_.extra().uses;
+    sites_.reserve(holder_.extra().sites.size());
+    old().extra().uses = holder_.extra().uses;
+    old().extra().sites.reserve(holder_.extra().sites.size());
     for (std::size_t i = 0; i < uses_.size(); ++i) {
-      const std::size_t first = sites_.size(), first_old = old().sites.size();
-      for (std::uint64_t site : holder_.uses[i].sites) {
+      const std::size_t first = sites_.size(), first_old = old().extra().sites.size();
+      for (std::uint64_t site : holder_.extra().uses[i].sites) {
         const std::int64_t distance = distance_of(site);
-        if (distance != 0) old().sites.push_back(site);
+        if (distance != 0) old().extra().sites.push_back(site);
         sites_.push_back(site + std::uint64_t(distance));
       }
       uses_[i].sites = std::span<const std::uint64_t>(sites_).subspan(first);
-      old().uses[i].sites = std::span<const std::uint64_t>(old().sites).subspan(first_old);
+      old().extra().uses[i].sites = std::span<const std::uint64_t>(old().extra().sites).subspan(first_old);
     }
   }
 
@@ -213,14 +213,14 @@ private:
     old().dependencies = holder_.dependencies;
     for (Dependency& dependency : old().dependencies) dependency.symbol = ""; // may go before
     old().groups = holder_.groups;
-    old().copies.reserve(holder_.copies.size());
-    for (const MovedCopy& copy : holder_.copies) old().copies.push_back({copy.block, {}});
-    old().borrowed = holder_.borrowed;
+    old().extra().copies.reserve(holder_.extra().copies.size());
+    for (const MovedCopy& copy : holder_.extra().copies) old().extra().copies.push_back({copy.block, {}});
+    old().extra().borrowed = holder_.extra().borrowed;
     auto borrow = [&](const OwnedBlock& block) {
-      if (block && block->area != memory::AreaKind::code) old().borrowed.push_back({block->begin, block->end()});
+      if (block && block->area != memory::AreaKind::code) old().extra().borrowed.push_back({block->begin, block->end()});
     };
     for (const OwnedBlock& block : holder_.blocks) borrow(block);
-    for (const OwnedBlock& part : holder_.parts) borrow(part);
+    for (const OwnedBlock& part : holder_.extra().parts) borrow(part);
   }
 
   // The old code's memory goes; what shares a granule with code that stays does not.
@@ -230,66 +230,66 @@ private:
       if (const link::SectionPlace& place = s_.places[i]; s_.is_code(i) && moved_[i] == 0)
         kept.push_back({{place.address}, {place.address + place.size}});
     kept = whole_granules(std::move(kept));
-    const std::size_t most = (holder_.parts.size() + 1) * (2 * kept.size() + 2);
+    const std::size_t most = (holder_.extra().parts.size() + 1) * (2 * kept.size() + 2);
     std::vector<OwnedBlock> pieces, gone;
     pieces.reserve(most);
     gone.reserve(most);
-    holder_.parts.reserve(holder_.parts.size() + 1 + 2 * most);
-    old().parts.reserve(most);
+    holder_.extra().parts.reserve(holder_.extra().parts.size() + 1 + 2 * most);
+    old().extra().parts.reserve(most);
     auto is_code = [](const OwnedBlock& block) { return block && block->area == memory::AreaKind::code; };
     auto take = [&](OwnedBlock& block) {
       if (is_code(block)) pieces.push_back(std::move(block));
     };
     take(holder_.blocks[code_run]);
-    for (OwnedBlock& part : holder_.parts) take(part);
+    for (OwnedBlock& part : holder_.extra().parts) take(part);
     auto put_back = [&](std::vector<OwnedBlock>& from) {
       for (OwnedBlock& piece : from)
-        if (piece) holder_.parts.push_back(std::move(piece)); // has the room
+        if (piece) holder_.extra().parts.push_back(std::move(piece)); // has the room
     };
     try {
       for (std::size_t i = 0, count = pieces.size(); i < count; ++i) OwnedBlock::keep_only(pieces, i, kept, gone);
     } catch (const std::bad_alloc&) {
-      base::erase_if(holder_.parts, [](const OwnedBlock& part) { return !part; });
+      base::erase_if(holder_.extra().parts, [](const OwnedBlock& part) { return !part; });
       put_back(pieces);
       put_back(gone);
       throw;
     }
-    base::erase_if(holder_.parts, [](const OwnedBlock& part) { return !part; });
+    base::erase_if(holder_.extra().parts, [](const OwnedBlock& part) { return !part; });
     put_back(pieces);
-    for (OwnedBlock& piece : gone) old().parts.push_back(std::move(piece)); // has the room
+    for (OwnedBlock& piece : gone) old().extra().parts.push_back(std::move(piece)); // has the room
   }
 
   void take_over_places() noexcept {
     holder_.blocks[code_run] = std::move(copy_.code);
-    for (MovedCopy& copy : holder_.copies)
+    for (MovedCopy& copy : holder_.extra().copies)
       base::erase_if(copy.sections, [&](std::uint32_t section) { return moved_[section] != 0; });
-    base::erase_if(holder_.copies, [](const MovedCopy& copy) { return copy.sections.empty(); });
-    if (copy_.data != nullptr) holder_.copies.push_back(std::move(copies_.front())); // has the room
+    base::erase_if(holder_.extra().copies, [](const MovedCopy& copy) { return copy.sections.empty(); });
+    if (copy_.data != nullptr) holder_.extra().copies.push_back(std::move(copies_.front())); // has the room
     for (const MovePlan::Section& section : plan_.sections)
       holder_.places.move(section.index, std::uint64_t(copy_.bytes.distance[section.index]));
     for (std::size_t i = 0; i < holder_.bindings.size(); ++i)
       if (const link::Target target = holder_.bindings.at(i, holder_.places);
           s_.is_section(target) && !MoveSnapshot::has_stub(target) && moved_[target.where] != 0)
         holder_.bindings.move(i, std::uint64_t(copy_.bytes.distance[target.where]));
-    holder_.functions.swap(functions_);
-    holder_.graph.reset(); // made of addresses
+    holder_.extra().functions.swap(functions_);
+    holder_.extra().graph.reset(); // made of addresses
   }
 
   void take_over_uses() noexcept {
     memory::Space& space = *engine_.machinery->space;
     memory::WriteGuard guard(space);
     for (std::size_t i = 0; i < uses_.size(); ++i) {
-      Use& use = holder_.uses[i];
-      uses_[i].bound = old().uses[i].bound = use.bound;
+      Use& use = holder_.extra().uses[i];
+      uses_[i].bound = old().extra().uses[i].bound = use.bound;
       unlink_use(use);
     }
-    holder_.uses.swap(uses_);
-    holder_.sites.swap(sites_);
-    for (Use& use : holder_.uses) {
+    holder_.extra().uses.swap(uses_);
+    holder_.extra().sites.swap(sites_);
+    for (Use& use : holder_.extra().uses) {
       bind_sites(space, use, use.bound); // nobody runs the new code yet
       link_use(use);
     }
-    for (Use& use : old().uses) link_use(use);
+    for (Use& use : old().extra().uses) link_use(use);
   }
 
   // Members of sets that were exchanged atomically call each other for as long as there are frames in them. One whose body
@@ -346,7 +346,7 @@ Result<std::optional<Moved>> try_move(EngineState& engine, const std::shared_ptr
     return std::move(made).error().within("moving " + module->name);
   std::lock_guard lock(engine.commit_mutex);
   const bool changed = !module->live.load(std::memory_order_relaxed) || module->replaceable->version != snapshot->version ||
-                       holder.moves != snapshot->moves;
+                       holder.extra().moves != snapshot->moves;
   if (changed) return std::optional<Moved>();
   Exchange exchange(engine, module, holder, *snapshot, *plan, copy);
   if (Result<void> prepared = exchange.prepare(); !prepared) return std::move(prepared).error();
@@ -370,10 +370,10 @@ Result<Moved> move_code(EngineState& engine, const std::shared_ptr<ModuleState>&
 }
 
 void leave_moved(EngineState& engine, ModuleState& version) noexcept {
-  if (version.moves == 0) return;
+  if (version.extra().moves == 0) return;
   for (const std::shared_ptr<ModuleState>& before : engine.removed) {
-    if (before->moved_of == 0 || before->moved_of != version.serial) continue;
-    before->moved_of = 0;
+    if (before->rare().moved_of == 0 || before->rare().moved_of != version.extra().serial) continue;
+    before->rare().moved_of = 0;
     before->dependencies.push_back({&version, nullptr, ""}); // has the room
   }
 }
@@ -386,7 +386,8 @@ std::vector<std::shared_ptr<ModuleState>> holders_of(EngineState& engine, const 
   std::vector<std::shared_ptr<ModuleState>> holders;
   std::lock_guard lock(engine.commit_mutex);
   auto wanted = [&](const ModuleState& holder) {
-    return function.empty() || std::any_of(holder.functions.begin(), holder.functions.end(), [&](const OwnFunction& f) {
+    return function.empty() ||
+           std::any_of(holder.extra().functions.begin(), holder.extra().functions.end(), [&](const OwnFunction& f) {
              return f.definition->name == function && f.definition->holder == &holder;
            });
   };

@@ -62,7 +62,7 @@ MoveSnapshot MoveSnapshot::of(const ModuleState& module, const ModuleState& hold
   snapshot.places = holder.places;
   snapshot.bindings = holder.bindings;
   snapshot.relocations = holder.relocations;
-  snapshot.sites.assign(holder.sites.begin(), holder.sites.end());
+  snapshot.sites.assign(holder.extra().sites.begin(), holder.extra().sites.end());
   std::sort(snapshot.sites.begin(), snapshot.sites.end());
   std::unordered_map<std::uint64_t, std::uint32_t> section_of; // by stub
   for (const link::Target& target : AllBindings(snapshot.bindings, snapshot.places))
@@ -70,8 +70,8 @@ MoveSnapshot MoveSnapshot::of(const ModuleState& module, const ModuleState& hold
     if (snapshot.is_section(target) && (target.flags & link::target_flag::identity) != 0 &&
         (target.flags & link::target_flag::ifunc) == 0)
       section_of.emplace(target.address, target.where);
-  snapshot.functions.reserve(holder.functions.size());
-  for (const OwnFunction& function : holder.functions) {
+  snapshot.functions.reserve(holder.extra().functions.size());
+  for (const OwnFunction& function : holder.extra().functions) {
     auto section = section_of.find(function.definition->stub.address());
     snapshot.bodies.emplace(function.definition->stub.address(), function.address);
     snapshot.functions.push_back(
@@ -81,12 +81,13 @@ MoveSnapshot MoveSnapshot::of(const ModuleState& module, const ModuleState& hold
     if ((record.flags & (symbol_flag::tls | symbol_flag::group | symbol_flag::erased)) == 0)
       snapshot.exported.push_back(record.address());
   });
-  snapshot.exported.insert(snapshot.exported.end(), holder.escaped_parts.begin(), holder.escaped_parts.end());
+  snapshot.exported.insert(snapshot.exported.end(), holder.extra().escaped_parts.begin(),
+                           holder.extra().escaped_parts.end());
   std::sort(snapshot.exported.begin(), snapshot.exported.end());
   copy_bytes(snapshot);
   find_stub_distances(snapshot);
   snapshot.version = module.replaceable->version;
-  snapshot.moves = holder.moves;
+  snapshot.moves = holder.extra().moves;
   return snapshot;
 }
 

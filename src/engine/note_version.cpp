@@ -35,7 +35,8 @@ void note_anonymous(ChangeState& change, std::uint32_t m) {
   auto note = [&](std::uint32_t i) {
     const link::SectionPlace& place = module.places[i];
     if (named[i] == 0 && place.run == Run::rodata && place.size != 0 && (numbered[i] != 0 || holds_literals(module, i)))
-      state.anonymous.push_back({std::string(module.sections()[i].name), place.address, place.size, place.alignment()});
+      state.extra().anonymous.push_back(
+          {std::string(module.sections()[i].name), place.address, place.size, place.alignment()});
   };
   for (std::uint32_t i : module.kept()) note(i);
   for (const CarriedSection& carried : change.drafts[m].replacement.carried) note(carried.section);
@@ -68,7 +69,7 @@ void fill_provided(ChangeState& change, std::uint32_t m) {
     p.address = function ? module.callees[module.callee_of[p.symbol] - 1].body : module.targets[p.symbol].address;
   }
   note_storage(change, m);
-  base::List<OwnFunction>& functions = change.drafts[m].state->functions;
+  base::List<OwnFunction>& functions = change.drafts[m].state->extra().functions;
   for (const Provided& p : change.drafts[m].replacement.provided)
     if (p.definition->kind == DefinitionKind::function) functions.push_back({p.address, p.definition});
   std::sort(functions.begin(), functions.end(),
@@ -81,7 +82,7 @@ void fill_provided(ChangeState& change, std::uint32_t m) {
 
 void borrow(ChangeState& change, std::uint32_t m) {
   const ModuleDraft& draft = change.drafts[m];
-  base::List<Stretch>& borrowed = draft.state->borrowed;
+  base::List<Stretch>& borrowed = draft.state->extra().borrowed;
   auto add = [&](std::uint64_t address, std::uint64_t size) {
     if (size != 0) borrowed.push_back({{address}, {address + size}});
   };
@@ -97,9 +98,9 @@ void borrow(ChangeState& change, std::uint32_t m) {
     for (std::uint32_t id : draft.names)
       if (id != link::none && (*change.names)[id].record != nullptr) add_own((*change.names)[id].record->definition());
   }
-  if (draft.replaces->dso_handle != 0) add(draft.replaces->dso_handle, 16);
-  if (draft.state->tls != nullptr && draft.state->tls == draft.replaces->tls)
-    for (const Stretch& image : draft.replaces->tls_image) add(image.begin.value, image.end - image.begin);
+  if (draft.replaces->rare().dso_handle != 0) add(draft.replaces->rare().dso_handle, 16);
+  if (draft.state->extra().tls != nullptr && draft.state->extra().tls == draft.replaces->extra().tls)
+    for (const Stretch& image : draft.replaces->extra().tls_image) add(image.begin.value, image.end - image.begin);
 }
 
 // Variables of the same name that differ, and so have new storage.
@@ -124,20 +125,20 @@ Result<bool> keep_tls(ChangeState& change, std::uint32_t m) {
   const ModuleState& earlier = *draft.replaces;
   std::lock_guard lock(change.engine->commit_mutex);
   if (Result<void> unmoved = check_unmoved(change, draft); !unmoved) return std::move(unmoved).error();
-  if (earlier.tls == nullptr) return false;
+  if (earlier.extra().tls == nullptr) return false;
   auto differ = [&](std::string_view how) {
     return Error{ErrorCode::unsupported, "module " + earlier.name + ": its thread-local variables " + std::string(how) +
                                              ": threads hold those of the version before"};
   };
   if (module.tls_size == 0) {
-    draft.state->tls = earlier.tls;
+    draft.state->extra().tls = earlier.extra().tls;
     return true;
   }
-  if (module.tls_size != earlier.tls_size || module.tls_image_size != earlier.tls_image_size)
-    return differ("take up " + std::to_string(module.tls_size) + " bytes, not " + std::to_string(earlier.tls_size));
-  if (module.tls_alignment > earlier.tls_alignment)
+  if (module.tls_size != earlier.extra().tls_size || module.tls_image_size != earlier.extra().tls_image_size)
+    return differ("take up " + std::to_string(module.tls_size) + " bytes, not " + std::to_string(earlier.extra().tls_size));
+  if (module.tls_alignment > earlier.extra().tls_alignment)
     return differ("need an alignment of " + std::to_string(module.tls_alignment) + " bytes, not " +
-                  std::to_string(earlier.tls_alignment));
+                  std::to_string(earlier.extra().tls_alignment));
   for (const Provided& p : draft.replacement.provided) {
     if (p.definition->kind != DefinitionKind::thread_variable) continue;
     const Symbol& symbol = module.symbols()[p.symbol];
@@ -145,7 +146,7 @@ Result<bool> keep_tls(ChangeState& change, std::uint32_t m) {
     if (p.definition->address != offset || p.definition->size != symbol.size)
       return differ("lie otherwise in their block: '" + p.definition->name + "'");
   }
-  draft.state->tls = earlier.tls;
+  draft.state->extra().tls = earlier.extra().tls;
   return true;
 }
 
@@ -154,16 +155,17 @@ void note_version(ChangeState& change, std::uint32_t m) {
   if (!is_replaceable(change, draft)) return;
   link::Module& module = *change.modules[m];
   fill_provided(change, m);
-  draft.state->escaped_parts.assign(module.escaped_parts.begin(), module.escaped_parts.end());
+  draft.state->extra().escaped_parts.assign(module.escaped_parts.begin(), module.escaped_parts.end());
   note_anonymous(change, m);
   note_debug_names(change, m);
-  draft.state->tls_size = module.tls_size;
-  draft.state->tls_image_size = module.tls_image_size;
-  draft.state->tls_alignment = module.tls_alignment;
+  draft.state->extra().tls_size = module.tls_size;
+  draft.state->extra().tls_image_size = module.tls_image_size;
+  draft.state->extra().tls_alignment = module.tls_alignment;
   if (module.tls_image_size != 0)
     for (std::uint32_t i : module.kept())
       if (module.sections()[i].kind == SectionKind::tls_data)
-        draft.state->tls_image.push_back({{module.places[i].address}, {module.places[i].address + module.places[i].size}});
+        draft.state->extra().tls_image.push_back(
+            {{module.places[i].address}, {module.places[i].address + module.places[i].size}});
 }
 
 Result<void> check_unmoved(const ChangeState& change, const ModuleDraft& draft) {
@@ -179,11 +181,11 @@ Result<void> take_over(ChangeState& change, std::uint32_t m) {
   if (draft.replaces == nullptr || !is_replaceable(change, draft)) return {};
   std::lock_guard lock(change.engine->commit_mutex);
   if (Result<void> unmoved = check_unmoved(change, draft); !unmoved) return unmoved;
-  if (draft.state->tls != nullptr && draft.state->tls == draft.replaces->tls) {
-    draft.state->tls_size = draft.replaces->tls_size;
-    draft.state->tls_image_size = draft.replaces->tls_image_size;
-    draft.state->tls_alignment = draft.replaces->tls_alignment;
-    draft.state->tls_image = draft.replaces->tls_image;
+  if (draft.state->extra().tls != nullptr && draft.state->extra().tls == draft.replaces->extra().tls) {
+    draft.state->extra().tls_size = draft.replaces->extra().tls_size;
+    draft.state->extra().tls_image_size = draft.replaces->extra().tls_image_size;
+    draft.state->extra().tls_alignment = draft.replaces->extra().tls_alignment;
+    draft.state->extra().tls_image = draft.replaces->extra().tls_image;
   }
   borrow(change, m);
   find_migrations(change, m);

@@ -17,11 +17,11 @@ bool has_code_at(const ModuleState& module, std::uint64_t address) noexcept {
   auto holds = [&](const OwnedBlock& block) {
     return block && block->area == memory::AreaKind::code && block->begin <= at && at < block->end();
   };
-  bool has = std::any_of(module.stale.begin(), module.stale.end(),
+  bool has = std::any_of(module.rare().stale.begin(), module.rare().stale.end(),
                          [&](const Stretch& stretch) { return stretch.begin <= at && at < stretch.end; });
   for_each_holder(module, [&](const ModuleState& holder) {
     has = has || std::any_of(holder.blocks.begin(), holder.blocks.end(), holds) ||
-          std::any_of(holder.parts.begin(), holder.parts.end(), holds);
+          std::any_of(holder.extra().parts.begin(), holder.extra().parts.end(), holds);
   });
   return has;
 }
@@ -42,24 +42,24 @@ void Onward::look_at(ModuleState& module) noexcept {
   for_each_holder(module, [&](const ModuleState& holder) {
     for (const Dependency& dependency : holder.dependencies) reach(dependency.module);
     for (const SymbolRecord* group : holder.groups) reach(group->module());
-    if (!holder.strays) return;
-    for (const Use& use : holder.uses) {
+    if (!holder.extra().strays) return;
+    for (const Use& use : holder.extra().uses) {
       if (use.frozen && !use.sites.empty()) reach_code(use.bound);
       if (!use.through_stub || use.definition == nullptr || !use.definition->vanished) continue;
       reach_code(use.definition->entry);
       if (const Choice* choice = use.definition->choice) reach_code(choice->after.load(std::memory_order_relaxed));
     }
   });
-  if (module.stale_of != 0)
+  if (module.rare().stale_of != 0)
     for (const std::shared_ptr<ModuleState>& other : engine_.removed)
-      if (other->serial == module.stale_of) reach(other.get());
-  if (module.superseded) reach(module.current.get());
-  for (const ModuleState* unloaded : {&module, module.superseded ? module.current.get() : nullptr})
-    if (unloaded != nullptr && unloaded->recalls != nullptr)
-      for (const RecallEntry& entry : unloaded->recalls->entries)
+      if (other->extra().serial == module.rare().stale_of) reach(other.get());
+  if (module.superseded) reach(module.rare().current.get());
+  for (const ModuleState* unloaded : {&module, module.superseded ? module.rare().current.get() : nullptr})
+    if (unloaded != nullptr && unloaded->extra().recalls != nullptr)
+      for (const RecallEntry& entry : unloaded->extra().recalls->entries)
         if (entry.before != 0) reach_code(entry.before);
-  if (module.transition != nullptr) // switches
-    for (const Choice& choice : module.transition->choices) reach_code(choice.after.load(std::memory_order_relaxed));
+  if (module.rare().transition != nullptr) // switches
+    for (const Choice& choice : module.rare().transition->choices) reach_code(choice.after.load(std::memory_order_relaxed));
   if (module.replaceable == nullptr) return;
   for (const std::shared_ptr<ModuleState>& version : module.replaceable->held) reach(version.get());
   for (const Led& led : module.replaceable->led) reach(led.target);

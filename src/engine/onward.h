@@ -16,22 +16,22 @@ namespace tenon::engine {
 
 // The body of the function in this version, or null.
 inline const OwnFunction* own_function(const Version& version, const Definition* definition) noexcept {
-  const auto found = std::find_if(version.functions.begin(), version.functions.end(),
+  const auto found = std::find_if(version.extra().functions.begin(), version.extra().functions.end(),
                                   [&](const OwnFunction& f) { return f.definition == definition; });
-  return found != version.functions.end() ? &*found : nullptr;
+  return found != version.extra().functions.end() ? &*found : nullptr;
 }
 
 // Members of an old set go on calling each other, also where a thread has declared no entry. But one that stays for good
 // (ModuleState::held) follows those that don't. What is led elsewhere is not theirs: it may be replaced and freed without
 // them.
 template <class IsMember> void freeze_members(ModuleState& version, IsMember&& is_member) noexcept {
-  for (Use& use : version.uses) {
+  for (Use& use : version.extra().uses) {
     if (use.frozen || use.definition->leader != nullptr || !is_member(*use.definition)) continue;
     if (version.held) {
       const OwnFunction* own = own_function(version, use.definition);
       if (!use.sites.empty() && (own == nullptr || own->address != use.bound)) continue;
     } else {
-      version.strays = true;
+      version.extra().strays = true;
     }
     use.frozen = true;
   }

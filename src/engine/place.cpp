@@ -71,13 +71,15 @@ Result<void> allocate_forward_slots(ChangeState& change) {
 void begin_states(ChangeState& change) {
   for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
     ModuleDraft& draft = change.drafts[m];
-    draft.state = make_state();
+    const bool replaceable = change.libraries[draft.library]->replaceable;
+    draft.state = replaceable ? make_full_state() : make_state();
     draft.state->name = change.modules[m]->name;
     draft.state->library = change.libraries[draft.library];
     draft.state->opaque = draft.options.opaque;
-    draft.state->serial = change.engine->next_serial.fetch_add(1, std::memory_order_relaxed);
-    if (change.libraries[draft.library]->replaceable)
-      draft.state->options = std::make_shared<const ModuleOptions>(draft.options);
+    if (replaceable) {
+      draft.state->extra().serial = change.engine->next_serial.fetch_add(1, std::memory_order_relaxed);
+      draft.state->extra().options = std::make_shared<const ModuleOptions>(draft.options);
+    }
     if (change.libraries[draft.library]->collected) {
       draft.state->collectable = std::make_unique<Collectable>();
       draft.state->collectable->entry.emplace_back();
@@ -282,17 +284,17 @@ Result<void> give_tls_keys(ChangeState& change) {
   }
   for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
     link::Module& module = *change.modules[m];
-    std::shared_ptr<TlsBlock>& block = change.drafts[m].state->tls;
+    ModuleState& state = *change.drafts[m].state;
     if (common != nullptr) {
-      block = common;
+      state.make_extra().tls = common;
     } else if (Result<bool> kept = keep_tls(change, m); !kept || *kept) {
       if (!kept) return std::move(kept).error();
-    } else if (module.tls_size != 0 && block == nullptr) {
+    } else if (module.tls_size != 0 && state.extra().tls == nullptr) {
       auto own = std::make_shared<TlsBlock>();
       own->key = TlsKey({own_image(module), module.tls_image_size, module.tls_size, module.tls_alignment});
-      block = std::move(own);
+      state.make_extra().tls = std::move(own);
     }
-    module.tls_key = change.drafts[m].state->tls_key();
+    module.tls_key = state.tls_key();
   }
   return {};
 }
@@ -334,7 +336,8 @@ Result<void> write_bytes(ChangeState& change) {
     if (change.mode != PlaceMode::addresses) change.drafts[m].state->relocations = KeptRelocations::of(*change.modules[m]);
   }
   if (!change.drafts.empty())
-    if (const std::shared_ptr<TlsBlock>& block = change.drafts[0].state->tls; block != nullptr && !block->image.empty())
+    if (const std::shared_ptr<TlsBlock>& block = change.drafts[0].state->extra().tls;
+        block != nullptr && !block->image.empty())
       link::copy_shared_image(change.modules, block->image);
   link::hand_over_frames(change.modules);
   for (std::uint32_t m = 0; change.has_identities && m < change.modules.size(); ++m) note_version(change, m);

@@ -290,11 +290,14 @@ void read_init_tables(ChangeState& change, std::uint32_t m) {
       std::reverse(functions.begin(), functions.end());
     bool initializes = sections[i].init_table != InitTable::fini && sections[i].init_table != InitTable::dtors;
     std::uint32_t priority = sections[i].init_table == InitTable::preinit ? 0 : 1U + sections[i].init_priority;
-    for (std::uint64_t function : functions) (initializes ? state.initializers : finalizers).push_back({function, priority});
+    if (functions.empty()) continue;
+    VersionExtra& extra = state.make_extra();
+    for (std::uint64_t function : functions) (initializes ? extra.initializers : finalizers).push_back({function, priority});
   }
-  base::stable_sort_by(state.initializers, [](const InitCall& call) { return call.priority; });
+  if (!state.has_extra()) return; // there were none
+  base::stable_sort_by(state.extra().initializers, [](const InitCall& call) { return call.priority; });
   base::stable_sort_by(finalizers, [](const InitCall& call) { return -std::int64_t(call.priority); });
-  state.finalizers = std::move(finalizers);
+  state.extra().finalizers = std::move(finalizers);
 }
 
 void account(ChangeState& change, std::uint32_t m) {
@@ -325,8 +328,9 @@ void account(ChangeState& change, std::uint32_t m) {
       usage.data += place.size;
   });
   usage.bookkeeping = sizeof(ModuleState) + state.name.capacity() + state.records.bytes() + state.relocations.bytes() +
-                      state.dependencies.bytes() + state.groups.bytes() + state.initializers.bytes() +
-                      state.finalizers.bytes();
+                      state.dependencies.bytes() + state.groups.bytes() + state.extra().initializers.bytes() +
+                      state.extra().finalizers.bytes() + (state.has_extra() ? sizeof(VersionExtra) : 0) +
+                      (state.has_rare() ? sizeof(ModuleRare) : 0);
   state.usage = usage;
 }
 
@@ -349,7 +353,7 @@ Result<void> prepare_states(ChangeState& change) {
       make_uses(change, m);
     }
     read_init_tables(change, m);
-    if (module.wants_dso_handle) state.dso_handle = module.place(link::Synthetic::dso_handle).address;
+    if (module.wants_dso_handle) state.make_rare().dso_handle = module.place(link::Synthetic::dso_handle).address;
     account(change, m);
   }
   if (change.has_identities) note_shared_bodies(change);

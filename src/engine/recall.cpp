@@ -78,7 +78,7 @@ private:
 // Whether the trampolines still stand for the module.
 bool is_unloaded(EngineState& engine, const ModuleState& module, const Recalls& recalls) {
   std::lock_guard lock(engine.commit_mutex);
-  return module.recalls.get() == &recalls;
+  return module.extra().recalls.get() == &recalls;
 }
 
 Result<void> commit_again(const std::shared_ptr<EngineState>& engine, const std::shared_ptr<ModuleState>& module,
@@ -190,7 +190,7 @@ std::shared_ptr<EngineState> borrow(EngineState& engine) {
 
 std::shared_ptr<Recalls> recalls_of(EngineState& engine, const ModuleState& module) {
   std::lock_guard lock(engine.commit_mutex);
-  return module.live.load(std::memory_order_relaxed) ? module.recalls : nullptr;
+  return module.live.load(std::memory_order_relaxed) ? module.extra().recalls : nullptr;
 }
 
 Result<void> recall_module(EngineState& engine, const std::shared_ptr<ModuleState>& module) {
@@ -213,12 +213,12 @@ Result<void> recall_module(EngineState& engine, const std::shared_ptr<ModuleStat
 
 bool has_an_end(const ModuleState& module) noexcept {
   return module.has_exit_handlers.load(std::memory_order_relaxed) ||
-         (module.initialized.load(std::memory_order_relaxed) && !module.finalizers.empty()) ||
+         (module.initialized.load(std::memory_order_relaxed) && !module.extra().finalizers.empty()) ||
          (module.has_thread_exits.load(std::memory_order_relaxed) && module.pins.load(std::memory_order_relaxed) != 0);
 }
 
 bool needs_recall_to_end(std::span<const std::shared_ptr<ModuleState>> modules) noexcept {
-  const auto unloaded = [](const std::shared_ptr<ModuleState>& m) { return m->recalls != nullptr; };
+  const auto unloaded = [](const std::shared_ptr<ModuleState>& m) { return m->extra().recalls != nullptr; };
   const auto ends = [](const std::shared_ptr<ModuleState>& m) { return has_an_end(*m); };
   return std::any_of(modules.begin(), modules.end(), unloaded) && std::any_of(modules.begin(), modules.end(), ends);
 }
@@ -244,7 +244,7 @@ bool is_any_unloaded(EngineState& engine) noexcept {
   for (const std::weak_ptr<LibraryState>& weak : engine.libraries)
     if (const std::shared_ptr<LibraryState> library = weak.lock())
       for (const std::shared_ptr<ModuleState>& module : library->modules)
-        if (module->recalls != nullptr) return true;
+        if (module->extra().recalls != nullptr) return true;
   return false;
 }
 

@@ -31,7 +31,7 @@ void exclude(std::vector<reclaim::Range>& ranges, Addr begin, Addr end) {
   std::erase_if(ranges, [](const reclaim::Range& range) { return range.begin >= range.end; });
 }
 
-// Where its code lies, less what waits by itself (ModuleState::stale). The caller holds commit_mutex.
+// Where its code lies, less what waits by itself (ModuleRare::stale). The caller holds commit_mutex.
 void add_code_of(const EngineState& engine, const ModuleState& module, std::vector<reclaim::Range>& all) {
   std::vector<reclaim::Range> ranges;
   auto add = [&](const OwnedBlock& block) {
@@ -39,17 +39,17 @@ void add_code_of(const EngineState& engine, const ModuleState& module, std::vect
   };
   for_each_holder(module, [&](const ModuleState& holder) {
     for (const OwnedBlock& block : holder.blocks) add(block);
-    for (const OwnedBlock& part : holder.parts) add(part);
+    for (const OwnedBlock& part : holder.extra().parts) add(part);
   });
-  for (const Stretch& stale : module.stale) ranges.push_back({stale.begin, stale.end});
+  for (const Stretch& stale : module.rare().stale) ranges.push_back({stale.begin, stale.end});
   for_each_holder(module, [&](const ModuleState& holder) {
     if (engine.stale_parts == 0) return;
     for (const std::shared_ptr<ModuleState>& other : engine.removed)
-      if (other->stale_of == holder.serial && holder.serial != 0)
-        for (const Stretch& stale : other->stale) exclude(ranges, stale.begin, stale.end);
+      if (other->rare().stale_of == holder.extra().serial && holder.extra().serial != 0)
+        for (const Stretch& stale : other->rare().stale) exclude(ranges, stale.begin, stale.end);
   });
   all.insert(all.end(), ranges.begin(), ranges.end());
-  if (module.client.memory == nullptr) return;
+  if (module.extra().client.memory == nullptr) return;
   for (const link::SectionPlace& place : module.places)
     if (place.kept && place.run == link::Run::code && place.size != 0)
       all.push_back({{place.address}, {place.address + place.size}});
@@ -57,7 +57,7 @@ void add_code_of(const EngineState& engine, const ModuleState& module, std::vect
 
 // False: the commit that brought it is about to run its initializers, or does.
 bool is_initialized(const Version& version) noexcept {
-  if (!version.initializing.expired()) return false;
+  if (!version.extra().initializing.expired()) return false;
   std::atomic_thread_fence(std::memory_order_acquire); // what the initializers did comes before its end
   return true;
 }
@@ -75,7 +75,7 @@ bool has_stale_parts(const EngineState& engine, const ModuleState& module) {
   bool has = false;
   for_each_holder(module, [&](const ModuleState& holder) {
     has = has || std::any_of(engine.removed.begin(), engine.removed.end(), [&](const auto& other) {
-            return other->waiting && other->stale_of != 0 && other->stale_of == holder.serial;
+            return other->waiting && other->rare().stale_of != 0 && other->rare().stale_of == holder.extra().serial;
           });
   });
   return has;
@@ -90,16 +90,16 @@ bool is_ready(const EngineState& engine, const ModuleState& module, Look& look) 
 }
 
 void add(const EngineState& engine, std::vector<Waiting>& waiting, const std::shared_ptr<ModuleState>& module, Look& look) {
-  const bool stays = module->held && module->current->live.load(std::memory_order_relaxed);
+  const bool stays = module->held && module->rare().current->live.load(std::memory_order_relaxed);
   if (stays || module->in_transition) look.held.push_back(module.get());
   if (!module->waiting) return;
-  if (module->retirement == nullptr) join(*module, std::make_shared<Retirement>());
-  Retirement& retirement = *module->retirement;
+  if (module->make_rare().retirement == nullptr) join(*module, std::make_shared<Retirement>());
+  Retirement& retirement = *module->rare().retirement;
   retirement.verdict = Retirement::none;
   if (std::exchange(retirement.ready_in, look.number) != look.number) retirement.ready = 0;
   waiting.push_back({module, nullptr, {}});
   if (!is_ready(engine, *module, look)) return;
-  waiting.back().retirement = module->retirement;
+  waiting.back().retirement = module->rare().retirement;
   ++retirement.ready;
 }
 
@@ -183,7 +183,7 @@ std::vector<Waiting> collect(EngineState& engine, Look& look) {
 void set_free(EngineState& engine, const std::vector<Waiting>& waiting, const std::vector<reclaim::Verdict>& verdicts) {
   in_steps(engine, waiting, [&](const Waiting& entry) {
     const auto& [module, retirement, ranges] = entry;
-    if (retirement != nullptr && verdicts[retirement->verdict].is_free && module->retirement == retirement)
+    if (retirement != nullptr && verdicts[retirement->verdict].is_free && module->rare().retirement == retirement)
       module->waiting = false;
   });
 }
@@ -325,12 +325,13 @@ Result<bool> Reclaimer::judge(std::size_t& left, std::vector<Delay>* delays, std
 
 void join(ModuleState& module, const std::shared_ptr<Retirement>& retirement) noexcept {
   ++retirement->members;
-  module.retirement = retirement;
+  module.rare().retirement = retirement;
 }
 
 void leave_retirement(ModuleState& module) noexcept {
-  if (module.retirement != nullptr) --module.retirement->members;
-  module.retirement = nullptr;
+  if (module.rare().retirement == nullptr) return;
+  --module.rare().retirement->members;
+  module.rare().retirement = nullptr;
 }
 
 Result<std::size_t> Reclaimer::check(std::vector<Delay>* delays, reclaim::Borders::Thread* border) {

@@ -205,7 +205,7 @@ void make_way(EngineState& engine, SymbolRecord& record) noexcept {
   ModuleState& module = *record.module();
   const std::shared_ptr<LibraryState> library = module.library.lock();
   TENON_CHECK(library != nullptr, "a published module without a library");
-  if (std::find(module.filled.begin(), module.filled.end(), &record) != module.filled.end())
+  if (std::find(module.rare().filled.begin(), module.rare().filled.end(), &record) != module.rare().filled.end())
     reopen_forwards(module, *engine.machinery->space);
   else
     erase((record.flags & symbol_flag::group) != 0 ? library->groups : library->symbols, record);

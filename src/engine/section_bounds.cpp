@@ -124,8 +124,8 @@ public:
     auto text = std::make_unique<char[]>(size + 1);
     std::memcpy(text.get(), start_prefix.data(), start_prefix.size());
     std::memcpy(text.get() + start_prefix.size(), section.data(), section.size());
-    user.texts.push_back(std::move(text));
-    user.dependencies.push_back({change_.drafts[to].identity().get(), nullptr, user.texts.back().get()});
+    const char* symbol = user.make_extra().texts.emplace_back(std::move(text)).get();
+    user.dependencies.push_back({change_.drafts[to].identity().get(), nullptr, symbol});
   }
 
 private:

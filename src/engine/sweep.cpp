@@ -54,7 +54,7 @@ private:
 
   static bool is_needed_whole(const ModuleState& module) noexcept {
     return module.finalizing || module.waiting || module.pins.load(std::memory_order_acquire) != 0 ||
-           (module.held && module.current->live.load(std::memory_order_relaxed));
+           (module.held && module.rare().current->live.load(std::memory_order_relaxed));
   }
 
   void reach(ModuleState* module, bool whole) noexcept {
@@ -70,11 +70,11 @@ private:
       for (const SymbolRecord* group : holder.groups) reach(group->module(), group->module() != &module);
     });
     // What has been replaced singly lies in its version's memory.
-    if (module.stale_of != 0)
+    if (module.rare().stale_of != 0)
       for (const std::shared_ptr<ModuleState>& holder : engine_.removed)
-        if (holder->serial == module.stale_of) reach(holder.get(), true);
+        if (holder->extra().serial == module.rare().stale_of) reach(holder.get(), true);
     // A version runs on its module's storage; a module keeps versions to whose functions pointers may be held.
-    if (module.superseded) reach(module.current.get(), true);
+    if (module.superseded) reach(module.rare().current.get(), true);
     if (module.replaceable == nullptr) return;
     for (const std::shared_ptr<ModuleState>& version : module.replaceable->held) reach(version.get(), true);
     for (const Led& led : module.replaceable->led) reach(led.target, true);
@@ -165,7 +165,7 @@ private:
     for_each_holder(module, [](ModuleState& holder) {
       holder.dependencies.clear();
       holder.groups.clear();
-      holder.forwards.clear();
+      holder.extra().forwards.clear();
     });
     leaving_ = &module;
     buried_ = 0;
@@ -221,7 +221,7 @@ bool is_short(const ModuleList& removed) noexcept {
   if (removed.size() > Walk::few) return false;
   std::size_t ties = 0;
   for (const std::shared_ptr<ModuleState>& module : removed)
-    ties += module->uses.size() + (module->replaceable != nullptr ? module->replaceable->definitions.size() : 0);
+    ties += module->extra().uses.size() + (module->replaceable != nullptr ? module->replaceable->definitions.size() : 0);
   return ties <= most_ties;
 }
 

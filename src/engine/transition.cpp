@@ -121,7 +121,7 @@ Result<std::unique_ptr<Transition>> make_transition(ChangeState& change) {
     choice.transition = transition.get();
     choice.definition = p.definition;
   });
-  transition->memory = make_state();
+  transition->memory = make_full_state();
   transition->memory->name = "switches";
   transition->memory->auxiliary = transition->memory->removed = true;
   transition->memory->waiting = transition->memory->in_transition = true;
@@ -219,7 +219,7 @@ bool finish_transitions(EngineState& engine) noexcept {
     transition->superseded.clear();
     const std::shared_ptr<ModuleState> memory = std::move(transition->memory);
     memory->in_transition = false;
-    memory->transition = std::move(transition); // switches read it while a thread may be inside
+    memory->rare().transition = std::move(transition); // switches read it while a thread may be inside
   }
   std::erase(engine.transitions, nullptr);
   return !engine.transitions.empty();

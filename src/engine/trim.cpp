@@ -57,8 +57,8 @@ std::uint32_t count_shared(const ModuleState& module) noexcept {
 
 // In the client's memory blocks are the client's, and sections that __start_ symbols bound lie among other modules'.
 bool is_divisible(const ModuleState& module) noexcept {
-  return module.client.memory == nullptr && module.recalls == nullptr && module.tls == nullptr && module.stale.empty() &&
-         (module.replaceable == nullptr || module.replaceable->fragments.empty()) &&
+  return module.extra().client.memory == nullptr && module.extra().recalls == nullptr && module.extra().tls == nullptr &&
+         module.rare().stale.empty() && (module.replaceable == nullptr || module.replaceable->fragments.empty()) &&
          std::none_of(module.places.begin(), module.places.end(), [](const link::SectionPlace& place) {
            return place.leads || place.follows || (place.kept && place.run == link::Run::slots);
          });
@@ -155,20 +155,21 @@ std::vector<Stretch> stretches(const ModuleState& module, const Needed& needed) 
 // Nobody may lead calls elsewhere that lie in memory which is given back.
 void forget_sites(ModuleState& module) noexcept {
   auto is_there = [&](std::uint64_t site) {
-    return std::any_of(module.parts.begin(), module.parts.end(), [&](const OwnedBlock& part) {
+    return std::any_of(module.extra().parts.begin(), module.extra().parts.end(), [&](const OwnedBlock& part) {
       return part && part->begin.value <= site && site < part->end().value;
     });
   };
-  for (Use& use : module.uses) drop_sites(use, [&](std::uint64_t site) { return !is_there(site); });
+  for (Use& use : module.extra().uses) drop_sites(use, [&](std::uint64_t site) { return !is_there(site); });
 }
 
 void take_rest(ModuleState& module, const Needed& needed, std::vector<OwnedBlock>& freed) {
   const std::vector<Stretch> kept = stretches(module, needed);
-  module.parts.reserve(module.parts.size() + module.blocks.size());
+  base::List<OwnedBlock>& parts = module.make_extra().parts;
+  parts.reserve(parts.size() + module.blocks.size());
   for (OwnedBlock& block : module.blocks)
-    if (block) module.parts.push_back(std::move(block));
-  for (std::size_t i = 0, count = module.parts.size(); i < count; ++i) OwnedBlock::keep_only(module.parts, i, kept, freed);
-  base::erase_if(module.parts, [](const OwnedBlock& part) { return !part; });
+    if (block) parts.push_back(std::move(block));
+  for (std::size_t i = 0, count = parts.size(); i < count; ++i) OwnedBlock::keep_only(parts, i, kept, freed);
+  base::erase_if(parts, [](const OwnedBlock& part) { return !part; });
   forget_sites(module);
 }
 

@@ -85,8 +85,9 @@ std::vector<std::uint64_t> same_literals(const link::Module& module, std::uint32
     if (!plain || std::memcmp(content.data(), Addr{there.address}.as<const void*>(), content.size()) == 0)
       found.push_back(there.address);
   };
-  for_each_holder(before,
-                  [&](const ModuleState& holder) { std::for_each(holder.anonymous.begin(), holder.anonymous.end(), look); });
+  for_each_holder(before, [&](const ModuleState& holder) {
+    std::for_each(holder.extra().anonymous.begin(), holder.extra().anonymous.end(), look);
+  });
   std::for_each(before.replaceable->literals.begin(), before.replaceable->literals.end(), look);
   return found;
 }

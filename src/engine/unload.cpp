@@ -20,7 +20,7 @@ bool lies_in_code(const ModuleState& module, std::uint64_t address) noexcept {
     return block && block->area == memory::AreaKind::code && block->begin.value <= address && address < block->end().value;
   };
   return std::any_of(module.blocks.begin(), module.blocks.end(), holds) ||
-         std::any_of(module.parts.begin(), module.parts.end(), holds);
+         std::any_of(module.extra().parts.begin(), module.extra().parts.end(), holds);
 }
 
 bool address_was_taken(const Definition& definition) noexcept {
@@ -51,13 +51,13 @@ Result<void> check_unloadable(const ModuleState& module) {
                      " can't be unloaded: functions of it are to run at its end (finalizers, destructors of static objects, "
                      "atexit), and nobody could make it again when it is collected; put it into a library that is not "
                      "collected"};
-  for (const InitCall& finalizer : module.finalizers)
+  for (const InitCall& finalizer : module.extra().finalizers)
     if (stub_for(module, finalizer.function) == 0)
       return Error{ErrorCode::unsupported, "module " + module.name +
                                                " can't be unloaded: one of its finalizers is no function that can be "
                                                "replaced; give it a symbol of type function"};
   bool escaped = false;
-  for_each_holder(module, [&](const ModuleState& holder) { escaped = escaped || !holder.escaped_parts.empty(); });
+  for_each_holder(module, [&](const ModuleState& holder) { escaped = escaped || !holder.extra().escaped_parts.empty(); });
   if (escaped)
     return Error{ErrorCode::unsupported, "module " + module.name +
                                              " can't be unloaded: pointers into its functions may be held, as suspended "
@@ -89,10 +89,10 @@ void borrow_all(const ModuleState& module, base::List<Stretch>& borrowed) {
     if (block && block->area == memory::AreaKind::data) add(block->begin.value, block->size);
   };
   for_each_holder(module, [&](const ModuleState& holder) {
-    borrowed.append(holder.borrowed.begin(), holder.borrowed.end());
+    borrowed.append(holder.extra().borrowed.begin(), holder.extra().borrowed.end());
     for (const OwnedBlock& block : holder.blocks) add_data(block);
-    for (const OwnedBlock& part : holder.parts) add_data(part);
-    for (const Anonymous& anonymous : holder.anonymous) add(anonymous.address, anonymous.size);
+    for (const OwnedBlock& part : holder.extra().parts) add_data(part);
+    for (const Anonymous& anonymous : holder.extra().anonymous) add(anonymous.address, anonymous.size);
   });
   for (const std::unique_ptr<Definition>& definition : module.replaceable->definitions) {
     if (definition->vanished || definition->kind == DefinitionKind::function ||
@@ -101,23 +101,23 @@ void borrow_all(const ModuleState& module, base::List<Stretch>& borrowed) {
     if (definition->kind != DefinitionKind::other) add(definition->section_address, definition->section_size);
     if (!lies_in_code(module, definition->address)) add(definition->address, definition->size);
   }
-  borrowed.append(module.tls_image.begin(), module.tls_image.end());
-  if (module.dso_handle != 0) add(module.dso_handle, 16);
+  borrowed.append(module.extra().tls_image.begin(), module.extra().tls_image.end());
+  if (module.rare().dso_handle != 0) add(module.rare().dso_handle, 16);
 }
 
 // What the empty version has of the one before: all but code.
 void fill(const std::shared_ptr<ModuleState>& module, ModuleState& version) {
   version.name = module->name;
   version.library = module->library;
-  version.tls = module->tls;
-  version.tls_size = module->tls_size;
-  version.tls_image_size = module->tls_image_size;
-  version.tls_alignment = module->tls_alignment;
-  version.tls_image = module->tls_image;
+  version.extra().tls = module->extra().tls;
+  version.extra().tls_size = module->extra().tls_size;
+  version.extra().tls_image_size = module->extra().tls_image_size;
+  version.extra().tls_alignment = module->extra().tls_alignment;
+  version.extra().tls_image = module->extra().tls_image;
   version.opaque = module->opaque;
-  for (const InitCall& finalizer : module->finalizers)
-    version.finalizers.push_back({stub_for(*module, finalizer.function), finalizer.priority});
-  version.options = module->options;
+  for (const InitCall& finalizer : module->extra().finalizers)
+    version.extra().finalizers.push_back({stub_for(*module, finalizer.function), finalizer.priority});
+  version.extra().options = module->extra().options;
   for_each_holder(*module, [&](const ModuleState& holder) {
     auto append = [](auto& to, const auto& from) { to.append(from.begin(), from.end()); };
     for (Dependency dependency : holder.dependencies) {
@@ -125,15 +125,15 @@ void fill(const std::shared_ptr<ModuleState>& module, ModuleState& version) {
       version.dependencies.push_back(dependency);
     }
     append(version.groups, holder.groups);
-    append(version.forward_pointers, holder.forward_pointers);
-    append(version.forwards, holder.forwards);
-    append(version.anonymous, holder.anonymous);
+    append(version.extra().forward_pointers, holder.extra().forward_pointers);
+    append(version.extra().forwards, holder.extra().forwards);
+    append(version.extra().anonymous, holder.extra().anonymous);
   });
-  borrow_all(*module, version.borrowed);
+  borrow_all(*module, version.extra().borrowed);
   // It goes on referring to all of it: what comes back will call it, and its variables may hold pointers to it.
   for_each_holder(*module, [&](const ModuleState& holder) {
-    for (const Use& use : holder.uses) {
-      Use& kept = version.uses.emplace_back();
+    for (const Use& use : holder.extra().uses) {
+      Use& kept = version.extra().uses.emplace_back();
       kept.definition = use.definition;
       kept.user = module.get();
       kept.address = use.address;
@@ -165,10 +165,10 @@ void write(memory::Space& space, ModuleState& version, std::uint64_t trampolines
   std::memcpy(space.writable({cell}), &recall, sizeof recall);
   bool near = true;
   std::uint64_t at = code;
-  for (RecallEntry& entry : version.recalls->entries) {
+  for (RecallEntry& entry : version.extra().recalls->entries) {
     entry.trampoline = at;
     near &= link::arch::write_recall(space.writable({at}), at, cell, &entry);
-    version.functions.push_back({at, entry.definition});
+    version.extra().functions.push_back({at, entry.definition});
     at += link::arch::recall_bytes;
   }
   if (const OwnedBlock& frames = version.blocks[std::size_t(link::Run::rodata)]) {
@@ -194,9 +194,9 @@ Result<void> publish(Machinery& machinery, const ModuleState& version) {
 }
 
 Result<void> make_trampolines(const std::shared_ptr<Machinery>& machinery, ModuleState& version) {
-  const std::uint64_t bytes = version.recalls->entries.size() * link::arch::recall_bytes;
+  const std::uint64_t bytes = version.extra().recalls->entries.size() * link::arch::recall_bytes;
   if (bytes == 0) return {};
-  version.functions.reserve(version.recalls->entries.size());
+  version.extra().functions.reserve(version.extra().recalls->entries.size());
   if (Result<void> done = allocate(machinery, version, bytes); !done) return done;
   write(*machinery->space, version, bytes);
   version.usage.set_code(bytes);
@@ -213,18 +213,18 @@ Result<void> look_at(const ChangeState& change, Unload& unload, std::shared_ptr<
   unload.number = module.replaceable->version;
   module.replaceable->drafts.fetch_add(1, std::memory_order_relaxed);
   unload.counted = true;
-  unload.version = make_state();
-  unload.version->serial = change.engine->next_serial.fetch_add(1, std::memory_order_relaxed);
+  unload.version = make_full_state();
+  unload.version->extra().serial = change.engine->next_serial.fetch_add(1, std::memory_order_relaxed);
   unload.node.push_back(unload.version);
   if (module.collectable != nullptr) unload.version->collectable = std::make_unique<Collectable>();
   fill(unload.module, *unload.version);
-  recalls->options = module.options;
+  recalls->options = module.extra().options;
   recalls->engine = change.engine;
   recalls->module = unload.module;
   for (const std::unique_ptr<Definition>& definition : module.replaceable->definitions)
     if (definition->kind == DefinitionKind::function && !definition->vanished && !is_held(*definition))
       recalls->entries.push_back({recalls.get(), definition.get()});
-  unload.version->recalls = std::move(recalls);
+  unload.version->extra().recalls = std::move(recalls);
   return {};
 }
 
@@ -291,16 +291,17 @@ void publish_unloads(ChangeState& change) noexcept {
     for_each_holder(module, [&](ModuleState& holder) { keep_own_calls(*change.engine, holder, holder); });
     supersede(change, unload.module, *unload.version, false);
     // The dependencies that it keeps name symbols by these.
-    module.texts = std::move(unload.version->texts);
-    std::uint64_t at = module.recalls->entries.empty() ? 0 : module.blocks[std::size_t(link::Run::code)]->begin.value;
-    for (RecallEntry& entry : module.recalls->entries) {
+    module.extra().texts = std::move(unload.version->extra().texts);
+    std::uint64_t at =
+        module.extra().recalls->entries.empty() ? 0 : module.blocks[std::size_t(link::Run::code)]->begin.value;
+    for (RecallEntry& entry : module.extra().recalls->entries) {
       const Definition& definition = *entry.definition;
       entry.before = definition.local && definition.choice != nullptr ? definition.address : 0;
       retarget(space, *entry.definition, at);
       entry.definition->holder = &module;
       at += link::arch::recall_bytes;
     }
-    for (Use& use : module.uses) link_use(use);
+    for (Use& use : module.extra().uses) link_use(use);
     change.engine->removed.splice(change.engine->removed.end(), unload.node);
   }
 }
@@ -314,7 +315,7 @@ void undo_unloads(ChangeState& change) noexcept {
 }
 
 bool is_recalled_by_others(const ModuleState& module, std::span<const std::shared_ptr<ModuleState>> leaving) noexcept {
-  if (module.recalls == nullptr) return false;
+  if (module.extra().recalls == nullptr) return false;
   auto users_among = [&](const SymbolRecord* group) {
     std::uint32_t users = 0;
     for (const std::shared_ptr<ModuleState>& other : leaving) {

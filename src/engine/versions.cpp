@@ -51,19 +51,20 @@ void make_uses(ChangeState& change, std::uint32_t m) {
   std::sort(module.sites.begin(), module.sites.end(), [](const link::Site& a, const link::Site& b) {
     return std::pair(a.callee, a.field) < std::pair(b.callee, b.field);
   });
-  state.sites.reserve(module.sites.size());
-  for (const link::Site& site : module.sites) state.sites.push_back(site.field);
-  state.uses.reserve(module.callees.size() + draft.names.size());
+  VersionExtra& extra = state.make_extra();
+  extra.sites.reserve(module.sites.size());
+  for (const link::Site& site : module.sites) extra.sites.push_back(site.field);
+  extra.uses.reserve(module.callees.size() + draft.names.size());
 
   std::size_t at = 0;
   for (std::uint32_t c = 0; c < module.callees.size(); ++c) {
     const std::size_t first = at;
     while (at < module.sites.size() && module.sites[at].callee == c) ++at;
     if (first == at && !module.callees[c].escapes && !module.callees[c].through_stub) continue;
-    Use& use = state.uses.emplace_back();
+    Use& use = extra.uses.emplace_back();
     use.definition = draft.replacement.callees[c].definition;
     use.user = draft.identity().get();
-    use.sites = std::span<const std::uint64_t>(state.sites).subspan(first, at - first);
+    use.sites = std::span<const std::uint64_t>(extra.sites).subspan(first, at - first);
     use.bound = module.callees[c].body;
     use.address = module.callees[c].escapes;
     use.through_stub = module.callees[c].through_stub;
@@ -78,7 +79,7 @@ void make_uses(ChangeState& change, std::uint32_t m) {
     // What a fragment refers to of its own module is there as long as the module is.
     const bool own = draft.partial && definition != nullptr && definition->module == draft.replaces.get();
     if (name.module == m || definition == nullptr || seen || own) continue;
-    Use& use = state.uses.emplace_back();
+    Use& use = extra.uses.emplace_back();
     use.definition = definition;
     use.user = draft.identity().get();
     use.address = true;
@@ -145,7 +146,7 @@ bool is_led_elsewhere(const ChangeState& change, const ModuleState& module, std:
 // Forward symbols that others had declared, and this module has defined: their users hold the library's record.
 Result<void> check_filled(const ChangeState& change, const ModuleDraft& draft, std::vector<Needed>& used) {
   const ModuleState& module = *draft.replaces;
-  for (const SymbolRecord* record : module.filled) {
+  for (const SymbolRecord* record : module.rare().filled) {
     const Provided* there = find_provided(draft, record->name());
     const bool moves =
         there != nullptr && there->definition->kind != DefinitionKind::function && there->address != record->address();
@@ -233,12 +234,13 @@ void reserve_for(const ChangeState& change, ModuleDraft& draft) {
   replaceable.definitions.reserve(replaceable.definitions.size() + fresh);
   std::size_t anonymous = 0;
   if (draft.replaces != nullptr)
-    for_each_holder(*draft.replaces, [&](const ModuleState& holder) { anonymous += holder.anonymous.size(); });
+    for_each_holder(*draft.replaces, [&](const ModuleState& holder) { anonymous += holder.extra().anonymous.size(); });
   const std::size_t wanted = replaceable.retained.size() + replaceable.definitions.size() * drafts + anonymous;
   if (wanted > replaceable.retained.capacity()) replaceable.retained.reserve(2 * wanted);
   replaceable.literals.reserve(replaceable.literals.size() + anonymous);
   replaceable.held.reserve(replaceable.held.size() + drafts + replaceable.fragments.size());
-  if (draft.replaces != nullptr) draft.replaces->more_records.reserve(draft.replaces->more_records.size() + drafts);
+  if (draft.replaces != nullptr)
+    draft.replaces->rare().more_records.reserve(draft.replaces->rare().more_records.size() + drafts);
   replacement.by_name = replaceable.by_name;
   // Several fragments of one module come one after the other.
   for (const ModuleDraft& other : change.drafts) {
@@ -281,11 +283,11 @@ namespace {
 // those of other modules.
 bool let_stubs_call(EngineState& engine, ModuleState& module, const Definition& definition) noexcept {
   auto mark = [&](ModuleState& version) {
-    for (const Use& use : version.uses) version.strays |= use.definition == &definition && use.through_stub;
+    for (const Use& use : version.extra().uses) version.extra().strays |= use.definition == &definition && use.through_stub;
   };
   for_each_holder(module, mark);
   for (const std::shared_ptr<ModuleState>& other : engine.removed)
-    if (other->current.get() == &module) mark(*other);
+    if (other->rare().current.get() == &module) mark(*other);
   for (const Use* use = definition.uses; use != nullptr; use = use->next)
     if (use->through_stub && use->user != &module) return false;
   return true;
@@ -316,34 +318,34 @@ void keep_own_calls(EngineState& engine, ModuleState& code, const ModuleState& h
   if (holder.opaque) return;
   // What it was compiled with: another holder's function it knows by its declaration.
   auto freeze = [&](ModuleState& of) {
-    for (Use& use : of.uses) {
+    for (Use& use : of.extra().uses) {
       if (use.definition == nullptr || !use.definition->known_inside || use.definition->holder != &holder) continue;
       use.compiled_for = true;
       freeze_local(*engine.machinery->space, code, use);
-      of.strays |= &of != &code && &code != &holder;
+      of.extra().strays |= &of != &code && &code != &holder;
     }
   };
   freeze(code);
   // Frames that are still where its code was before it was moved belong to it.
-  if (holder.moves == 0) return;
+  if (holder.extra().moves == 0) return;
   for (const std::shared_ptr<ModuleState>& before : engine.removed)
-    if (before->moved_of != 0 && before->moved_of == holder.serial) freeze(*before);
+    if (before->rare().moved_of != 0 && before->rare().moved_of == holder.extra().serial) freeze(*before);
 }
 
 bool let_own_frames_call(EngineState& engine, ModuleState& module, Definition& definition) noexcept {
   memory::Space& space = *engine.machinery->space;
   auto freeze = [&](ModuleState& version) {
     const bool own = own_function(version, &definition) != nullptr;
-    if (!own && (version.held || !version.escaped_parts.empty())) return;
-    for (Use& use : version.uses) {
+    if (!own && (version.held || !version.extra().escaped_parts.empty())) return;
+    for (Use& use : version.extra().uses) {
       if (use.definition != &definition || use.frozen || use.sites.empty()) continue;
       freeze_local(space, version, use);
-      version.strays |= !own;
+      version.extra().strays |= !own;
     }
   };
   for_each_holder(module, freeze);
   for (const std::shared_ptr<ModuleState>& other : engine.removed)
-    if (other->current.get() == &module) freeze(*other);
+    if (other->rare().current.get() == &module) freeze(*other);
   for (const Use* use = definition.uses; use != nullptr; use = use->next)
     if (!use->frozen && !use->sites.empty()) return false;
   return true;
@@ -384,7 +386,7 @@ bool let_stay(const ModuleDraft& draft, Definition& definition) noexcept {
 // Forward symbols that nobody refers to any more follow the new version, which may lack them.
 void update_filled(EngineState& engine, const ModuleDraft& draft) noexcept {
   ModuleState& module = *draft.replaces;
-  base::erase_if(module.filled, [&](SymbolRecord* record) {
+  base::erase_if(module.rare().filled, [&](SymbolRecord* record) {
     const Provided* there = find_provided(draft, record->name());
     const auto earlier = module.replaceable->by_name.find(record->name());
     const bool led = earlier != module.replaceable->by_name.end() && earlier->second->led;
@@ -416,7 +418,7 @@ void update_records(const ChangeState& change, LibraryState& library, ModuleDraf
     record.set(update.content);
     if (!draft.partial) record.flags |= symbol_flag::current;
   }
-  if (!draft.state->records.empty()) module.more_records.push_back(std::move(draft.state->records)); // has the room
+  if (!draft.state->records.empty()) module.rare().more_records.push_back(std::move(draft.state->records)); // has the room
   if (draft.partial) return;
   erase_vanished(change, library, module);
 }
@@ -477,9 +479,9 @@ bool publish_provided(EngineState& engine, ModuleDraft& draft, const link::Modul
 void exchange(ChangeState& change, ModuleDraft& draft, bool hold) noexcept {
   ModuleState& module = *draft.replaces;
   ModuleState& version = *draft.state;
-  hold |= !module.escaped_parts.empty();
+  hold |= !module.extra().escaped_parts.empty();
   supersede(change, draft.replaces, version, hold);
-  if (module.dso_handle == 0) module.dso_handle = version.dso_handle;
+  if (module.rare().dso_handle == 0) module.rare().dso_handle = version.rare().dso_handle;
   if (hold) module.replaceable->held.push_back(draft.state);
   if (change.transition == nullptr) return;
   freeze_members(version, [&](const Definition& d) { return change.replaces(d.module); });
@@ -512,14 +514,14 @@ void supersede(ChangeState& change, const std::shared_ptr<ModuleState>& current,
   ++module.replaceable->version;
   uncount_references(*change.engine, version);
   version.superseded = version.removed = true;
-  version.current = current;
+  version.rare().current = current;
   version.waiting = true;
   version.held = hold;
   keep_references(change.engine->collection, version);
   version.sequence = module.sequence;
   version.auxiliary = true;
-  version.debug.reset(); // only the current version's is asked for
-  for (Use& use : version.uses) use.past = true;
+  version.extra().debug.reset(); // only the current version's is asked for
+  for (Use& use : version.extra().uses) use.past = true;
   leave_moved(*change.engine, version);
   ++change.engine->module_count;
 }
@@ -535,7 +537,7 @@ void go_by_switches(memory::Space& space, ChangeState& change) noexcept {
       if (!p.fresh && p.definition->choice != nullptr && p.definition->leader == nullptr && !p.definition->led)
         retarget(space, *p.definition, p.address);
   for (ModuleDraft& draft : change.drafts)
-    for (Use& use : draft.state->uses)
+    for (Use& use : draft.state->extra().uses)
       if (use.definition->choice != nullptr) catch_up(space, use);
 }
 
@@ -547,13 +549,13 @@ void publish_definitions(ChangeState& change) noexcept {
   // Where a member was unloaded, entries of before run its new version: members may not call each other's directly then.
   const bool direct =
       change.transition != nullptr && std::none_of(change.drafts.begin(), change.drafts.end(), [](const ModuleDraft& draft) {
-        return draft.replaces != nullptr && draft.replaces->recalls != nullptr;
+        return draft.replaces != nullptr && draft.replaces->extra().recalls != nullptr;
       });
   supersede_functions(change);
   // What others have replaced since this change was linked may be freed by now: nothing may lead to new code before its
   // calls are caught up with. Likewise what is led elsewhere: its own new version is not to be called.
   for (ModuleDraft& draft : change.drafts)
-    for (Use& use : draft.state->uses)
+    for (Use& use : draft.state->extra().uses)
       if (use.definition->entry != 0 && (use.definition->leader != nullptr || !changes(change, use.definition->module)))
         catch_up(space, use);
   go_by_switches(space, change);
@@ -576,7 +578,7 @@ void publish_definitions(ChangeState& change) noexcept {
   change.engine->removed.splice(change.engine->removed.end(), change.superseded);
   // What this very change has replaced is caught up with.
   for (ModuleDraft& draft : change.drafts)
-    for (Use& use : (draft.partial ? draft.state : draft.identity())->uses) {
+    for (Use& use : (draft.partial ? draft.state : draft.identity())->extra().uses) {
       use.in_new_set = direct;
       link_use(use);
       catch_up(space, use);
@@ -590,16 +592,16 @@ std::vector<Stretch> still_needed(const EngineState& engine, const ModuleState& 
   const Replaceable& replaceable = *module.replaceable;
   std::vector<Stretch> needed = replaceable.retained;
   for_each_holder(module, [&](const ModuleState& holder) {
-    needed.insert(needed.end(), holder.borrowed.begin(), holder.borrowed.end());
+    needed.insert(needed.end(), holder.extra().borrowed.begin(), holder.extra().borrowed.end());
   });
-  if (module.dso_handle != 0) needed.push_back({{module.dso_handle}, {module.dso_handle + 16}});
+  if (module.rare().dso_handle != 0) needed.push_back({{module.rare().dso_handle}, {module.rare().dso_handle + 16}});
   // What came with a fragment stays when the fragment goes.
   for (const std::unique_ptr<Definition>& d : replaceable.definitions)
     if (replaceable.in_parts && !d->vanished && (d->kind == DefinitionKind::variable || d->kind == DefinitionKind::constant))
       needed.push_back({{d->section_address}, {d->section_address + d->section_size}});
   for (const std::shared_ptr<ModuleState>& other : engine.removed)
-    if (other.get() != &dying && other->current.get() == &module)
-      needed.insert(needed.end(), other->borrowed.begin(), other->borrowed.end());
+    if (other.get() != &dying && other->rare().current.get() == &module)
+      needed.insert(needed.end(), other->extra().borrowed.begin(), other->extra().borrowed.end());
   return whole_granules(std::move(needed));
 }
 
@@ -608,7 +610,7 @@ std::vector<Stretch> still_needed(const EngineState& engine, const ModuleState& 
 void forget_vanished(const EngineState& engine, Replaceable& replaceable, const ModuleState& dying) noexcept {
   if (replaceable.drafts.load(std::memory_order_acquire) != 0) return; // which look at definitions without the lock
   for (const std::shared_ptr<ModuleState>& other : engine.removed)
-    if (other.get() != &dying && other->current == dying.current) return;
+    if (other.get() != &dying && other->rare().current == dying.rare().current) return;
   std::erase_if(replaceable.definitions, [&](const std::unique_ptr<Definition>& definition) {
     const bool comes_back = !definition->former.empty() && !definition->ambiguous;
     if (!definition->vanished || !definition->local || comes_back || definition->uses != nullptr || definition->led ||
@@ -626,8 +628,8 @@ void forget_vanished(const EngineState& engine, Replaceable& replaceable, const 
 
 bool bequeath(EngineState& engine, ModuleState& version, std::vector<OwnedBlock>& freed) noexcept {
   if (!version.superseded) return true;
-  ModuleState& module = *version.current;
-  if (version.stale_of != 0) {
+  ModuleState& module = *version.rare().current;
+  if (version.rare().stale_of != 0) {
     try {
       free_stale(engine, version, freed);
       forget_vanished(engine, *module.replaceable, version);
@@ -639,7 +641,7 @@ bool bequeath(EngineState& engine, ModuleState& version, std::vector<OwnedBlock>
   }
   if (module.doomed_by == engine.sweep_number) return true; // it ends, too
   // Even if it has to stay: nobody runs it any more, and what it refers to may go.
-  for (Use& use : version.uses) {
+  for (Use& use : version.extra().uses) {
     Definition* definition = use.definition;
     unlink_use(use);
     if (definition != nullptr && definition->ends_with_calls) lead_nowhere(*engine.machinery->space, *definition);
@@ -647,10 +649,10 @@ bool bequeath(EngineState& engine, ModuleState& version, std::vector<OwnedBlock>
   try {
     const std::vector<Stretch> needed = still_needed(engine, module, version);
     std::vector<OwnedBlock>& kept = module.replaceable->kept;
-    kept.reserve(kept.size() + version.blocks.size() + version.parts.size());
+    kept.reserve(kept.size() + version.blocks.size() + version.extra().parts.size());
     for (OwnedBlock& block : version.blocks)
       if (block && block->area != memory::AreaKind::code) kept.push_back(std::move(block));
-    for (OwnedBlock& part : version.parts)
+    for (OwnedBlock& part : version.extra().parts)
       if (part && part->area != memory::AreaKind::code) kept.push_back(std::move(part));
     for (std::size_t i = 0, count = kept.size(); i < count; ++i) OwnedBlock::keep_only(kept, i, needed, freed);
     std::erase_if(kept, [](const OwnedBlock& part) { return !part; });
@@ -665,9 +667,9 @@ bool bury(ModuleState& module, std::size_t& done, StepBudget& budget) noexcept {
   std::size_t first = 0; // of those that are looked at, among all
   bool spent = false;
   for_each_holder(module, [&](ModuleState& holder) {
-    for (; !spent && done < first + holder.uses.size(); spent = budget.spent_after_many())
-      unlink_use(holder.uses[done++ - first]);
-    first += holder.uses.size();
+    for (; !spent && done < first + holder.extra().uses.size(); spent = budget.spent_after_many())
+      unlink_use(holder.extra().uses[done++ - first]);
+    first += holder.extra().uses.size();
   });
   if (module.replaceable == nullptr) return done == first;
   const std::vector<std::unique_ptr<Definition>>& definitions = module.replaceable->definitions;

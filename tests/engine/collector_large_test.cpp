@@ -147,8 +147,8 @@ TEST(Bury, GoesOnWhereItEnded) {
   module->replaceable = std::make_unique<engine::Replaceable>();
   engine::Definition elsewhere;
   elsewhere.module = other.get();
-  module->uses.resize(count);
-  for (engine::Use& use : module->uses) {
+  module->make_extra().uses.resize(count);
+  for (engine::Use& use : module->extra().uses) {
     use.definition = &elsewhere;
     use.user = module.get();
     engine::link_use(use);
