@@ -62,7 +62,7 @@ ModuleId Change::add(const Library& library, Object object, ModuleOptions option
     if (library.handle().engine != state_->engine)
       return misuse(*state_, "the library of module " + object.name() + " belongs to another engine");
     std::uint32_t index = state_->library_index(library.handle().state);
-    state_->additions.push_back({index, std::move(object), std::move(options), nullptr, {}, false, {}});
+    state_->additions.emplace_back(index, false, std::move(object), std::move(options), nullptr, nullptr);
   });
   return id;
 }
@@ -99,7 +99,8 @@ ModuleId Change::replace(Module module, Object object, DataPolicy data, ModuleOp
     if (library == nullptr) return;
     std::uint32_t index = state_->library_index(library);
     if (options.name.empty()) options.name = module.name();
-    state_->additions.push_back({index, std::move(object), std::move(options), module.state(), std::move(data), false, {}});
+    state_->additions.push_back({index, false, std::move(object), std::move(options), module.state(),
+                                 std::make_shared<const engine::Replacing>(engine::Replacing{std::move(data), {}})});
   });
   return id;
 }
@@ -114,8 +115,8 @@ ModuleId Change::replace_functions(Module module, Object object, std::vector<std
     if (library == nullptr) return;
     std::uint32_t index = state_->library_index(library);
     if (options.name.empty()) options.name = module.name();
-    state_->additions.push_back(
-        {index, std::move(object), std::move(options), module.state(), std::move(data), true, std::move(functions)});
+    auto how = std::make_shared<const engine::Replacing>(engine::Replacing{std::move(data), std::move(functions)});
+    state_->additions.push_back({index, true, std::move(object), std::move(options), module.state(), std::move(how)});
   });
   return id;
 }

@@ -111,7 +111,8 @@ Target target_outside(const Name& name) {
 }
 
 const BoundSymbol* find_bound(const ModuleDraft& draft, std::uint32_t symbol) noexcept {
-  for (const BoundSymbol& bound : draft.bound)
+  if (draft.edited == nullptr) return nullptr;
+  for (const BoundSymbol& bound : draft.edited->bound)
     if (bound.symbol == symbol) return &bound;
   return nullptr;
 }
@@ -119,7 +120,7 @@ const BoundSymbol* find_bound(const ModuleDraft& draft, std::uint32_t symbol) no
 // References of the module go where the edits say; a definition under that name stays what it was for everybody else.
 void bind_edited(ChangeState& change, std::uint32_t index) {
   link::Module& module = *change.modules[index];
-  for (BoundSymbol& bound : change.drafts[index].bound) {
+  for (BoundSymbol& bound : change.drafts[index].edited->bound) {
     Target& target = module.targets[bound.symbol];
     bool own =
         target.kind == TargetKind::section || (target.kind == TargetKind::fixed && module.symbols()[bound.symbol].defined());
@@ -161,11 +162,12 @@ constexpr std::uint64_t most_common = std::uint64_t(1) << 60;
 
 // Common symbols are given room in the module that first has one; their offset stands in Name::address.
 void allocate_commons(ChangeState& change) {
+  if (change.extras.empty()) return;
   for (const std::unique_ptr<link::Module>& module : change.modules) {
     module->common_size = 0;
     module->common_alignment = 1;
   }
-  for (std::uint32_t i = 0; !change.extras.empty() && i < change.names->size(); ++i) {
+  for (std::uint32_t i = 0; i < change.names->size(); ++i) {
     Name& name = (*change.names)[i];
     if (name.module == link::none || name.strength != Strength::common) continue;
     link::Module& module = *change.modules[name.module];
@@ -182,15 +184,15 @@ void allocate_commons(ChangeState& change) {
 void bind_targets(ChangeState& change, std::uint32_t index) {
   link::Module& module = *change.modules[index];
   ModuleDraft& draft = change.drafts[index];
-  draft.redirects.clear();
+  if (draft.edited != nullptr) draft.edited->redirects.clear();
   draft.records_bytes = 0;
-  std::uint32_t first = module.object.first_global();
+  const std::uint32_t first = module.object.file().first_global, count = std::uint32_t(draft.names.size());
   module.tls_bindings.clear();
   module.bounds.clear();
   module.wants_dso_handle = module.wants_got_base = false;
-  for (std::uint32_t i = 0; i < draft.names.size(); ++i) {
+  for (std::uint32_t i = 0; i < count; ++i) {
     constexpr std::uint32_t ahead = 8;
-    if (i + ahead < draft.names.size()) change.names->prefetch(draft.names[i + ahead]);
+    if (i + ahead < count) change.names->prefetch(draft.names[i + ahead]);
     if (draft.names[i] == link::none) continue;
     const Name& name = (*change.names)[draft.names[i]];
     Target& target = module.targets[first + i];
@@ -205,34 +207,36 @@ void bind_targets(ChangeState& change, std::uint32_t index) {
     if (target.kind == TargetKind::fixed && (target.flags & flag::tls) != 0 && name.extra != link::none)
       module.tls_bindings.push_back({first + i, change.extras[name.extra].tls_key,
                                      change.extras[name.extra].tls_static_offset, change.extras[name.extra].tls_owner});
-    if (target.kind != TargetKind::module || change.edits.empty() ||
+    if (target.kind != TargetKind::module || draft.edited == nullptr ||
         find_bound(change.drafts[target.where], std::uint32_t(target.address)) == nullptr)
       continue;
     // Until it is placed it counts as being anywhere in the engine's memory.
-    draft.redirects.push_back({first + i, target.where, std::uint32_t(target.address)});
+    draft.edited->redirects.push_back({first + i, target.where, std::uint32_t(target.address)});
     target.kind = TargetKind::fixed;
     target.where = 0;
     target.address = change.engine->machinery->space->begin().value;
   }
-  for (const LocalBinding& local : draft.local_bindings)
-    if (local.definition->kind == DefinitionKind::thread_variable)
-      module.tls_bindings.push_back({local.symbol, draft.replaces->tls_key(), 0, draft.replaces->name});
-  if (!draft.local_bindings.empty())
+  if (draft.partial) {
+    for (const LocalBinding& local : draft.replacement->local_bindings)
+      if (local.definition->kind == DefinitionKind::thread_variable)
+        module.tls_bindings.push_back({local.symbol, draft.replaces->tls_key(), 0, draft.replaces->name});
     std::sort(module.tls_bindings.begin(), module.tls_bindings.end(),
               [](const link::TlsBinding& a, const link::TlsBinding& b) { return a.symbol < b.symbol; });
-  bind_edited(change, index);
+  }
+  if (draft.edited != nullptr) bind_edited(change, index);
 }
 
 void settle_bound(ChangeState& change) noexcept {
+  if (change.edits.empty()) return;
   for (std::size_t m = 0; m < change.drafts.size(); ++m)
-    for (BoundSymbol& bound : change.drafts[m].bound) {
+    for (BoundSymbol& bound : change.drafts[m].edited->bound) {
       Target& definition = bound.definition;
       if (definition.kind != TargetKind::section) continue;
       const link::Module& module = *change.modules[m];
       definition.address += module.places[definition.where].address; // as in settle_own()
     }
   for (std::size_t m = 0; m < change.drafts.size(); ++m)
-    for (const Redirect& redirect : change.drafts[m].redirects)
+    for (const Redirect& redirect : change.drafts[m].edited->redirects)
       change.modules[m]->targets[redirect.symbol].address =
           definition_of(change, redirect.module, redirect.definition).address;
 }

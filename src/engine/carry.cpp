@@ -36,7 +36,7 @@ void carry(ChangeState& change, std::uint32_t m, std::uint32_t section, std::uin
   SectionPlace& place = change.modules[m]->places.at(section);
   place.address = address;
   place.kept = false;
-  change.drafts[m].replacement.carried.push_back({section, address, size});
+  change.drafts[m].replacement->carried.push_back({section, address, size});
 }
 
 bool LabelTables::is(std::uint32_t section) {
@@ -202,7 +202,7 @@ private:
                                               "-fdata-sections"};
     const std::uint64_t base = variable->address - symbol.value;
     const bool fits = within_storage(base) && base % place().alignment() == 0;
-    switch (draft_.policy.differing) {
+    switch (draft_.replacement->how->policy.differing) {
     case DataPolicy::Differing::refuse: break;
     case DataPolicy::Differing::keep:
       if (fits) return Verdict{true, base, variable->section_size};
@@ -255,12 +255,12 @@ Result<void> begin_replacing(ModuleDraft& draft) {
     return Error{ErrorCode::conflict, "module " + module.name + " has been removed already"};
   if (draft.partial && module.extra().recalls != nullptr)
     return Error{ErrorCode::unsupported, "module " + module.name + " is unloaded: it is replaced as a whole"};
-  if (draft.counted && draft.replacement.version != module.replaceable->version)
+  if (draft.replacement->counted && draft.replacement->version != module.replaceable->version)
     return Error{ErrorCode::conflict, "module " + module.name + " was replaced meanwhile; draft the change again"};
-  draft.replacement.version = module.replaceable->version;
-  if (!draft.counted)
+  draft.replacement->version = module.replaceable->version;
+  if (!draft.replacement->counted)
     module.replaceable->drafts.fetch_add(1, std::memory_order_relaxed); // under the lock that forgetting takes
-  draft.counted = true;
+  draft.replacement->counted = true;
   return {};
 }
 

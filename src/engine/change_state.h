@@ -26,14 +26,19 @@ struct DebugInfo;
 
 namespace tenon::engine {
 
+// Of an addition that takes the place of a module, or of functions of one.
+struct Replacing {
+  DataPolicy policy;
+  std::vector<std::string> functions; // partial: of those that the object defines, which; empty: all
+};
+
 struct Addition {
   std::uint32_t library = 0; // index into ChangeState::libraries
+  bool partial = false;      // single functions, beside the module's version
   Object object;
   ModuleOptions options;
   std::shared_ptr<ModuleState> replaces; // null: a new module
-  DataPolicy policy;
-  bool partial = false;               // single functions, beside the module's version
-  std::vector<std::string> functions; // of those that the object defines, which; empty: all
+  std::shared_ptr<const Replacing> how;  // beside `replaces`
 };
 
 // A symbol whose references an edit has bound to an address; what the module itself defines by that name is still published.
@@ -49,43 +54,41 @@ struct Redirect {
   std::uint32_t module, definition; // whose, and which symbol of it
 };
 
-// A symbol of a fragment's object that stands for something that its module has and others don't see.
-struct LocalBinding {
-  std::uint32_t symbol;
-  Definition* definition;
+// What edits have made of a module's symbols.
+struct EditedSymbols {
+  base::Vector<BoundSymbol> bound;
+  base::Vector<Redirect> redirects;
+  TENON_IN_SCRATCH
 };
 
-// What a change knows of a module beyond what the linker does.
+// What a change knows of a module beyond what the linker does. Changes may have a hundred thousand: what few modules need
+// is apart.
 struct ModuleDraft {
   std::uint32_t library = 0;
-  ModuleOptions options;
-  base::Vector<std::uint8_t> dropped; // by section: in a COMDAT group that somebody else provides; empty: none
-  base::Vector<std::uint32_t> names;  // of each global symbol (index less the first global), or link::none
-  base::Vector<std::uint32_t> groups; // name of each COMDAT group's signature
-  std::size_t records_bytes = 0;      // of the symbols that it defines: no fewer than it will publish
-  std::uint32_t symbol_records = 0, group_records = 0; // how many, from prepare_states() on
+  bool partial = false;                   // of the module that it replaces only what the object defines: a fragment
+  const ModuleOptions* options = nullptr; // the addition's, or those of archive members
+  base::Vector<std::uint8_t> dropped;     // by section: in a COMDAT group that somebody else provides; empty: none
+  base::Vector<std::uint32_t> names;      // of each global symbol (index less the first global), or link::none
+  base::Vector<std::uint32_t> groups;     // name of each COMDAT group's signature
+  std::size_t records_bytes = 0;          // of the symbols that it defines: no fewer than it will publish
   base::Vector<std::pair<std::string_view, SymbolRecord*>> shared_groups;
-  base::Vector<BoundSymbol> bound; // by edits
-  base::Vector<Redirect> redirects;
-  std::shared_ptr<ModuleState> state;    // made before bytes are written: __dso_handle holds its address
-  std::shared_ptr<ModuleState> replaces; // the module that this is a new version of
-  DataPolicy policy;
-  bool partial = false; // of that module only what the object defines: a fragment
-  std::vector<std::string> functions;
-  base::Vector<LocalBinding> local_bindings;      // partial: symbols that are the module's own, sorted by symbol
-  base::Vector<std::uint32_t> localized;          // partial: global definitions that are local in the module, sorted
-  ModuleList fragment;                            // partial: `state`, for Replaceable::fragments
-  bool counted = false;                           // among Replaceable::drafts
-  std::shared_ptr<const object::DebugInfo> debug; // of a module that can be replaced, if it has any
-  Replacement replacement;
+  std::shared_ptr<ModuleState> state;       // made before bytes are written: __dso_handle holds its address
+  std::shared_ptr<ModuleState> replaces;    // the module that this is a new version of
+  std::unique_ptr<Replacement> replacement; // null until replaceable modules are added, replaced or referred to
+  std::unique_ptr<EditedSymbols> edited;    // null: the change has no edits
 
   // What others refer to once the change is committed.
   const std::shared_ptr<ModuleState>& identity() const noexcept { return replaces != nullptr ? replaces : state; }
   Replaceable& replaceable() const noexcept {
-    return replaces != nullptr                  ? *replaces->replaceable
-           : replacement.replaceable != nullptr ? *replacement.replaceable
-                                                : *state->replaceable;
+    return replaces != nullptr                   ? *replaces->replaceable
+           : replacement->replaceable != nullptr ? *replacement->replaceable
+                                                 : *state->replaceable;
   }
+};
+
+// What a change brings to a library.
+struct Additions {
+  std::size_t symbols = 0, groups = 0, modules = 0;
 };
 
 enum class PlaceMode : std::uint8_t { none, engine, client, addresses };
@@ -103,26 +106,35 @@ struct ChangeState {
   std::optional<Error> misuse;             // of the calls that collected the change
 
   // From draft() on.
+  base::Vector<std::shared_ptr<ModuleState>> pins; // published modules that names were resolved to
   base::Vector<std::unique_ptr<link::Module>> modules;
   base::Vector<ModuleDraft> drafts;                                      // beside `modules`
   std::set<std::tuple<const void*, std::size_t, std::uint32_t>> members; // of archives that are in: archive, member, library
   std::optional<NameTable> names;
   base::Vector<NameExtra> extras;
-  bool has_records = false;                        // some name was resolved to a published symbol
+  base::Vector<std::uint32_t> found;   // names that were resolved to published symbols, some of them twice
+  base::Vector<std::uint32_t> pending; // names that are not resolved yet
+  // Most changes have nothing of these, and leave out what they ask for.
+  bool has_clashes = false;                        // some name is defined here, and was resolved to a published symbol
+  bool has_slots = false;                          // some published symbol is reached through a slot
   bool has_unique = false;                         // some name has a definition of GNU_UNIQUE binding
   bool has_missing = false;                        // some symbol is bound to nothing
   bool has_forwards = false;                       // some name is, or may be, a forward reference
   bool has_identities = false;                     // replaceable modules are added, replaced or referred to
+  bool has_ifuncs = false;                         // some module defines one
+  bool has_collected = false;                      // some module is of a library whose modules are collected
+  bool shares_groups = false;                      // some module shares a published COMDAT group
+  bool committed = false;                          // what it has added is the engine's, or released code
   base::Vector<NameRecords> records;               // beside `names`, from prepare_states() on
+  base::Vector<Additions> added;                   // beside `libraries`, from prepare_states() on
   std::vector<const SymbolRecord*> leaving_groups; // COMDAT groups that only removed modules share, sorted
   std::vector<const SymbolRecord*> kept_groups;    // that new versions lack and others share, sorted
   std::vector<std::pair<std::uint32_t, link::SectionBound>> section_bounds; // of __start_ and __stop_ names, sorted by name
-  base::Vector<std::uint32_t> pending;                                      // names that are not resolved yet
-  base::Vector<std::shared_ptr<ModuleState>> pins;                          // published modules that names were resolved to
   std::vector<Missing> missing;
   std::vector<Warning> warnings;
   std::vector<std::shared_ptr<const object::DebugInfo>> debug_infos; // beside `additions`
   base::Vector<std::uint8_t> edits_used;                             // beside `edits`: the symbol has been met
+  std::size_t shown_sections = 0;                                    // that `section_layouts` and `placed_sections` may list
   base::Vector<ModuleLayout> layouts;
   base::Vector<SectionLayout> section_layouts; // what `layouts` point into; both filled by describe_layouts()
 
@@ -155,6 +167,8 @@ struct ChangeState {
 
   // It adds nothing and leads nothing elsewhere: most stages have nothing to do.
   bool only_removes() const noexcept { return additions.empty() && unloads.empty() && leads.empty() && edits.empty(); }
+  // Versions of modules, or what is led to them.
+  bool exchanges() const noexcept { return has_identities || !unloads.empty() || !leads.empty(); }
   // With a whole new version.
   bool replaces(const ModuleState* module) const noexcept;
   std::uint32_t library_index(const std::shared_ptr<LibraryState>& library);
@@ -168,7 +182,7 @@ Result<void> draft(ChangeState& change);
 bool are_empty(const ChangeState& change) noexcept;
 // Whether what the references of a change were bound to is still there; under EngineState::tables. Errors: conflict.
 Result<void> check_references(const ChangeState& change);
-// Under EngineState::commit_mutex. Errors: conflict.
+// At the end of the change under EngineState::commit_mutex. Errors: conflict.
 Result<void> check_libraries(const ChangeState& change);
 // The lists that clients may ask for: room for them, and then, once, what they show of the change as it stands.
 void reserve_layouts(ChangeState& change);
@@ -215,6 +229,9 @@ bool is_kept(const ChangeState& change, const SymbolRecord& record) noexcept;
 
 std::vector<const SymbolRecord*> find_leaving_groups(std::span<const std::shared_ptr<ModuleState>> removals);
 
+// A module's draft is added; `options` null: the usual ones.
+ModuleDraft& begin_draft(ChangeState& change, std::uint32_t library, const ModuleOptions* options);
+
 // Parts of draft(), in the order in which they run.
 Result<void> introduce_module(ChangeState& change, std::uint32_t index); // groups, sections, symbols into names
 Result<void> resolve_names(ChangeState& change);                         // libraries, archives, host, resolvers
@@ -236,6 +253,9 @@ const link::Target& definition_of(const ChangeState& change, std::uint32_t modul
 inline const link::Target& definition_of(const ChangeState& change, const Name& name) noexcept {
   return definition_of(change, name.module, name.symbol);
 }
+
+// Part of link_bytes(): what is kept of a module's tables and bytes, while they are in the cache.
+void keep_linked(ChangeState& change, std::uint32_t module);
 
 // Parts of commit().
 Result<void> prepare_states(ChangeState& change); // everything that allocates

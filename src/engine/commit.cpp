@@ -27,13 +27,12 @@ Error conflict(std::string text) { return {ErrorCode::conflict, std::move(text) 
 } // namespace
 
 Result<void> check_references(const ChangeState& change) {
-  for (const ModuleDraft& draft : change.drafts)
-    for (const auto& [signature, record] : draft.shared_groups)
+  for (std::size_t m = 0; change.shares_groups && m < change.drafts.size(); ++m)
+    for (const auto& [signature, record] : change.drafts[m].shared_groups)
       if (is_gone(change.engine->collection, *record))
         return conflict("COMDAT group '" + std::string(signature) + "', which this change shares, was removed meanwhile");
-  for (std::uint32_t i = 0; change.has_records && i < change.names->size(); ++i) {
-    const Name& name = (*change.names)[i];
-    if (name.record == nullptr) continue;
+  for (const std::uint32_t id : change.found) {
+    const Name& name = (*change.names)[id];
     if (((name.record->flags & symbol_flag::forward) != 0) != name.forward_record)
       return conflict("'" + std::string(name.view()) + "', a forward reference, was defined or reopened meanwhile");
     if (name.module == link::none && is_gone(change.engine->collection, *name.record))
@@ -124,12 +123,13 @@ Result<void> check_leaving_groups(const ChangeState& change) {
 
 // What the definitions of a change meet when they are published.
 Result<void> check_definitions(ChangeState& change) {
-  if (Result<void> same = check_leaving_groups(change); !same) return same;
+  if (!change.removals.empty())
+    if (Result<void> same = check_leaving_groups(change); !same) return same;
   if (change.has_identities && find_kept_groups(change) != change.kept_groups)
     return conflict(
         "another change has begun or ceased meanwhile to share COMDAT groups of the modules that this one replaces");
-  if (!change.has_records && are_empty(change)) return {}; // nobody to meet
-  for (std::uint32_t i = 0; i < change.names->size(); ++i) {
+  if (change.found.empty() && are_empty(change)) return {}; // nobody to meet
+  for (std::uint32_t i = 0, count = change.names->size(); i < count; ++i) {
     const Name& name = (*change.names)[i];
     LibraryState& library = *change.libraries[name.library];
     const SymbolRecord* group =
@@ -151,6 +151,7 @@ Result<void> check_definitions(ChangeState& change) {
 }
 
 Result<void> check_pins(ChangeState& change) {
+  if (change.removals.empty()) return {};
   for (const std::shared_ptr<ModuleState>& pin : change.pins) {
     bool leaving = std::find(change.removals.begin(), change.removals.end(), pin) != change.removals.end();
     if (leaving)
@@ -165,44 +166,29 @@ Result<void> check_pins(ChangeState& change) {
 }
 
 void reserve_room(ChangeState& change, std::size_t forwards) {
-  base::Vector<std::size_t> symbols(change.libraries.size()), groups(change.libraries.size()),
-      modules(change.libraries.size());
-  for (ModuleDraft& draft : change.drafts) {
-    if (draft.replaces == nullptr) ++modules[draft.library];
-    symbols[draft.library] += draft.symbol_records;
-    groups[draft.library] += draft.group_records;
-  }
   for (std::size_t l = 0; l < change.libraries.size(); ++l) {
     LibraryState& library = *change.libraries[l];
-    if (symbols[l] + forwards != 0) library.symbols.reserve(symbols[l] + forwards);
-    if (groups[l] != 0) library.groups.reserve(groups[l]);
+    const Additions& added = change.added[l];
+    if (added.symbols + forwards != 0) library.symbols.reserve(added.symbols + forwards);
+    if (added.groups != 0) library.groups.reserve(added.groups);
     // Grown by doubling: reserving exactly would copy the list at every commit.
-    if (std::size_t wanted = library.modules.size() + modules[l]; wanted > library.modules.capacity())
+    if (std::size_t wanted = library.modules.size() + added.modules; wanted > library.modules.capacity())
       library.modules.reserve(std::max(wanted, library.modules.capacity() * 2));
-    if (std::size_t wanted = change.engine->module_count + change.drafts.size() + 1; wanted > change.engine->last.capacity())
-      change.engine->last.reserve(std::max(wanted, change.engine->last.capacity() * 2));
     if (forwards != 0) {
       library.own_records.reserve(library.own_records.size() + forwards);
       library.own_slots.reserve(library.own_slots.size() + 2 * change.forward_slots.size());
     }
   }
-}
-
-// For relinking.
-void keep_linking(ChangeState& change) {
-  for (std::size_t m = 0; m < change.drafts.size(); ++m) {
-    const link::Module& module = *change.modules[m];
-    ModuleState& state = *change.drafts[m].state;
-    state.bindings = KeptBindings(module.targets, module.places);
-    state.places = KeptPlaces(module.places);
-    state.usage.set_bookkeeping(state.usage.bookkeeping() + state.bindings.bytes() + state.places.bytes());
-  }
+  if (std::size_t wanted = change.engine->module_count + change.drafts.size() + 2; wanted > change.engine->last.capacity())
+    change.engine->last.reserve(std::max(wanted, change.engine->last.capacity() * 2));
 }
 
 // (3) From here on nothing fails.
 void publish(ChangeState& change, std::vector<NewForward>& forwards, const std::vector<Adoption>& adoptions) noexcept {
-  fill_forwards(change, adoptions);
-  publish_forwards(change, forwards);
+  if (change.has_forwards) {
+    fill_forwards(change, adoptions);
+    publish_forwards(change, forwards);
+  }
   for (std::size_t m = 0; m < change.drafts.size(); ++m) {
     ModuleDraft& draft = change.drafts[m];
     LibraryState& library = *change.libraries[draft.library];
@@ -252,22 +238,29 @@ struct PendingCall {
 
 // An initializer's own body rather than its stub, which an atomic commit may still lead to the version before.
 std::uint64_t own_body(const ModuleDraft& draft, std::uint64_t function) noexcept {
-  for (const Provided& p : draft.replacement.provided)
+  if (draft.replacement == nullptr) return function;
+  for (const Provided& p : draft.replacement->provided)
     if (p.definition->kind == DefinitionKind::function && p.definition->stub.address() == function) return p.address;
   return function;
+}
+
+bool is_skipped(const ModuleDraft& draft, std::uint64_t function) noexcept {
+  if (draft.replacement == nullptr) return false;
+  const std::vector<std::uint64_t>& skipped = draft.replacement->skipped_initializers;
+  return std::binary_search(skipped.begin(), skipped.end(), function);
 }
 
 // All initializers of a change, as one program's: by priority, then in the order of modules. Before the point of no return,
 // because the list needs memory.
 std::vector<PendingCall> collect_initializers(ChangeState& change, bool initialize) {
   std::vector<PendingCall> calls;
+  if (!initialize) return calls;
   for (ModuleDraft& draft : change.drafts)
-    if (initialize && draft.options.initialize)
+    if (draft.options->initialize)
       for (const InitCall& call : draft.state->extra().initializers)
-        if (!std::binary_search(draft.replacement.skipped_initializers.begin(), draft.replacement.skipped_initializers.end(),
-                                call.function))
+        if (!is_skipped(draft, call.function))
           calls.push_back({draft.identity().get(), {own_body(draft, call.function), call.priority}});
-  base::stable_sort_by(calls, [](const PendingCall& call) { return call.call.priority; });
+  if (calls.size() > 1) base::stable_sort_by(calls, [](const PendingCall& call) { return call.call.priority; });
   return calls;
 }
 
@@ -284,7 +277,7 @@ Error initializer_threw(const ModuleState& module, const char* what) {
 // (4)
 Result<void> run_initializers(ChangeState& change, const std::vector<PendingCall>& calls) {
   for (ModuleDraft& draft : change.drafts)
-    if (draft.options.initialize) draft.identity()->initialized.store(true, std::memory_order_release);
+    if (draft.options->initialize) draft.identity()->initialized.store(true, std::memory_order_release);
   for (const PendingCall& call : calls) {
     try {
       reinterpret_cast<void (*)(int, char**, char**)>(call.call.function)(0, nullptr, environ);
@@ -297,11 +290,6 @@ Result<void> run_initializers(ChangeState& change, const std::vector<PendingCall
     }
   }
   return {};
-}
-
-bool has_ifuncs(const ChangeState& change) noexcept {
-  return std::any_of(change.modules.begin(), change.modules.end(),
-                     [](const auto& module) { return !module->ifuncs.empty(); });
 }
 
 // Before any of the new code runs: what it may call must be there, and stay until the change is committed or has failed.
@@ -325,11 +313,12 @@ Result<void> make_ready(ChangeState& change, std::list<Pin>& pins) {
     return Error{ErrorCode::unsupported, "a change that unloads modules, or leads vanished functions elsewhere, can't be "
                                          "committed with Switch::atomic"};
   if (Result<void> prepared = prepare_states(change); !prepared) return prepared;
-  if (Result<void> prepared = prepare_unloads(change); !prepared) return prepared;
+  if (!change.unloads.empty())
+    if (Result<void> prepared = prepare_unloads(change); !prepared) return prepared;
   if (change.mode == PlaceMode::client)
     if (Result<void> published = publish_client_memory(change); !published) return published;
   if (Result<void> registered = register_frames(change); !registered) return registered;
-  if (has_ifuncs(change)) {
+  if (change.has_ifuncs) {
     if (Result<void> pinned = pin_references(change, pins); !pinned) return pinned;
     if (Result<void> chosen = choose_ifuncs(change); !chosen) return chosen;
   }
@@ -338,6 +327,7 @@ Result<void> make_ready(ChangeState& change, std::list<Pin>& pins) {
     if (!made) return std::move(made).error();
     change.transition = std::move(*made);
   }
+  if (!change.has_identities) return {};
   return migrate_variables(change);
 }
 
@@ -363,6 +353,12 @@ void help_to_free(EngineState& engine, std::size_t commits_behind) noexcept {
   }
 }
 
+void forget_bindings(ModuleState& state) noexcept {
+  state.usage.set_bookkeeping(state.usage.bookkeeping() - state.bindings.bytes() - state.places.bytes());
+  state.bindings = KeptBindings();
+  state.places = KeptPlaces();
+}
+
 // An old version is not linked again: it needs nothing but its code and data.
 void forget_linking(Version& version) noexcept {
   version.relocations = KeptRelocations();
@@ -373,6 +369,7 @@ void forget_linking(Version& version) noexcept {
 // What is left to do for versions that nobody enters any more.
 void leave_superseded(ChangeState& change) noexcept {
   bool any = !change.unloads.empty();
+  if (!any && !change.has_identities) return;
   for (Unload& unload : change.unloads) forget_linking(*unload.version);
   for (ModuleDraft& draft : change.drafts) {
     if (draft.replaces == nullptr) continue;
@@ -409,6 +406,7 @@ Result<void> commit_removals(ChangeState& change) {
 
 // A cycle of collection that is under way need not look at them: what they refer to is marked when it is counted.
 void mark_new_modules(ChangeState& change) noexcept {
+  if (!change.has_collected) return;
   const Collection& collection = change.engine->collection;
   for (const ModuleDraft& draft : change.drafts)
     if (draft.state->collectable != nullptr)
@@ -418,6 +416,7 @@ void mark_new_modules(ChangeState& change) noexcept {
 // Modules that are collected live from the start as long as the handle does.
 std::shared_ptr<const void> keep_new_modules(ChangeState& change) {
   std::shared_ptr<std::list<Pin>> kept;
+  if (!change.has_collected) return kept;
   for (ModuleDraft& draft : change.drafts) {
     if (draft.state->collectable == nullptr) continue;
     if (kept == nullptr) kept = std::make_shared<std::list<Pin>>();
@@ -435,44 +434,52 @@ Result<std::vector<Module>> commit(ChangeState& change, bool initialize, std::sh
   }
   std::list<Pin> pins;
   if (Result<void> ready = make_ready(change, pins); !ready) return std::move(ready).error();
-  keep_linking(change);
   EngineState& engine = *change.engine;
-  if (Result<void> recalled = recall_to_end(engine, change.removals); !recalled) return std::move(recalled).error();
+  const bool removes = !change.removals.empty();
+  if (removes)
+    if (Result<void> recalled = recall_to_end(engine, change.removals); !recalled) return std::move(recalled).error();
   std::vector<NewForward> forwards = make_forwards(change);
-  note_forwards(change, forwards);
-  note_forward_pointers(change, forwards);
+  if (change.has_forwards || change.has_slots) {
+    note_forwards(change, forwards);
+    note_forward_pointers(change, forwards);
+  }
   std::vector<Module> modules;
   modules.reserve(change.drafts.size());
   for (const ModuleDraft& draft : change.drafts) modules.emplace_back(draft.identity());
   std::vector<PendingCall> initializers = collect_initializers(change, initialize);
   keeps = keep_new_modules(change);
   std::vector<std::shared_ptr<const char>> initializing; // one for each module; they end after the last initializer
-  for (ModuleDraft& draft : change.drafts)
-    if (!initializers.empty())
+  if (!initializers.empty())
+    for (ModuleDraft& draft : change.drafts)
       draft.state->make_extra().initializing = initializing.emplace_back(std::make_shared<const char>());
-  Removal removal(change.removals);
-  removal.quiet = change.quiet;
+  std::optional<Removal> removal;
+  if (removes) removal.emplace(change.removals).quiet = change.quiet;
   {
     std::lock_guard lock(engine.commit_mutex);
-    if (Result<void> removable = check_removable(engine, change.removals); !removable) return std::move(removable).error();
-    if (needs_recall_to_end(change.removals)) return unloaded_meanwhile();
-    if (Result<void> pinned = check_pins(change); !pinned) return std::move(pinned).error();
+    if (removes) {
+      if (Result<void> removable = check_removable(engine, change.removals); !removable) return std::move(removable).error();
+      if (needs_recall_to_end(change.removals)) return unloaded_meanwhile();
+      if (Result<void> pinned = check_pins(change); !pinned) return std::move(pinned).error();
+    }
     if (Result<void> open = check_libraries(change); !open) return std::move(open).error();
     std::unique_lock tables(engine.tables);
     if (Result<void> found = check_references(change); !found) return std::move(found).error();
     if (Result<void> defined = check_definitions(change); !defined) return std::move(defined).error();
-    if (Result<void> versions = check_versions(change); !versions) return std::move(versions).error();
-    if (Result<void> unloads = check_unloads(change); !unloads) return std::move(unloads).error();
+    if (change.exchanges()) {
+      if (Result<void> versions = check_versions(change); !versions) return std::move(versions).error();
+      if (Result<void> unloads = check_unloads(change); !unloads) return std::move(unloads).error();
+    }
     std::vector<Adoption> adoptions = find_adoptions(change);
     reserve_room(change, forwards.size());
     mark_new_modules(change);
     // What is added is counted before anything leaves: a COMDAT group may go from one to the other.
     for (const ModuleDraft& draft : change.drafts) count_references(engine, *draft.state);
-    if (!removal.modules.empty()) unpublish(engine, removal);
+    if (removes) unpublish(engine, *removal);
     publish(change, forwards, adoptions);
+    change.committed = true;
   }
   pins.clear();
-  if (!removal.modules.empty()) retire(engine, removal);
+  if (removes) retire(engine, *removal);
   leave_superseded(change);
   if (initialize)
     if (Result<void> initialized = run_initializers(change, initializers); !initialized)
@@ -554,7 +561,10 @@ release(ChangeState& change, std::vector<std::shared_ptr<ModuleState>>& needed, 
   std::list<Pin> pins;
   if (Result<void> ready = make_ready(change, pins); !ready) return std::move(ready).error();
   std::vector<std::shared_ptr<ModuleState>> states;
-  for (const ModuleDraft& draft : change.drafts) states.push_back(draft.state);
+  for (const ModuleDraft& draft : change.drafts) {
+    states.push_back(draft.state);
+    forget_bindings(*draft.state); // released code is not linked again
+  }
   std::vector<PendingCall> initializers = collect_initializers(change, initialize);
   {
     std::lock_guard lock(change.engine->commit_mutex);
@@ -567,6 +577,7 @@ release(ChangeState& change, std::vector<std::shared_ptr<ModuleState>>& needed, 
       count_references(*change.engine, *draft.state);
       draft.state->sequence = change.engine->next_sequence++;
     }
+    change.committed = true;
   }
   pins.clear();
   if (initialize)

@@ -8,13 +8,6 @@ namespace tenon::engine {
 
 namespace {
 
-std::size_t count_sections(const ChangeState& change) noexcept {
-  std::size_t count = 0;
-  for (const std::unique_ptr<link::Module>& module : change.modules)
-    count += module->places.list().size() + link::synthetic_sections;
-  return count;
-}
-
 void describe_layout(ChangeState& change, std::uint32_t m) noexcept {
   const link::Module& module = *change.modules[m];
   const std::size_t first = change.section_layouts.size();
@@ -56,7 +49,7 @@ void reserve_layouts(ChangeState& change) {
   change.layouts.clear();
   change.section_layouts.clear();
   change.layouts.reserve(change.modules.size());
-  change.section_layouts.reserve(count_sections(change));
+  change.section_layouts.reserve(change.shown_sections);
 }
 
 void describe_layouts(ChangeState& change) noexcept {
@@ -66,7 +59,7 @@ void describe_layouts(ChangeState& change) noexcept {
 
 void reserve_places(ChangeState& change) {
   change.placed_sections.clear();
-  change.placed_sections.reserve(count_sections(change));
+  change.placed_sections.reserve(change.shown_sections);
 }
 
 void describe_places(ChangeState& change) noexcept {

@@ -13,6 +13,21 @@ namespace tenon::engine {
 
 namespace {
 
+constinit const ModuleOptions usual_options{};
+
+} // namespace
+
+ModuleDraft& begin_draft(ChangeState& change, std::uint32_t library, const ModuleOptions* options) {
+  ModuleDraft& draft = change.drafts.emplace_back();
+  draft.library = library;
+  draft.options = options != nullptr ? options : &usual_options;
+  if (change.libraries[library]->replaceable) draft.replacement = std::make_unique<Replacement>();
+  if (!change.edits.empty()) draft.edited = std::make_unique<EditedSymbols>();
+  return draft;
+}
+
+namespace {
+
 void begin_modules(ChangeState& change) {
   std::size_t globals = 0;
   change.modules.reserve(change.additions.size());
@@ -23,17 +38,16 @@ void begin_modules(ChangeState& change) {
     module->debug_sections = addition.options.debug_sections;
     module->knowledge = addition.options.opaque ? object::Knowledge::none : object::Knowledge::any;
     module->unwinding = addition.options.unwinding && change.engine->options.unwinding;
-    globals += addition.object.symbols().size() -
-               std::min<std::size_t>(addition.object.first_global(), addition.object.symbols().size());
+    const std::size_t symbols = module->symbols().size();
+    globals += symbols - std::min<std::size_t>(module->object.file().first_global, symbols);
     change.modules.push_back(std::move(module));
-    ModuleDraft& draft = change.drafts.emplace_back();
-    draft.library = addition.library;
-    draft.options = addition.options;
+    ModuleDraft& draft = begin_draft(change, addition.library, &addition.options);
+    change.has_identities |= draft.replacement != nullptr;
+    change.has_collected |= change.libraries[addition.library]->collected;
+    if (addition.replaces == nullptr) continue;
     draft.replaces = addition.replaces;
-    draft.policy = addition.policy;
+    draft.replacement->how = addition.how;
     draft.partial = addition.partial;
-    draft.functions = addition.functions;
-    change.has_identities |= change.libraries[addition.library]->replaceable;
   }
   change.names.emplace(globals);
   change.edits_used.assign(change.edits.size(), 0);
@@ -59,20 +73,13 @@ Result<void> check_removals(ChangeState& change) {
   }
 }
 
-Result<void> check_open(ChangeState& change) {
-  if (change.libraries.empty()) return {};
-  std::lock_guard lock(change.engine->commit_mutex);
-  return check_libraries(change);
-}
-
 // Other threads commit between one look at the tables and the next: a COMDAT group may be found and its symbols no more. If
 // all that was found is still there at the end, then it was there all the time, and the draft is of one piece.
 bool is_of_one_piece(ChangeState& change, bool drafted) {
   if (change.pins.empty()) return true; // nothing of what was found can be removed
   std::shared_lock lock(change.engine->tables);
-  for (std::uint32_t i = 0; !drafted && i < change.names->size(); ++i)
-    if (const SymbolRecord* record = (*change.names)[i].record;
-        record != nullptr && is_gone(change.engine->collection, *record))
+  for (std::size_t i = 0; !drafted && i < change.found.size(); ++i)
+    if (is_gone(change.engine->collection, *(*change.names)[change.found[i]].record))
       return false; // what went wrong may have been because of it
   return check_references(change).ok();
 }
@@ -114,6 +121,7 @@ std::string module_context(const ChangeState& change, std::uint32_t index) { ret
 
 Result<void> survey_and_lay_out(ChangeState& change, bool engine_memory) {
   link::Reach reach = engine_memory ? engine_reach(*change.engine) : link::Reach{};
+  change.shown_sections = change.modules.size() * link::synthetic_sections;
   for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
     link::Module& module = *change.modules[m];
     if (engine_memory) bind_targets(change, m); // just before its survey, while its tables are in the cache
@@ -122,6 +130,7 @@ Result<void> survey_and_lay_out(ChangeState& change, bool engine_memory) {
     if (done) done = find_sizes(change, m);
     if (done) done = link::lay_out(module);
     if (!done) return std::move(done).error().within(module_context(change, m));
+    change.shown_sections += module.places.list().size();
   }
   return {};
 }
@@ -168,7 +177,7 @@ bool replaces_live_modules(const ChangeState& change) {
 }
 
 Result<void> draft_once(ChangeState& change) {
-  if (Result<void> open = check_open(change); !open) return open;
+  if (Result<void> open = check_libraries(change); !open) return open;
   if (Result<void> removable = check_removals(change); !removable) return removable;
   if (change.only_removes()) return {};
   begin_modules(change);
@@ -213,13 +222,14 @@ std::uint32_t ChangeState::library_index(const std::shared_ptr<LibraryState>& li
 
 void ChangeState::undo_draft() noexcept {
   // IFUNC resolvers of modules that were not committed may have run, and have registered handlers.
-  for (ModuleDraft& draft : drafts)
-    if (draft.state != nullptr && draft.state->sequence == 0) finalize_all({&draft.state, 1});
+  for (std::size_t m = 0; !committed && m < drafts.size(); ++m)
+    if (drafts[m].state != nullptr && drafts[m].state->sequence == 0) finalize_all({&drafts[m].state, 1});
   if (placements_owned && memory != nullptr)
     for (const Placement& placement : placements) memory->release(placement);
   placements_owned = false;
   for (ModuleDraft& draft : drafts)
-    if (std::exchange(draft.counted, false)) draft.replaces->replaceable->drafts.fetch_sub(1, std::memory_order_release);
+    if (draft.replacement != nullptr && std::exchange(draft.replacement->counted, false))
+      draft.replaces->replaceable->drafts.fetch_sub(1, std::memory_order_release);
   placed_sections.clear();
   forward_slots.clear();
   forward_traps.clear();
@@ -238,7 +248,8 @@ void ChangeState::undo_draft() noexcept {
   pending.clear();
   section_bounds.clear();
   extras.clear();
-  has_records = has_unique = has_missing = has_forwards = false;
+  found.clear();
+  has_clashes = has_slots = has_unique = has_missing = has_forwards = has_ifuncs = has_collected = shares_groups = false;
   records.clear();
   names.reset();
   superseded.clear();
@@ -248,6 +259,9 @@ void ChangeState::undo_draft() noexcept {
   has_identities = false;
 }
 
-ChangeState::~ChangeState() { undo_draft(); }
+ChangeState::~ChangeState() {
+  // Otherwise members end as they are: what has been added is the engine's.
+  if (!committed || exchanges() || placements_owned) undo_draft();
+}
 
 } // namespace tenon::engine

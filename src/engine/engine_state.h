@@ -50,7 +50,7 @@ struct LibraryState {
   std::vector<std::shared_ptr<ModuleState>> modules;
   std::vector<std::unique_ptr<std::byte[]>> own_records; // absolute and forward symbols
   std::vector<OwnedBlock> own_slots;
-  bool closed = false;
+  std::atomic<bool> closed{false}; // a draft asks without the lock, its commit with it
 
   // Without what only waits to be unpublished. Under EngineState::tables.
   SymbolRecord* find_symbol(std::string_view name_of, std::uint64_t hash) const noexcept {

@@ -56,7 +56,7 @@ Result<void> collect_bodies(ChangeState& change) {
   std::set<std::pair<const ModuleState*, std::string_view>> names;
   for (const ModuleDraft& draft : change.drafts) {
     if (!draft.partial) continue;
-    for (const Provided& p : draft.replacement.provided) {
+    for (const Provided& p : draft.replacement->provided) {
       const Definition& d = *p.definition;
       const bool variable = d.kind == DefinitionKind::variable && !d.ambiguous;
       if (p.fresh && variable && !names.emplace(draft.replaces.get(), d.name).second)
@@ -299,7 +299,7 @@ void supersede_functions(ChangeState& change) noexcept {
   auto mark = [&](bool seen) {
     for (const ModuleDraft& draft : change.drafts)
       if (draft.partial)
-        for (const Provided& p : draft.replacement.provided) p.definition->seen = seen;
+        for (const Provided& p : draft.replacement->provided) p.definition->seen = seen;
   };
   mark(true);
   for (Loss& loss : change.losses) supersede_one(change, loss);
@@ -316,7 +316,7 @@ void attach_fragment(ModuleDraft& draft) noexcept {
   Replaceable& replaceable = *module.replaceable;
   replaceable.in_parts = true;
   ++replaceable.version;
-  replaceable.fragments.splice(replaceable.fragments.end(), draft.fragment);
+  replaceable.fragments.splice(replaceable.fragments.end(), draft.replacement->fragment);
 }
 
 void supersede_fragments(ChangeState& change, const std::shared_ptr<ModuleState>& module, const Version* now,

@@ -66,7 +66,8 @@ std::uint64_t content_of_group(const link::Module& module, const Group& group) {
 
 void compare_groups(ChangeState& change, std::uint32_t m) {
   ModuleDraft& draft = change.drafts[m];
-  SharedBodies& bodies = draft.replacement.shared_bodies;
+  if (draft.replacement == nullptr) return;
+  SharedBodies& bodies = draft.replacement->shared_bodies;
   bodies.clear();
   if (draft.shared_groups.empty() || draft.partial || !is_replaceable(change, draft)) return;
   const std::string& name = change.modules[m]->name;
@@ -113,8 +114,8 @@ void note_shared_bodies(ChangeState& change) {
       if (id == link::none) continue;
       const Name& name = (*change.names)[id];
       if (name.group != link::none && name.group != m)
-        draft.replacement.shared_bodies.emplace(name.view(),
-                                                SharedBody{find(m, name.view()), find(name.group, name.view())});
+        draft.replacement->shared_bodies.emplace(name.view(),
+                                                 SharedBody{find(m, name.view()), find(name.group, name.view())});
     }
   }
 }

@@ -46,9 +46,10 @@ const Name* name_of(const ChangeState& change, const ModuleDraft& draft, const l
 }
 
 const LocalBinding* local_binding(const ModuleDraft& draft, std::uint32_t symbol) {
-  auto found = std::lower_bound(draft.local_bindings.begin(), draft.local_bindings.end(), symbol,
+  const base::Vector<LocalBinding>& bindings = draft.replacement->local_bindings;
+  auto found = std::lower_bound(bindings.begin(), bindings.end(), symbol,
                                 [](const LocalBinding& b, std::uint32_t s) { return b.symbol < s; });
-  return found != draft.local_bindings.end() && found->symbol == symbol ? &*found : nullptr;
+  return found != bindings.end() && found->symbol == symbol ? &*found : nullptr;
 }
 
 // Where the symbol's definition is, if that may be replaced.
@@ -112,15 +113,17 @@ bool is_replaceable(const ChangeState& change, const ModuleDraft& draft) noexcep
 
 void find_callees(ChangeState& change, std::uint32_t m) {
   link::Module& module = *change.modules[m];
-  Replacement& replacement = change.drafts[m].replacement;
   module.callees.clear();
   module.callee_of.clear();
   module.own_functions.clear();
   module.parts.clear();
   module.data_objects.clear();
   module.patchable = change.engine->machinery->space->mapping() == memory::Mapping::dual;
+  if (!change.has_identities) return;
+  if (change.drafts[m].replacement == nullptr) change.drafts[m].replacement = std::make_unique<Replacement>();
+  Replacement& replacement = *change.drafts[m].replacement;
   replacement.callees.clear();
-  if (!change.has_identities || (change.mode != PlaceMode::none && change.mode != PlaceMode::engine)) return;
+  if (change.mode != PlaceMode::none && change.mode != PlaceMode::engine) return;
   const std::span<const Symbol> symbols = module.symbols();
   std::shared_lock tables(change.engine->tables); // records of other modules are looked at, which may be replaced just now
   for (std::uint32_t i = 1; i < symbols.size(); ++i) {
@@ -194,7 +197,9 @@ Definition* find_earlier(const ModuleDraft& draft, std::string_view name, Defini
 }
 
 bool is_chosen(const ModuleDraft& draft, std::string_view name) noexcept {
-  return std::find(draft.functions.begin(), draft.functions.end(), name) != draft.functions.end();
+  if (draft.replacement->how == nullptr) return false;
+  const std::vector<std::string>& chosen = draft.replacement->how->functions;
+  return std::find(chosen.begin(), chosen.end(), name) != chosen.end();
 }
 
 // The function of a numbered lambda that has this content, which may have been gone for a while.
@@ -227,7 +232,7 @@ std::unordered_set<std::string> crowded_classes(const ModuleDraft& draft, const 
 Result<void> provide(ChangeState& change, std::uint32_t m) {
   link::Module& module = *change.modules[m];
   ModuleDraft& draft = change.drafts[m];
-  Replacement& replacement = draft.replacement;
+  Replacement& replacement = *draft.replacement;
   std::span<const Symbol> symbols = module.symbols();
   std::unordered_map<std::string_view, std::uint32_t> seen;
   FunctionContents contents(module.object);
@@ -280,7 +285,8 @@ Result<void> provide(ChangeState& change, std::uint32_t m) {
 } // namespace
 
 Definition* provided_by(const ModuleDraft& draft, std::uint32_t symbol) noexcept {
-  const base::Vector<Provided>& provided = draft.replacement.provided; // in the order of symbols
+  if (draft.replacement == nullptr) return nullptr;
+  const base::Vector<Provided>& provided = draft.replacement->provided; // in the order of symbols
   auto found = std::lower_bound(provided.begin(), provided.end(), symbol,
                                 [](const Provided& p, std::uint32_t s) { return p.symbol < s; });
   return found != provided.end() && found->symbol == symbol ? found->definition : nullptr;
@@ -293,11 +299,11 @@ Result<void> give_identities(ChangeState& change) {
     if (is_replaceable(change, change.drafts[m])) {
       if (Result<void> provided = provide(change, m); !provided)
         return std::move(provided).error().within(module_context(change, m));
-      if (change.drafts[m].replaces == nullptr) change.drafts[m].replacement.replaceable = std::make_unique<Replaceable>();
+      if (change.drafts[m].replaces == nullptr) change.drafts[m].replacement->replaceable = std::make_unique<Replaceable>();
     }
   for (std::uint32_t m = 0; m < change.modules.size(); ++m)
     for (std::size_t c = 0; c < change.modules[m]->callees.size(); ++c) {
-      CalleeSource& source = change.drafts[m].replacement.callees[c];
+      CalleeSource& source = change.drafts[m].replacement->callees[c];
       link::Callee& callee = change.modules[m]->callees[c];
       if (source.module != link::none) source.definition = provided_by(change.drafts[source.module], source.symbol);
       callee.stub = source.definition->stub.address();
@@ -322,7 +328,7 @@ void settle_callees(ChangeState& change) noexcept {
   }
   for (std::uint32_t m = 0; m < change.modules.size(); ++m)
     for (std::size_t c = 0; c < change.modules[m]->callees.size(); ++c) {
-      const CalleeSource& source = change.drafts[m].replacement.callees[c];
+      const CalleeSource& source = change.drafts[m].replacement->callees[c];
       if (source.module == link::none || source.module == m) continue;
       const link::Module& definer = *change.modules[source.module];
       change.modules[m]->callees[c].body = definer.callees[definer.callee_of[source.symbol] - 1].body;

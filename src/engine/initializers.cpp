@@ -56,7 +56,7 @@ private:
   }
 
   bool is_carried(std::uint32_t section) const {
-    const auto& carried = draft_.replacement.carried;
+    const auto& carried = draft_.replacement->carried;
     return std::any_of(carried.begin(), carried.end(), [&](const CarriedSection& c) { return c.section == section; });
   }
 
@@ -103,7 +103,7 @@ private:
   }
 
   bool has_variable(std::string_view name) const {
-    for (const CarriedSection& carried : draft_.replacement.carried)
+    for (const CarriedSection& carried : draft_.replacement->carried)
       for (const Symbol& symbol : module_.symbols())
         if (symbol.section == carried.section && symbol.name() == name) return true;
     return false;
@@ -125,7 +125,7 @@ private:
 } // namespace
 
 Result<void> find_skipped_initializers(ChangeState& change, std::uint32_t m) {
-  return Initializers(change, m).judge_all(change.drafts[m].replacement.skipped_initializers);
+  return Initializers(change, m).judge_all(change.drafts[m].replacement->skipped_initializers);
 }
 
 } // namespace tenon::engine

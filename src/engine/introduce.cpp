@@ -62,7 +62,6 @@ void choose_groups(ChangeState& change, std::uint32_t index) {
   link::Module& module = *change.modules[index];
   ModuleDraft& draft = change.drafts[index];
   std::span<const Group> groups = module.object.groups();
-  if (groups.empty()) return;
   LibraryState& library = *change.libraries[draft.library];
   draft.groups.reserve(groups.size());
   std::shared_lock lock(change.engine->tables);
@@ -94,6 +93,7 @@ void choose_groups(ChangeState& change, std::uint32_t index) {
       const bool own = published != nullptr && draft.partial && published->module() == draft.replaces.get();
       if (published != nullptr && !own && !leaves(change, *published)) {
         draft.shared_groups.emplace_back(group.signature, published);
+        change.shares_groups = true;
         change.pins.push_back(published->module()->shared_from_this());
       } else if (published == nullptr || !has_heir(change, index, *published, group.signature)) {
         name.group = index;
@@ -157,6 +157,7 @@ Result<void> define_name(ChangeState& change, std::uint32_t id, std::uint32_t mo
     extra.common_size = std::max(extra.common_size, symbol.size);
     extra.common_alignment = std::max(extra.common_alignment, symbol.value);
   }
+  change.has_clashes |= name.record != nullptr;
   if (strength == Strength::strong && name.strength == Strength::strong) return duplicate(change, name, module);
   if (rank(strength) > rank(name.strength)) {
     name.module = module;
@@ -254,7 +255,7 @@ public:
     count_ = std::min(std::uint32_t(symbols.size()) - first, most);
     constexpr std::uint32_t ahead = 8;
     for (std::uint32_t i = 0; i < count_; ++i) {
-      if (first + i + ahead < symbols.size()) __builtin_prefetch(symbols[first + i + ahead].name_begin);
+      if (i + ahead < count_) __builtin_prefetch(symbols[first + i + ahead].name_begin);
       entries_[i].hash = 0;
       if (symbols[first + i].is_local()) continue;
       const std::string_view name = symbols[first + i].name();
@@ -285,10 +286,12 @@ class Symbols {
 public:
   Symbols(ChangeState& change, std::uint32_t index)
       : change_(change), index_(index), module_(*change.modules[index]), draft_(change.drafts[index]),
-        symbols_(module_.symbols()), first_(module_.object.first_global()),
+        symbols_(module_.symbols()), first_(module_.object.file().first_global),
         has_edits_(
             std::any_of(change.edits.begin(), change.edits.end(), [&](const Edit& e) { return e.module.index == index; })),
-        budget_(module_), bound_here_(draft_.local_bindings.begin()) {}
+        budget_(module_) {
+    if (draft_.partial) bound_here_ = draft_.replacement->local_bindings;
+  }
 
   Result<void> enter() {
     module_.targets.assign(symbols_.size(), {});
@@ -315,8 +318,9 @@ public:
 private:
   // Whether it is what the module that a fragment belongs to has.
   bool is_bound_here(std::uint32_t i) {
-    if (bound_here_ == draft_.local_bindings.end() || bound_here_->symbol != i) return false;
-    module_.targets[i] = target_of(*bound_here_++->definition);
+    if (bound_here_.empty() || bound_here_.front().symbol != i) return false;
+    module_.targets[i] = target_of(*bound_here_.front().definition);
+    bound_here_ = bound_here_.subspan(1);
     return true;
   }
   Result<void> check_ifunc(std::uint32_t i) const {
@@ -325,8 +329,10 @@ private:
   }
   void list_ifunc(std::uint32_t i) {
     const Symbol& symbol = symbols_[i];
-    if (symbol.defined() && symbol.section < module_.object_sections() && !is_dropped(draft_, symbol.section))
+    if (symbol.defined() && symbol.section < module_.object_sections() && !is_dropped(draft_, symbol.section)) {
       module_.ifuncs.push_back(i);
+      change_.has_ifuncs = true;
+    }
   }
 
   Result<void> enter_local(std::uint32_t i) {
@@ -353,7 +359,7 @@ private:
       if (edits.bound != nullptr)
         if (Result<void> bound = bind(i, *edits.bound); !bound) return bound;
     }
-    const bool own = edits.localized || (!draft_.localized.empty() && is_localized(i)) ||
+    const bool own = edits.localized || (draft_.partial && is_localized(i)) ||
                      (symbol.visibility == Visibility::hidden && is_kept_by_everybody(name));
     if (own && symbol.defined() && symbol.section != section_common) {
       module_.targets[i] = local_target(module_, draft_, symbol);
@@ -363,13 +369,14 @@ private:
       draft_.names[i - first_] = id;
       if (symbol.defined() && !is_dropped(draft_, symbol.section))
         if (Result<void> defined = define_name(change_, id, index_, i, symbol); !defined) return defined;
-      mention(change_, id, symbol, draft_.options);
+      mention(change_, id, symbol, *draft_.options);
     }
     if (symbol.type == SymbolType::ifunc) list_ifunc(i);
     return {};
   }
   bool is_localized(std::uint32_t i) const {
-    return std::binary_search(draft_.localized.begin(), draft_.localized.end(), i);
+    const base::Vector<std::uint32_t>& localized = draft_.replacement->localized;
+    return std::binary_search(localized.begin(), localized.end(), i);
   }
   Result<void> bind(std::uint32_t i, const Edit& edit) {
     const Symbol& symbol = symbols_[i];
@@ -377,7 +384,7 @@ private:
       return Error{ErrorCode::invalid_argument,
                    "'" + edit.symbol + "' can't be bound to an address: it is defined as " +
                        (symbol.type == SymbolType::tls ? "a thread-local variable" : "an IFUNC")};
-    draft_.bound.push_back({i, edit.address.value, {}});
+    draft_.edited->bound.push_back({i, edit.address.value, {}});
     return {};
   }
 
@@ -389,7 +396,7 @@ private:
   std::uint32_t first_;
   bool has_edits_;
   NameBudget budget_;
-  base::Vector<LocalBinding>::const_iterator bound_here_;
+  std::span<const LocalBinding> bound_here_; // those that are still to come
 };
 
 } // namespace
@@ -400,7 +407,7 @@ Result<void> introduce_module(ChangeState& change, std::uint32_t index) {
     return Error{ErrorCode::unsupported, "the object is for another machine than x86-64"};
   if (change.drafts[index].partial)
     if (Result<void> selected = select_functions(change, index); !selected) return selected;
-  choose_groups(change, index);
+  if (!module.object.file().groups.empty()) choose_groups(change, index);
   compare_groups(change, index);
   if (Result<void> selected = link::select_sections(module, change.drafts[index].dropped); !selected) return selected;
   if (change.drafts[index].partial && module.tls_size != 0)

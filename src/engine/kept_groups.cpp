@@ -85,7 +85,7 @@ void keep_groups(ChangeState& change) {
   if (change.kept_groups.empty()) return;
   for (ModuleDraft& draft : change.drafts) {
     if (draft.replaces == nullptr || draft.partial) continue;
-    Replacement& replacement = draft.replacement;
+    Replacement& replacement = *draft.replacement;
     std::unordered_set<const ModuleState*> holders;
     draft.replaces->for_each_record([&](const SymbolRecord& record) {
       Definition* definition = record.definition();

@@ -17,7 +17,7 @@ const ModuleDraft* draft_of(const ChangeState& change, const ModuleState* module
 }
 
 const Provided* find_provided(const ModuleDraft& draft, std::string_view name, bool local_too) {
-  for (const Provided& p : draft.replacement.provided)
+  for (const Provided& p : draft.replacement->provided)
     if (p.definition->name == name && !p.definition->ambiguous && (local_too || !p.local)) return &p;
   return nullptr;
 }
@@ -37,7 +37,7 @@ Result<void> find_vanished(const ChangeState& change, Lead& lead) {
   const ModuleDraft* draft = draft_of(change, lead.module.get());
   if (draft != nullptr && draft->partial) draft = nullptr; // with single functions nothing vanishes
   const bool there = draft == nullptr ? !definition.vanished
-                                      : std::any_of(draft->replacement.provided.begin(), draft->replacement.provided.end(),
+                                      : std::any_of(draft->replacement->provided.begin(), draft->replacement->provided.end(),
                                                     [&](const Provided& p) { return p.definition == &definition; });
   if (there)
     return refused(lead, draft == nullptr ? "it has not vanished, and the change does not replace the module"
@@ -75,7 +75,7 @@ Result<void> use_published(const ChangeState& change, Lead& lead, SymbolRecord& 
   }
   const ModuleDraft* draft = draft_of(change, record.module());
   if (draft == nullptr) return {};
-  for (const Provided& p : draft->replacement.provided)
+  for (const Provided& p : draft->replacement->provided)
     if (p.definition == lead.target) {
       lead.body = p.address;
       return {};

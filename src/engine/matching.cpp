@@ -133,7 +133,7 @@ private:
       if (!is_variable(module_, i)) continue;
       const Symbol& symbol = module_.symbols()[i];
       if (symbol.is_local())
-        now_.push_back({symbol.name(), i, nullptr, find_debug(draft_.debug.get(), symbol), nullptr});
+        now_.push_back({symbol.name(), i, nullptr, find_debug(draft_.replacement->debug.get(), symbol), nullptr});
       else
         globals_now_.insert(symbol.name());
     }
@@ -176,8 +176,8 @@ private:
 
   // What a path stands for can be compared.
   bool comparable() const {
-    return draft_.debug != nullptr && before_.extra().debug != nullptr &&
-           draft_.debug->several_units == before_.extra().debug->several_units;
+    return draft_.replacement->debug != nullptr && before_.extra().debug != nullptr &&
+           draft_.replacement->debug->several_units == before_.extra().debug->several_units;
   }
 
   void index_paths() {
@@ -202,9 +202,9 @@ private:
     return module_.places[section].run == link::Run::data && !labels_.is(section);
   }
   bool is_thread_local(const Local& local) const { return module_.symbols()[local.symbol].type == SymbolType::tls; }
-  bool is_matched(const Local& local) const { return draft_.replacement.matched.contains(local.symbol); }
+  bool is_matched(const Local& local) const { return draft_.replacement->matched.contains(local.symbol); }
 
-  void settle(const Local& local, Definition* definition) { draft_.replacement.matched.emplace(local.symbol, definition); }
+  void settle(const Local& local, Definition* definition) { draft_.replacement->matched.emplace(local.symbol, definition); }
 
   Result<void> match(const Local& local) {
     if (local.debug == nullptr || !comparable()) {
@@ -304,8 +304,8 @@ private:
     const std::string variable = "_Z" + std::string(guard.name.substr(guard_prefix.size()));
     for (const Local& local : now_) {
       if (local.name != variable) continue;
-      const auto matched = draft_.replacement.matched.find(local.symbol);
-      if (matched == draft_.replacement.matched.end()) break;
+      const auto matched = draft_.replacement->matched.find(local.symbol);
+      if (matched == draft_.replacement->matched.end()) break;
       Definition* definition = nullptr;
       for (const Local& e : earlier_)
         if (matched->second != nullptr && e.definition == matched->second) definition = guard_of(e.name);
@@ -327,9 +327,9 @@ private:
 
   Error untold(const Local& local) const {
     const bool twice = twice_.contains(local.name) && base_of(local.name) == local.name;
-    const std::string_view lacking = draft_.debug == nullptr            ? "; compile with -g"
-                                     : before_.extra().debug == nullptr ? ", which was compiled without -g"
-                                                                        : "; its debug information says nothing of it";
+    const std::string_view lacking = draft_.replacement->debug == nullptr ? "; compile with -g"
+                                     : before_.extra().debug == nullptr   ? ", which was compiled without -g"
+                                                                          : "; its debug information says nothing of it";
     return {ErrorCode::needs_flag,
             (twice ? "there are several local variables '" + std::string(local.name) + "': which one"
                    : "variable '" + std::string(local.name) + "' was numbered by the compiler: which one") +
@@ -401,18 +401,18 @@ void read_debug_info(ChangeState& change, std::uint32_t m) {
     read = std::make_shared<const object::DebugInfo>(object::read_debug_info(object).value_or(object::DebugInfo()));
   if (stays) change.debug_infos[m] = read;
   change.modules[m]->knowledge = std::min(change.modules[m]->knowledge, read->knowledge);
-  if (!read->variables.empty() || !read->functions.empty()) change.drafts[m].debug = std::move(read);
+  if (!read->variables.empty() || !read->functions.empty()) change.drafts[m].replacement->debug = std::move(read);
 }
 
 Result<void> match_variables(ChangeState& change, std::uint32_t m) { return Matcher(change, m).match(); }
 
 void compare_signatures(ChangeState& change, std::uint32_t m) {
   const ModuleDraft& draft = change.drafts[m];
-  if (draft.debug == nullptr) return;
+  if (draft.replacement->debug == nullptr) return;
   const auto& by_name = draft.replaces->replaceable->by_name;
   for (const Symbol& symbol : change.modules[m]->symbols()) {
     if (symbol.type != SymbolType::function || !symbol.defined()) continue;
-    const object::DebugFunction* now = find_function(*draft.debug, symbol.name());
+    const object::DebugFunction* now = find_function(*draft.replacement->debug, symbol.name());
     auto found = now != nullptr ? by_name.find(symbol.name()) : by_name.end();
     if (found == by_name.end() || found->second->kind != DefinitionKind::function || found->second->vanished) continue;
     const ModuleState* holder = found->second->holder; // of the current body
@@ -455,7 +455,7 @@ Definition* earlier_variable(const ChangeState& change, std::uint32_t m, std::ui
                              bool vanished_too) {
   const ModuleDraft& draft = change.drafts[m];
   Definition* definition = nullptr;
-  if (auto matched = draft.replacement.matched.find(symbol); matched != draft.replacement.matched.end()) {
+  if (auto matched = draft.replacement->matched.find(symbol); matched != draft.replacement->matched.end()) {
     definition = matched->second;
   } else {
     const auto& by_name = draft.replaces->replaceable->by_name;
@@ -467,20 +467,21 @@ Definition* earlier_variable(const ChangeState& change, std::uint32_t m, std::ui
 
 void note_debug_names(ChangeState& change, std::uint32_t m) {
   const ModuleDraft& draft = change.drafts[m];
-  if (draft.debug == nullptr) return;
+  if (draft.replacement->debug == nullptr) return;
   const link::Module& module = *change.modules[m];
   auto names = std::make_unique<DebugNames>();
-  names->several_units = draft.debug->several_units;
+  names->several_units = draft.replacement->debug->several_units;
   std::unordered_map<std::string_view, std::uint32_t> texts;
-  for (const Provided& p : draft.replacement.provided) {
+  for (const Provided& p : draft.replacement->provided) {
     const Symbol& symbol = module.symbols()[p.symbol];
     if (p.definition->kind == DefinitionKind::function) {
-      const object::DebugFunction* function = find_function(*draft.debug, symbol.name());
+      const object::DebugFunction* function = find_function(*draft.replacement->debug, symbol.name());
       if (function == nullptr || p.definition->ambiguous) continue;
       auto [text, first] = texts.emplace(function->signature, std::uint32_t(names->texts.size()));
       if (first) names->texts += function->signature;
       names->signatures.push_back({p.definition, text->second, std::uint32_t(function->signature.size())});
-    } else if (const object::DebugVariable* debug = symbol.is_local() ? find_debug(draft.debug.get(), symbol) : nullptr) {
+    } else if (const object::DebugVariable* debug =
+                   symbol.is_local() ? find_debug(draft.replacement->debug.get(), symbol) : nullptr) {
       names->variables.push_back({p.definition, p.definition->name == symbol.name() ? std::string() : symbol.name_begin,
                                   debug->path, debug->place, debug->piece, debug->piece_size, debug->alone});
     }

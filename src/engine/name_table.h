@@ -69,6 +69,7 @@ public:
   std::uint32_t intern(std::string_view text, std::uint32_t library, std::uint64_t hash); // the text's
   std::uint32_t find(std::string_view text, std::uint32_t library) const noexcept;        // link::none: not there
 
+  std::uint32_t index_of(const Name& name) const noexcept { return std::uint32_t(&name - names_.data()); }
   Name& operator[](std::uint32_t index) noexcept { return names_[index]; }
   const Name& operator[](std::uint32_t index) const noexcept { return names_[index]; }
   std::uint32_t size() const noexcept { return std::uint32_t(names_.size()); }

@@ -39,13 +39,13 @@ void note_anonymous(ChangeState& change, std::uint32_t m) {
           {std::string(module.sections()[i].name), place.address, place.size, place.alignment()});
   };
   for (std::uint32_t i : module.kept()) note(i);
-  for (const CarriedSection& carried : change.drafts[m].replacement.carried) note(carried.section);
+  for (const CarriedSection& carried : change.drafts[m].replacement->carried) note(carried.section);
 }
 
 // The storage that the section of each variable and constant has: a later version's can't take up more.
 void note_storage(ChangeState& change, std::uint32_t m) {
   const link::Module& module = *change.modules[m];
-  Replacement& replacement = change.drafts[m].replacement;
+  Replacement& replacement = *change.drafts[m].replacement;
   std::unordered_map<std::uint32_t, const CarriedSection*> carried;
   for (const CarriedSection& c : replacement.carried) carried.emplace(c.section, &c);
   for (Provided& p : replacement.provided) {
@@ -64,18 +64,18 @@ void note_storage(ChangeState& change, std::uint32_t m) {
 void fill_provided(ChangeState& change, std::uint32_t m) {
   const link::Module& module = *change.modules[m];
   memory::Space& space = *change.engine->machinery->space;
-  for (Provided& p : change.drafts[m].replacement.provided) {
+  for (Provided& p : change.drafts[m].replacement->provided) {
     const bool function = p.definition->kind == DefinitionKind::function;
     p.address = function ? module.callees[module.callee_of[p.symbol] - 1].body : module.targets[p.symbol].address;
   }
   note_storage(change, m);
   base::List<OwnFunction>& functions = change.drafts[m].state->extra().functions;
-  for (const Provided& p : change.drafts[m].replacement.provided)
+  for (const Provided& p : change.drafts[m].replacement->provided)
     if (p.definition->kind == DefinitionKind::function) functions.push_back({p.address, p.definition});
   std::sort(functions.begin(), functions.end(),
             [](const OwnFunction& a, const OwnFunction& b) { return a.address < b.address; });
   // Nobody but the change knows these stubs: they can lead to their functions already.
-  for (const Provided& p : change.drafts[m].replacement.provided)
+  for (const Provided& p : change.drafts[m].replacement->provided)
     if (p.fresh && p.definition->kind == DefinitionKind::function)
       std::memcpy(space.writable({p.definition->stub.slot()}), &p.address, sizeof p.address);
 }
@@ -86,7 +86,7 @@ void borrow(ChangeState& change, std::uint32_t m) {
   auto add = [&](std::uint64_t address, std::uint64_t size) {
     if (size != 0) borrowed.push_back({{address}, {address + size}});
   };
-  for (const CarriedSection& carried : draft.replacement.carried) add(carried.address, carried.size);
+  for (const CarriedSection& carried : draft.replacement->carried) add(carried.address, carried.size);
   // Frames of a fragment may use what else the module had for longer than the module has it.
   auto add_own = [&](const Definition* definition) {
     if (definition != nullptr && definition->module == draft.replaces.get() &&
@@ -94,7 +94,7 @@ void borrow(ChangeState& change, std::uint32_t m) {
       add(definition->section_address, definition->section_size);
   };
   if (draft.partial) {
-    for (const LocalBinding& local : draft.local_bindings) add_own(local.definition);
+    for (const LocalBinding& local : draft.replacement->local_bindings) add_own(local.definition);
     for (std::uint32_t id : draft.names)
       if (id != link::none && (*change.names)[id].record != nullptr) add_own((*change.names)[id].record->definition());
   }
@@ -106,13 +106,13 @@ void borrow(ChangeState& change, std::uint32_t m) {
 // Variables of the same name that differ, and so have new storage.
 void find_migrations(ChangeState& change, std::uint32_t m) {
   ModuleDraft& draft = change.drafts[m];
-  if (draft.policy.differing != DataPolicy::Differing::migrate) return;
+  if (draft.replacement->how->policy.differing != DataPolicy::Differing::migrate) return;
   const link::Module& module = *change.modules[m];
   LabelTables labels(module);
-  for (const Provided& p : draft.replacement.provided)
+  for (const Provided& p : draft.replacement->provided)
     if (p.definition->kind == DefinitionKind::variable && p.definition->address != 0 && p.definition->address != p.address &&
         !labels.is(module.symbols()[p.symbol].section))
-      draft.replacement.migrations.push_back(
+      draft.replacement->migrations.push_back(
           {p.definition->name, {p.definition->address}, p.definition->size, {p.address}, module.symbols()[p.symbol].size});
 }
 
@@ -139,7 +139,7 @@ Result<bool> keep_tls(ChangeState& change, std::uint32_t m) {
   if (module.tls_alignment > earlier.extra().tls_alignment)
     return differ("need an alignment of " + std::to_string(module.tls_alignment) + " bytes, not " +
                   std::to_string(earlier.extra().tls_alignment));
-  for (const Provided& p : draft.replacement.provided) {
+  for (const Provided& p : draft.replacement->provided) {
     if (p.definition->kind != DefinitionKind::thread_variable) continue;
     const Symbol& symbol = module.symbols()[p.symbol];
     const std::uint64_t offset = module.places[symbol.section].offset + symbol.value;
@@ -171,7 +171,7 @@ void note_version(ChangeState& change, std::uint32_t m) {
 Result<void> check_unmoved(const ChangeState& change, const ModuleDraft& draft) {
   const ModuleState& module = *draft.replaces;
   if (module.live.load(std::memory_order_relaxed) && !is_dead(change.engine->collection, module) &&
-      module.replaceable->version == draft.replacement.version)
+      module.replaceable->version == draft.replacement->version)
     return {};
   return Error{ErrorCode::conflict, "module " + module.name + " was replaced or removed meanwhile; draft the change again"};
 }
@@ -193,16 +193,17 @@ Result<void> take_over(ChangeState& change, std::uint32_t m) {
 }
 
 Result<void> migrate_variables(ChangeState& change) {
+  if (!change.has_identities) return {};
   for (const ModuleDraft& draft : change.drafts) {
-    if (draft.replacement.migrations.empty()) continue;
+    if (draft.replacement->migrations.empty()) continue;
     // Old storage stays until the module ends; whether it is still the current one is seen once more at the end.
     std::lock_guard lock(change.engine->commit_mutex);
     if (Result<void> unmoved = check_unmoved(change, draft); !unmoved) return unmoved;
   }
   for (const ModuleDraft& draft : change.drafts)
-    for (const DataPolicy::Migration& migration : draft.replacement.migrations)
-      if (draft.policy.migration)
-        if (Result<void> done = draft.policy.migration(migration); !done)
+    for (const DataPolicy::Migration& migration : draft.replacement->migrations)
+      if (draft.replacement->how->policy.migration)
+        if (Result<void> done = draft.replacement->how->policy.migration(migration); !done)
           return std::move(done).error().within("migrating '" + std::string(migration.variable) + "'");
   return {};
 }

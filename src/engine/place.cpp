@@ -68,24 +68,27 @@ Result<void> allocate_forward_slots(ChangeState& change) {
 }
 
 // Before bytes are written: the module's state, whose address its __dso_handle will hold, and its TLS key.
-void begin_states(ChangeState& change) {
-  for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
-    ModuleDraft& draft = change.drafts[m];
-    const bool replaceable = change.libraries[draft.library]->replaceable;
-    draft.state = replaceable ? make_full_state() : make_state();
-    draft.state->name = change.modules[m]->name;
-    draft.state->library = change.libraries[draft.library];
-    draft.state->opaque = draft.options.opaque;
-    if (replaceable) {
-      draft.state->extra().serial = change.engine->next_serial.fetch_add(1, std::memory_order_relaxed);
-      draft.state->extra().options = std::make_shared<const ModuleOptions>(draft.options);
-    }
-    if (change.libraries[draft.library]->collected) {
-      draft.state->collectable = std::make_unique<Collectable>();
-      draft.state->collectable->entry.emplace_back();
-    }
-    if (draft.replaces != nullptr) (draft.partial ? draft.fragment : change.superseded).push_back(draft.state);
+void begin_state(ChangeState& change, std::uint32_t m) {
+  ModuleDraft& draft = change.drafts[m];
+  const std::shared_ptr<LibraryState>& library = change.libraries[draft.library];
+  draft.state = library->replaceable ? make_full_state() : make_state();
+  ModuleState& state = *draft.state;
+  state.name = change.modules[m]->name;
+  state.library = library;
+  state.opaque = draft.options->opaque;
+  if (library->replaceable) {
+    state.extra().serial = change.engine->next_serial.fetch_add(1, std::memory_order_relaxed);
+    state.extra().options = std::make_shared<const ModuleOptions>(*draft.options);
   }
+  if (library->collected) {
+    state.collectable = std::make_unique<Collectable>();
+    state.collectable->entry.emplace_back();
+  }
+  if (draft.replaces != nullptr) (draft.partial ? draft.replacement->fragment : change.superseded).push_back(draft.state);
+}
+
+void begin_states(ChangeState& change) {
+  for (std::uint32_t m = 0; m < change.modules.size(); ++m) begin_state(change, m);
 }
 
 constexpr memory::AreaKind area_of(Run run) {
@@ -202,11 +205,15 @@ Result<void> place_in_engine(ChangeState& change) {
   if (change.mode == PlaceMode::none) change.mode = PlaceMode::engine;
   if (change.only_removes()) return {};
   if (Result<void> slots = allocate_forward_slots(change); !slots) return slots;
-  begin_states(change);
-  if (Result<void> given = give_identities(change); !given) return given;
-  for (std::uint32_t m = 0; m < change.modules.size(); ++m)
+  if (change.has_identities) {
+    begin_states(change);
+    if (Result<void> given = give_identities(change); !given) return given;
+  }
+  for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
+    if (!change.has_identities) begin_state(change, m);
     if (Result<void> placed = place_module(change, m); !placed)
       return std::move(placed).error().within(module_context(change, m));
+  }
   settle_bound(change);
   reserve_places(change);
   return {};
@@ -271,19 +278,20 @@ Result<void> give_tls_keys(ChangeState& change) {
   Result<link::SharedTls> shared = link::share_tls(change.modules);
   if (!shared) return std::move(shared).error();
   std::shared_ptr<TlsBlock> common;
-  for (const ModuleDraft& draft : change.drafts)
-    if (shared->wanted && draft.replaces != nullptr)
-      return Error{ErrorCode::unsupported,
-                   "module " + draft.replaces->name +
-                       ": local-dynamic code reaches thread-local variables of another module of the "
-                       "change, so that its own can't be kept: compile with -ftls-model=global-dynamic"};
   if (shared->wanted) {
+    for (const ModuleDraft& draft : change.drafts)
+      if (draft.replaces != nullptr)
+        return Error{ErrorCode::unsupported,
+                     "module " + draft.replaces->name +
+                         ": local-dynamic code reaches thread-local variables of another module of the "
+                         "change, so that its own can't be kept: compile with -ftls-model=global-dynamic"};
     common = std::make_shared<TlsBlock>();
     common->image.resize(shared->image_size);
     common->key = TlsKey({common->image.data(), shared->image_size, shared->size, shared->alignment});
   }
   for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
     link::Module& module = *change.modules[m];
+    if (common == nullptr && module.tls_size == 0 && change.drafts[m].replaces == nullptr) continue;
     ModuleState& state = *change.drafts[m].state;
     if (common != nullptr) {
       state.make_extra().tls = common;
@@ -332,8 +340,7 @@ Result<void> write_bytes(ChangeState& change) {
       link::settle_references(*change.modules[m], change.modules);
     if (Result<void> fixed = link::fix_up(*change.modules[m], change.modules, options); !fixed)
       return std::move(fixed).error().within(module_context(change, m));
-    // Kept for relinking; read once more now, while they are in the cache.
-    if (change.mode != PlaceMode::addresses) change.drafts[m].state->relocations = KeptRelocations::of(*change.modules[m]);
+    if (change.mode != PlaceMode::addresses) keep_linked(change, m); // what can't be committed needs nothing
   }
   if (!change.drafts.empty())
     if (const std::shared_ptr<TlsBlock>& block = change.drafts[0].state->extra().tls;

@@ -1,5 +1,5 @@
-// Everything that a commit will publish is made here, before any lock is taken: records of symbols, kept relocations,
-// dependencies, lists of initializers. What can fail for want of memory fails here.
+// Everything that a commit will publish is made here, before any lock is taken: records of symbols, dependencies, and, once
+// its bytes are written, what is kept of a module's tables. What can fail for want of memory fails here.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "engine/change_state.h"
 
@@ -44,8 +44,8 @@ void for_each_published(const ChangeState& change, std::uint32_t m, Visit&& visi
   const ModuleDraft& draft = change.drafts[m];
   for (std::uint32_t g = 0; g < draft.groups.size(); ++g)
     if (std::uint32_t id = draft.groups[g]; id != link::none && (*change.names)[id].group == m) group(id, g);
-  std::uint32_t first = module.object.first_global();
-  for (std::uint32_t i = 0; i < draft.names.size(); ++i)
+  const std::uint32_t first = module.object.file().first_global, count = std::uint32_t(draft.names.size());
+  for (std::uint32_t i = 0; i < count; ++i)
     if (draft.names[i] != link::none && defines(change, m, draft.names[i], first + i) &&
         !fills_forward((*change.names)[draft.names[i]]))
       visit(draft.names[i], first + i);
@@ -69,7 +69,7 @@ public:
   void allocate() {
     draft_.state->records.resize(bytes_);
     at_ = draft_.state->records.data();
-    if (draft_.replaces != nullptr) draft_.replacement.updates.reserve(count_);
+    if (draft_.replaces != nullptr) draft_.replacement->updates.reserve(count_);
   }
   // No more are made.
   void end() noexcept {
@@ -83,13 +83,14 @@ public:
     const Name& name = (*change_.names)[id];
     const bool group = (content.flags & symbol_flag::group) != 0;
     if (SymbolRecord* record = earlier(id, group)) {
-      draft_.replacement.updates.push_back({record, content});
+      draft_.replacement->updates.push_back({record, content});
       return record;
     }
     SymbolRecord* record =
         share != nullptr ? SymbolRecord::make_sharing(at_, *share) : SymbolRecord::make(at_, name.view(), name.hash, form);
     at_ += record->bytes();
-    ++(group ? draft_.group_records : draft_.symbol_records);
+    Additions& added = change_.added[draft_.library];
+    ++(group ? added.groups : added.symbols);
     record->set_module(draft_.identity().get());
     record->set(content);
     if (draft_.replaces != nullptr && !draft_.partial) record->flags |= symbol_flag::current;
@@ -143,7 +144,6 @@ void make_records(ChangeState& change, std::uint32_t m) {
   std::shared_lock tables(change.engine->tables, std::defer_lock);
   if (change.drafts[m].replaces != nullptr) tables.lock();
   Records records(change, m);
-  change.drafts[m].symbol_records = change.drafts[m].group_records = 0;
   if (change.drafts[m].replaces != nullptr) {
     for_each_published(
         change, m, [&](std::uint32_t id, std::uint32_t) { records.count(id, false); },
@@ -160,7 +160,8 @@ void make_records(ChangeState& change, std::uint32_t m) {
   }
   if (records.empty()) return;
   records.allocate();
-  state.groups.reserve(change.drafts[m].groups.size() + change.drafts[m].shared_groups.size());
+  if (std::size_t groups = change.drafts[m].groups.size() + change.drafts[m].shared_groups.size(); groups != 0)
+    state.groups.reserve(groups);
   const std::uint16_t collected = state.collectable != nullptr ? symbol_flag::collected : std::uint16_t(0);
   struct Group {
     SymbolRecord* record = nullptr;
@@ -203,6 +204,7 @@ void make_records(ChangeState& change, std::uint32_t m) {
 // Groups that the module has a copy of but does not provide.
 void share_groups(ChangeState& change, std::uint32_t m) {
   ModuleDraft& draft = change.drafts[m];
+  if (draft.groups.empty()) return;
   for (std::uint32_t id : draft.groups) {
     if (id == link::none) continue;
     const Name& name = (*change.names)[id];
@@ -235,7 +237,7 @@ void find_dependencies(ChangeState& change, std::uint32_t m, Marks& marks, base:
   for (std::uint32_t id : draft.groups)
     if (id != link::none) marks.group(m, id);
   const link::Module::List<link::Target>& targets = change.modules[m]->targets;
-  std::uint32_t symbol = change.modules[m]->object.first_global();
+  std::uint32_t symbol = change.modules[m]->object.file().first_global;
   for (std::uint32_t id : draft.names) {
     ++symbol;
     // Most are the module's own, as what they are bound to says: their names need not be looked at.
@@ -259,12 +261,19 @@ void find_dependencies(ChangeState& change, std::uint32_t m, Marks& marks, base:
         published.push_back({name.record->module(), group, name.record->name().data()});
     }
   }
-  const std::vector<Dependency>& kept = draft.replacement.kept_dependencies;
-  published.insert(published.end(), kept.begin(), kept.end());
-  auto key = [](const Dependency& d) { return std::pair(d.module, d.group); };
-  std::sort(published.begin(), published.end(), [&](const Dependency& a, const Dependency& b) { return key(a) < key(b); });
-  std::unique_copy(published.begin(), published.end(), std::back_inserter(all),
-                   [&](const Dependency& a, const Dependency& b) { return key(a) == key(b); });
+  if (draft.replacement != nullptr) {
+    const std::vector<Dependency>& kept = draft.replacement->kept_dependencies;
+    published.insert(published.end(), kept.begin(), kept.end());
+  }
+  if (published.size() > 1) {
+    auto key = [](const Dependency& d) { return std::pair(d.module, d.group); };
+    std::sort(published.begin(), published.end(), [&](const Dependency& a, const Dependency& b) { return key(a) < key(b); });
+    published.erase(std::unique(published.begin(), published.end(),
+                                [&](const Dependency& a, const Dependency& b) { return key(a) == key(b); }),
+                    published.end());
+  }
+  if (all.empty()) return draft.state->dependencies.assign(published.begin(), published.end());
+  all.insert(all.end(), published.begin(), published.end());
   draft.state->dependencies.assign(all.begin(), all.end());
 }
 
@@ -303,12 +312,15 @@ void read_init_tables(ChangeState& change, std::uint32_t m) {
 void account(ChangeState& change, std::uint32_t m) {
   const link::Module& module = *change.modules[m];
   ModuleState& state = *change.drafts[m].state;
+  const std::uint32_t sections = module.object_sections();
   Usage usage;
+  bool has_tables = false;
   module.for_each_kept([&](std::uint32_t i) {
     const link::SectionPlace& place = module.places[i];
-    bool synthetic = module.is_synthetic(i);
-    auto which = link::Synthetic(i - module.object_sections());
+    bool synthetic = i >= sections;
+    auto which = link::Synthetic(i - sections);
     const SectionKind kind = place.kind;
+    has_tables |= kind == SectionKind::init;
     if (kind == SectionKind::tls_zero) return; // every thread's own
     if (kind == SectionKind::tls_data)
       usage.tls += place.size;
@@ -327,23 +339,38 @@ void account(ChangeState& change, std::uint32_t m) {
     else
       usage.data += place.size;
   });
-  usage.bookkeeping = sizeof(ModuleState) + state.name.capacity() + state.records.bytes() + state.relocations.bytes() +
-                      state.dependencies.bytes() + state.groups.bytes() + state.extra().initializers.bytes() +
-                      state.extra().finalizers.bytes() + (state.has_extra() ? sizeof(VersionExtra) : 0) +
-                      (state.has_rare() ? sizeof(ModuleRare) : 0);
   state.usage = usage;
+  if (has_tables) read_init_tables(change, m);
+}
+
+std::size_t count_bookkeeping(const ModuleState& state) noexcept {
+  return sizeof(ModuleState) + state.name.capacity() + state.records.bytes() + state.relocations.bytes() +
+         state.bindings.bytes() + state.places.bytes() + state.dependencies.bytes() + state.groups.bytes() +
+         state.extra().initializers.bytes() + state.extra().finalizers.bytes() +
+         (state.has_extra() ? sizeof(VersionExtra) : 0) + (state.has_rare() ? sizeof(ModuleRare) : 0);
 }
 
 } // namespace
 
+void keep_linked(ChangeState& change, std::uint32_t m) {
+  const link::Module& module = *change.modules[m];
+  ModuleState& state = *change.drafts[m].state;
+  state.relocations = KeptRelocations::of(module);
+  state.bindings = KeptBindings(module.targets, module.places);
+  state.places = KeptPlaces(module.places);
+  if (module.wants_dso_handle) state.make_rare().dso_handle = module.place(link::Synthetic::dso_handle).address;
+  account(change, m);
+}
+
 Result<void> prepare_states(ChangeState& change) {
   change.records.assign(change.names->size(), {});
+  change.added.assign(change.libraries.size(), {});
   for (std::uint32_t m = 0; m < change.modules.size(); ++m) make_records(change, m);
   Marks marks(change);
   base::Vector<Dependency> all, published; // scratch
   for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
-    const link::Module& module = *change.modules[m];
-    ModuleState& state = *change.drafts[m].state;
+    ModuleDraft& draft = change.drafts[m];
+    if (draft.replaces == nullptr) ++change.added[draft.library].modules;
     share_groups(change, m);
     {
       // Records of modules that are replaced just now may change.
@@ -352,9 +379,7 @@ Result<void> prepare_states(ChangeState& change) {
       find_dependencies(change, m, marks, all, published);
       make_uses(change, m);
     }
-    read_init_tables(change, m);
-    if (module.wants_dso_handle) state.make_rare().dso_handle = module.place(link::Synthetic::dso_handle).address;
-    account(change, m);
+    draft.state->usage.set_bookkeeping(count_bookkeeping(*draft.state));
   }
   if (change.has_identities) note_shared_bodies(change);
   tie_named_sections(change);

@@ -88,8 +88,8 @@ Result<void> commit_again(const std::shared_ptr<EngineState>& engine, const std:
   ChangeState change(engine);
   ModuleOptions options = recalls.options != nullptr ? *recalls.options : ModuleOptions();
   if (options.name.empty()) options.name = module->name;
-  change.additions.push_back(
-      {change.library_index(library), std::move(object), std::move(options), module, recalls.recall.data, false, {}});
+  change.additions.push_back({change.library_index(library), false, std::move(object), std::move(options), module,
+                              std::make_shared<const Replacing>(Replacing{recalls.recall.data, {}})});
   for (int attempt = 0;; ++attempt) {
     Result<void> done = draft(change);
     // Somebody else may have replaced it while the callback ran: from here on that is a conflict, but not before.

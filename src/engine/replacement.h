@@ -22,13 +22,19 @@
 #include "engine/symbol_table.h"
 #include "link/module.h"
 
+#include <list>
 #include <memory>
 #include <vector>
+
+namespace tenon::object {
+struct DebugInfo;
+}
 
 namespace tenon::engine {
 
 struct ChangeState;
 struct ModuleDraft;
+struct Replacing;
 
 // Where a callee of link::Module::callees is defined: published, or in a module of the change.
 struct CalleeSource {
@@ -61,7 +67,19 @@ struct RecordUpdate {
   RecordContent content;
 };
 
+// A symbol of a fragment's object that stands for something that its module has and others don't see.
+struct LocalBinding {
+  std::uint32_t symbol;
+  Definition* definition;
+};
+
 struct Replacement {
+  std::shared_ptr<const Replacing> how;                   // of a draft that replaces something
+  bool counted = false;                                   // among Replaceable::drafts
+  base::Vector<LocalBinding> local_bindings;              // partial: symbols that are the module's own, sorted by symbol
+  base::Vector<std::uint32_t> localized;                  // partial: global definitions that are local in the module, sorted
+  std::list<std::shared_ptr<ModuleState>> fragment;       // partial: the draft's state, for Replaceable::fragments
+  std::shared_ptr<const object::DebugInfo> debug;         // of a module that can be replaced, if it has any
   base::Vector<CalleeSource> callees;                     // beside link::Module::callees
   std::vector<std::unique_ptr<Definition>> fresh;         // that the change brings
   base::Vector<Provided> provided;                        // of a module of a replaceable library
@@ -76,6 +94,8 @@ struct Replacement {
   SharedBodies shared_bodies;                                // as they will be
   std::vector<DataPolicy::Migration> migrations;
   std::vector<std::uint64_t> skipped_initializers; // sorted
+
+  TENON_IN_SCRATCH
 };
 
 // Under EngineState::commit_mutex: notes which version of the module the change is built on. Errors: conflict.

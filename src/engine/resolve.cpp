@@ -42,7 +42,8 @@ void resolve_to_host(ChangeState& change, Name& name, const HostSymbol& host) {
 // Under EngineState::tables.
 void resolve_to_record(ChangeState& change, Name& name, SymbolRecord* record) {
   name.record = record;
-  change.has_records = true;
+  change.found.push_back(change.names->index_of(name));
+  change.has_slots |= record->slot() != 0;
   change.has_identities |= record->definition() != nullptr;
   name.forward_record = (record->flags & symbol_flag::forward) != 0;
   change.has_forwards |= name.forward_record;
@@ -68,23 +69,26 @@ void resolve_to_record(ChangeState& change, Name& name, SymbolRecord* record) {
     change.pins.push_back(record->module()->shared_from_this());
 }
 
-// Looks new names up in their libraries; those that are still open are queued for the sources.
-Result<void> look_in_libraries(ChangeState& change, std::uint32_t from) {
-  NameTable& names = *change.names;
-  std::shared_lock lock(change.engine->tables);
-  if (are_empty(change)) return {};
-  for (std::uint32_t i = from; i < names.size(); ++i) {
-    Name& name = names[i];
-    SymbolRecord* record = change.libraries[name.library]->find_symbol(name.view(), name.hash);
-    if (record != nullptr && !leaves(change, *record) && !takes_over(change, name.module, *record))
-      resolve_to_record(change, name, record);
-  }
-  return {};
-}
-
 bool open(const Name& name) { return name.module == link::none && name.kind == TargetKind::missing && name.mentioned; }
 
-void collect_pending(ChangeState& change) {
+// Looks new names up in their libraries; those that are still open are queued for the sources.
+void look_in_libraries(ChangeState& change, std::uint32_t from) {
+  NameTable& names = *change.names;
+  std::shared_lock lock(change.engine->tables);
+  const bool empty = are_empty(change);
+  for (std::uint32_t i = from, count = names.size(); i < count; ++i) {
+    Name& name = names[i];
+    SymbolRecord* record = empty ? nullptr : change.libraries[name.library]->find_symbol(name.view(), name.hash);
+    if (record != nullptr && !leaves(change, *record) && !takes_over(change, name.module, *record)) {
+      resolve_to_record(change, name, record);
+      change.has_clashes |= name.module != link::none;
+    }
+    if (open(name)) change.pending.push_back(i);
+  }
+}
+
+// Of those that are queued, and of all others: what was only a group's name may have been mentioned since.
+void collect_pending_again(ChangeState& change) {
   NameTable& names = *change.names;
   change.pending.clear();
   for (std::uint32_t i = 0; i < names.size(); ++i)
@@ -101,7 +105,7 @@ Result<bool> add_member(ChangeState& change, const Archive& archive, std::size_t
   if (!object) return std::move(object).error();
   change.modules.push_back(std::make_unique<link::Module>(std::move(*object)));
   change.modules.back()->name = change.modules.back()->object.name();
-  change.drafts.emplace_back().library = library;
+  begin_draft(change, library, nullptr);
   std::uint32_t index = std::uint32_t(change.modules.size() - 1);
   if (Result<void> introduced = introduce_module(change, index); !introduced)
     return std::move(introduced).error().within(module_context(change, index));
@@ -123,7 +127,7 @@ Result<bool> ask_archive(ChangeState& change, const Archive& archive, std::span<
     if (!change.members.emplace(&archive.name(), member, library).second) continue;
     std::uint32_t names_before = change.names->size();
     if (Result<bool> added = add_member(change, archive, member, library); !added) return added;
-    if (Result<void> looked = look_in_libraries(change, names_before); !looked) return std::move(looked).error();
+    look_in_libraries(change, names_before);
     grown = true;
   }
   return grown;
@@ -314,7 +318,7 @@ bool searches_process(ChangeState& change, std::uint32_t library) {
 // A definition of this change meets one that is there already: a published one stays, the host's prevails over GNU_UNIQUE
 // ones.
 Result<void> settle_names(ChangeState& change) {
-  if (!change.has_records && !change.has_unique) return {};
+  if (!change.has_clashes && !change.has_unique) return {};
   NameTable& names = *change.names;
   for (std::uint32_t i = 0; i < names.size(); ++i) {
     Name& name = names[i];
@@ -338,17 +342,16 @@ Result<void> settle_names(ChangeState& change) {
 } // namespace
 
 Result<void> resolve_names(ChangeState& change) {
-  std::uint32_t looked = 0;
+  change.pending.clear();
+  look_in_libraries(change, 0);
   for (bool more = true; more;) {
-    if (Result<void> done = look_in_libraries(change, looked); !done) return done;
-    looked = change.names->size();
-    collect_pending(change);
     more = false;
     for (std::uint32_t library = 0; library < change.libraries.size() && !change.pending.empty(); ++library) {
       Result<bool> grown = ask_sources(change, library);
       if (!grown) return std::move(grown).error();
       more |= *grown;
     }
+    if (more) collect_pending_again(change);
   }
   return settle_names(change);
 }

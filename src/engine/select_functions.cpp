@@ -31,7 +31,7 @@ public:
   Result<void> select() {
     if (Result<void> sound = check_sections(); !sound) return sound;
     list_members();
-    if (!draft_.functions.empty()) {
+    if (!draft_.replacement->how->functions.empty()) {
       if (Result<void> chosen = choose(); !chosen) return chosen;
     }
     bind_locals();
@@ -50,7 +50,7 @@ private:
     for (std::uint32_t i = 1; i < section_count(); ++i) {
       const Section& s = section(i);
       const bool fini = s.init_table == InitTable::fini || s.init_table == InitTable::dtors;
-      if (draft_.functions.empty() && s.allocated && fini)
+      if (draft_.replacement->how->functions.empty() && s.allocated && fini)
         return Error{ErrorCode::unsupported, name_of(i) +
                                                  " would have to run with the module's finalizers: replace the whole "
                                                  "module"};
@@ -90,7 +90,7 @@ private:
 
   Result<void> choose() {
     wanted_.assign(section_count(), 0);
-    for (const std::string& name : draft_.functions)
+    for (const std::string& name : draft_.replacement->how->functions)
       if (Result<void> chosen = choose_function(name); !chosen) return chosen;
     for (std::size_t next = 0; next < pending_.size();) {
       for (; next < pending_.size(); ++next)
@@ -125,7 +125,8 @@ private:
     return {};
   }
   bool is_named(std::string_view name) const {
-    return std::find(draft_.functions.begin(), draft_.functions.end(), name) != draft_.functions.end();
+    const std::vector<std::string>& chosen = draft_.replacement->how->functions;
+    return std::find(chosen.begin(), chosen.end(), name) != chosen.end();
   }
 
   void want(std::uint32_t i) {
@@ -240,9 +241,9 @@ private:
   void bind_locals() {
     for (std::uint32_t i = 1; i < object_.symbols().size(); ++i) {
       if (Definition* definition = local_definition(i))
-        draft_.local_bindings.push_back({i, definition});
+        draft_.replacement->local_bindings.push_back({i, definition});
       else if (is_local_there(object_.symbols()[i]))
-        draft_.localized.push_back(i);
+        draft_.replacement->localized.push_back(i);
     }
   }
 

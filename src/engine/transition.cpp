@@ -107,9 +107,11 @@ Result<std::unique_ptr<Transition>> make_transition(ChangeState& change) {
   transition->borders = &(*reclaimer)->borders();
   std::size_t count = 0;
   auto for_each_member = [&](auto&& visit) {
-    for (const ModuleDraft& draft : change.drafts)
-      for (const Provided& p : draft.replacement.provided)
+    for (const ModuleDraft& draft : change.drafts) {
+      if (draft.replacement == nullptr) continue;
+      for (const Provided& p : draft.replacement->provided)
         if (!p.fresh && p.definition->kind == DefinitionKind::function) visit(p);
+    }
   };
   for_each_member([&](const Provided&) { ++count; });
   if (count == 0) return std::unique_ptr<Transition>();

@@ -61,8 +61,8 @@ void make_uses(ChangeState& change, std::uint32_t m) {
     const std::size_t first = at;
     while (at < module.sites.size() && module.sites[at].callee == c) ++at;
     if (first == at && !module.callees[c].escapes && !module.callees[c].through_stub) continue;
-    Use& use = extra.uses.emplace_back();
-    use.definition = draft.replacement.callees[c].definition;
+    Use& use = state.extra().uses.emplace_back();
+    use.definition = draft.replacement->callees[c].definition;
     use.user = draft.identity().get();
     use.sites = std::span<const std::uint64_t>(extra.sites).subspan(first, at - first);
     use.bound = module.callees[c].body;
@@ -125,15 +125,15 @@ void reserve_former(Definition& definition) {
 
 // Its group is kept for those who share it.
 bool stays(const ModuleDraft& draft, const Definition& definition) noexcept {
-  const std::vector<Definition*>& kept = draft.replacement.kept;
+  const std::vector<Definition*>& kept = draft.replacement->kept;
   return !kept.empty() && std::binary_search(kept.begin(), kept.end(), &definition, std::less<>());
 }
 
 // What the new version has by that name, or null.
 const Provided* find_provided(const ModuleDraft& draft, std::string_view name) {
-  const auto found = std::find_if(draft.replacement.provided.begin(), draft.replacement.provided.end(),
+  const auto found = std::find_if(draft.replacement->provided.begin(), draft.replacement->provided.end(),
                                   [&](const Provided& p) { return p.definition->name == name && !p.local; });
-  return found != draft.replacement.provided.end() ? &*found : nullptr;
+  return found != draft.replacement->provided.end() ? &*found : nullptr;
 }
 
 // The stub that users of the forward symbol have leads somewhere, though the module lacks the function.
@@ -186,7 +186,7 @@ bool may_be_called_otherwise(const ChangeState& change, const ModuleDraft& draft
 Result<void> check_definitions_of(ChangeState& change, ModuleDraft& draft) {
   const ModuleState& module = *draft.replaces;
   std::unordered_set<const Definition*> provided;
-  for (const Provided& p : draft.replacement.provided) {
+  for (const Provided& p : draft.replacement->provided) {
     provided.insert(p.definition);
     const bool moves = p.definition->kind != DefinitionKind::function && p.definition->address != p.address;
     if (moves && is_stored(*p.definition)) reserve_former(*p.definition);
@@ -224,11 +224,11 @@ Result<void> check_definitions_of(ChangeState& change, ModuleDraft& draft) {
 // What exchange_versions() must not need memory for.
 void reserve_for(const ChangeState& change, ModuleDraft& draft) {
   Replaceable& replaceable = draft.replaceable();
-  Replacement& replacement = draft.replacement;
+  Replacement& replacement = *draft.replacement;
   std::size_t fresh = 0, drafts = 0; // of all fragments of the module
   for (const ModuleDraft& other : change.drafts)
     if (&other == &draft || (draft.replaces != nullptr && other.replaces == draft.replaces)) {
-      fresh += other.replacement.fresh.size();
+      fresh += other.replacement->fresh.size();
       ++drafts;
     }
   replaceable.definitions.reserve(replaceable.definitions.size() + fresh);
@@ -245,7 +245,7 @@ void reserve_for(const ChangeState& change, ModuleDraft& draft) {
   // Several fragments of one module come one after the other.
   for (const ModuleDraft& other : change.drafts) {
     if (&other != &draft && (draft.replaces == nullptr || other.replaces != draft.replaces)) continue;
-    for (const Provided& p : other.replacement.provided)
+    for (const Provided& p : other.replacement->provided)
       if (!p.definition->ambiguous) {
         replacement.by_name.erase(p.definition->name); // its key may be another definition's name
         replacement.by_name.emplace(p.definition->name, p.definition);
@@ -268,11 +268,12 @@ Result<void> check_versions(ChangeState& change) {
     needed.reserve(needed.size() + change.transition->choices.size());
   }
   for (ModuleDraft& draft : change.drafts) {
+    if (!change.has_identities) break;
     if (draft.replaces != nullptr) {
       if (Result<void> unmoved = check_unmoved(change, draft); !unmoved) return unmoved;
       if (Result<void> checked = check_definitions_of(change, draft); !checked) return checked;
     }
-    if (draft.replaces != nullptr || draft.replacement.replaceable != nullptr) reserve_for(change, draft);
+    if (draft.replaces != nullptr || draft.replacement->replaceable != nullptr) reserve_for(change, draft);
   }
   return find_losses(change);
 }
@@ -413,7 +414,7 @@ void erase_vanished(const ChangeState& change, LibraryState& library, ModuleStat
 
 void update_records(const ChangeState& change, LibraryState& library, ModuleDraft& draft) noexcept {
   ModuleState& module = *draft.replaces;
-  for (RecordUpdate& update : draft.replacement.updates) {
+  for (RecordUpdate& update : draft.replacement->updates) {
     SymbolRecord& record = *update.record;
     record.set(update.content);
     if (!draft.partial) record.flags |= symbol_flag::current;
@@ -437,7 +438,7 @@ bool publish_provided(EngineState& engine, ModuleDraft& draft, const link::Modul
   memory::Space& space = *engine.machinery->space;
   const bool atomic = transition != nullptr;
   Replaceable& replaceable = draft.replaceable();
-  Replacement& replacement = draft.replacement;
+  Replacement& replacement = *draft.replacement;
   bool hold = false;
   for (const Provided& p : replacement.provided) {
     if (transition != nullptr && p.definition->led) note_leader(*transition, *p.definition);
@@ -533,7 +534,7 @@ namespace {
 void go_by_switches(memory::Space& space, ChangeState& change) noexcept {
   if (change.transition != nullptr) return;
   for (ModuleDraft& draft : change.drafts)
-    for (const Provided& p : draft.replacement.provided)
+    for (const Provided& p : draft.replacement->provided)
       if (!p.fresh && p.definition->choice != nullptr && p.definition->leader == nullptr && !p.definition->led)
         retarget(space, *p.definition, p.address);
   for (ModuleDraft& draft : change.drafts)
@@ -561,10 +562,10 @@ void publish_definitions(ChangeState& change) noexcept {
   go_by_switches(space, change);
   for (std::size_t m = 0; m < change.drafts.size(); ++m) {
     ModuleDraft& draft = change.drafts[m];
-    if (draft.replaces == nullptr && draft.replacement.replaceable == nullptr) continue;
-    if (draft.replaces == nullptr) draft.state->replaceable = std::move(draft.replacement.replaceable);
+    if (draft.replaces == nullptr && draft.replacement->replaceable == nullptr) continue;
+    if (draft.replaces == nullptr) draft.state->replaceable = std::move(draft.replacement->replaceable);
     if (draft.replaces != nullptr && !draft.partial) freeze_own_calls(*change.engine, *draft.replaces);
-    if (!draft.partial) draft.replaceable().shared_bodies.swap(draft.replacement.shared_bodies);
+    if (!draft.partial) draft.replaceable().shared_bodies.swap(draft.replacement->shared_bodies);
     const bool hold = publish_provided(*change.engine, draft, *change.modules[m], change.transition.get());
     if (draft.replaces == nullptr) continue;
     update_records(change, *change.libraries[draft.library], draft);
