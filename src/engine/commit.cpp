@@ -64,11 +64,11 @@ Result<void> register_frames(ChangeState& change) {
       });
       continue;
     }
-    for (OwnedBlock& block : state.blocks)
+    for (const RunBlocks::View& block : state.blocks.all())
       if (block)
         if (Result<void> published = machinery.space->publish(*block); !published) return published;
     if (!machinery.frames || module.frames.empty()) continue;
-    const OwnedBlock& code = state.blocks[std::size_t(link::Run::code)];
+    const RunBlocks::View code = state.blocks[link::Run::code];
     frames.clear();
     for (const link::FrameEntry& frame : module.frames)
       if (Addr pc{frame.pc}; pc >= code->begin && pc < code->end()) frames.push_back({pc, {frame.fde}});

@@ -30,11 +30,11 @@ std::vector<Candidate> find_candidates(EngineState& engine) {
     for (const std::shared_ptr<ModuleState>& module : library->modules) {
       if (module->replaceable == nullptr || module->extra().client.memory != nullptr) continue;
       for_each_holder(*module, [&](ModuleState& holder) {
-        auto add = [&](const OwnedBlock& block) {
+        auto add = [&](const auto& block) {
           if (block && block->area == memory::AreaKind::code)
             candidates.push_back({module, holder.shared_from_this(), {block->begin, block->end()}});
         };
-        for (const OwnedBlock& block : holder.blocks) add(block);
+        for (const RunBlocks::View& block : holder.blocks.all()) add(block);
         for (const OwnedBlock& part : holder.extra().parts) add(part);
       });
     }

@@ -348,7 +348,7 @@ ModuleState* find_holder(EngineState& engine, ModuleState& module, std::uint64_t
 
 void cut(ModuleState& holder, const Stretch& stretch, std::vector<OwnedBlock>& freed) {
   holder.extra().parts.reserve(holder.extra().parts.size() + 1);
-  if (OwnedBlock& block = holder.blocks[std::size_t(link::Run::code)]) holder.extra().parts.push_back(std::move(block));
+  if (OwnedBlock block = holder.blocks.take(link::Run::code)) holder.extra().parts.push_back(std::move(block));
   for (std::size_t i = 0; i < holder.extra().parts.size(); ++i) {
     if (!holder.extra().parts[i]) continue;
     const memory::Block& block = *holder.extra().parts[i];

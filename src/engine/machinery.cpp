@@ -56,17 +56,18 @@ Result<OwnedBlock> OwnedBlock::adopt(const std::shared_ptr<Machinery>& machinery
   return owned;
 }
 
+void free_block(Machinery& machinery, const memory::Block& block) noexcept {
+  if (block.area == memory::AreaKind::code && machinery.frames) {
+    memory::WriteGuard guard(*machinery.space);
+    machinery.frames->remove(block);
+  }
+  machinery.space->free(block);
+}
+
 void OwnedBlock::reset() noexcept {
   if (block_.size == 0) return;
-  if (machinery_->dropped.load(std::memory_order_relaxed)) { // set by the thread that drops all of them
-    leave();
-    return;
-  }
-  if (block_.area == memory::AreaKind::code && machinery_->frames) {
-    memory::WriteGuard guard(*machinery_->space);
-    machinery_->frames->remove(block_);
-  }
-  machinery_->space->free(block_);
+  if (!machinery_->dropped.load(std::memory_order_relaxed)) // set by the thread that drops all of them
+    free_block(*machinery_, block_);
   leave();
 }
 

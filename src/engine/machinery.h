@@ -44,7 +44,10 @@ struct Stretch {
 // Sorted, widened to whole granules, those that touch joined. May throw std::bad_alloc.
 std::vector<Stretch> whole_granules(std::vector<Stretch> stretches);
 
-// A block that frees itself, and withdraws its frames first.
+// Withdraws its frames first.
+void free_block(Machinery& machinery, const memory::Block& block) noexcept;
+
+// A block that frees itself.
 class OwnedBlock {
 public:
   OwnedBlock() = default;
@@ -72,6 +75,11 @@ public:
   static Result<OwnedBlock> allocate_low(const std::shared_ptr<Machinery>& machinery, memory::AreaKind area,
                                          std::uint64_t size, std::uint64_t alignment, std::uint32_t frames, Addr below);
   void reset() noexcept;
+  // Somebody else frees the block, and has its count: Machinery::leave().
+  Machinery* give_up() noexcept {
+    block_ = {};
+    return std::exchange(machinery_, nullptr);
+  }
 
   // Of blocks[index] keeps what lies in the given stretches of addresses (sorted, each of whole granules, no two of them
   // touching), as blocks of their own at the end of `blocks`, and moves the rest to the end of `freed`; it is empty then.
@@ -87,10 +95,7 @@ private:
 
   template <class Blocks>
   static void divide(Blocks& blocks, std::size_t index, std::span<const Stretch> kept, std::vector<OwnedBlock>& freed);
-  void leave() noexcept {
-    block_ = {};
-    std::exchange(machinery_, nullptr)->leave();
-  }
+  void leave() noexcept { give_up()->leave(); }
 
   Machinery* machinery_ = nullptr; // null: no block
   memory::Block block_;

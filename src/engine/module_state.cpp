@@ -105,7 +105,7 @@ void ModuleState::release_memory() noexcept {
     extra().recalls.reset();
     extra().client = {};
   }
-  for (OwnedBlock& block : blocks) block.reset();
+  blocks.reset();
   if (has_extra()) {
     extra().parts.clear();
     extra().copies.clear();

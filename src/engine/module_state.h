@@ -16,6 +16,7 @@
 #include "engine/kept_relocations.h"
 #include "engine/machinery.h"
 #include "engine/matching.h"
+#include "engine/run_blocks.h"
 #include "engine/symbol_table.h"
 #include "engine/tls.h"
 
@@ -162,7 +163,7 @@ struct VersionExtra {
 class Version {
 public:
   // Memory. Destroyed in the reverse order: first the TLS key, then client memory, blocks last.
-  std::array<OwnedBlock, link::runs> blocks;
+  RunBlocks blocks;
 
 private:
   base::Aside<VersionExtra> extra_;
@@ -211,7 +212,29 @@ struct ModuleRare {
   std::shared_ptr<Retirement> retirement; // of a waiting one; shared by those that wait for each other
 };
 
-struct ModuleState : EndOfGathering, Version, std::enable_shared_from_this<ModuleState> {
+// What a sweep finds out about a module. Under commit_mutex.
+class Swept {
+public:
+  void needed_by(std::uint64_t sweep) noexcept { set(sweep, Found::needed); }
+  void needed_whole_by(std::uint64_t sweep) noexcept { set(sweep, Found::needed_whole); } // not for its COMDAT groups only
+  void doomed_by(std::uint64_t sweep) noexcept { set(sweep, Found::doomed); }             // which frees it
+  bool is_needed_by(std::uint64_t sweep) const noexcept { return number_ == sweep && found_ != Found::doomed; }
+  bool is_needed_whole_by(std::uint64_t sweep) const noexcept { return number_ == sweep && found_ == Found::needed_whole; }
+  bool is_doomed_by(std::uint64_t sweep) const noexcept { return number_ == sweep && found_ == Found::doomed; }
+
+private:
+  enum class Found : std::uint64_t { needed, needed_whole, doomed };
+  void set(std::uint64_t sweep, Found found) noexcept {
+    number_ = sweep & ~std::uint64_t(0) >> 2;
+    found_ = found;
+  }
+
+  std::uint64_t number_ : 62 = 0; // 0: none
+  Found found_ : 2 = Found::needed;
+};
+
+// Bases in this order: what Version leaves of its last word is used.
+struct ModuleState : EndOfGathering, std::enable_shared_from_this<ModuleState>, Version {
   bool removed = false;          // in EngineState::removed; this and the next ones under commit_mutex
   bool finalizing = false;       // removed, and its finalizers may still run
   bool remnant = false;          // removed, but others share its COMDAT groups
@@ -242,12 +265,9 @@ struct ModuleState : EndOfGathering, Version, std::enable_shared_from_this<Modul
 
   // Under commit_mutex.
   std::unique_ptr<Replaceable> replaceable; // null: can't be replaced
-  std::uint64_t reached_by = 0;             // number of the last sweep that found it needed, if it is removed
-  std::uint64_t needed_whole_by = 0;        // for more than its COMDAT groups
-  std::uint64_t doomed_by = 0;              // number of the sweep that frees it
-  ModuleState* next_reached = nullptr;      // scratch of a sweep
+  Swept swept;                              // what the last sweep found that has looked at it, if it is removed
   std::uint64_t onward_by = 0;              // number of the last Onward that has reached it
-  ModuleState* next_onward = nullptr;       // its scratch
+  ModuleState* next_reached = nullptr;      // scratch of either: there is one walk at a time
   std::unique_ptr<Collectable> collectable; // constant; null: it lives until it is removed
 
   ModuleState();

@@ -12,10 +12,6 @@ namespace tenon::engine {
 
 namespace {
 
-using link::Run;
-
-constexpr std::size_t code_run = std::size_t(Run::code);
-
 Error cannot_move(const std::string& module, std::string_view why) {
   return {ErrorCode::unsupported, "module " + module + " can't be moved: " + std::string(why)};
 }
@@ -216,10 +212,10 @@ private:
     old().extra().copies.reserve(holder_.extra().copies.size());
     for (const MovedCopy& copy : holder_.extra().copies) old().extra().copies.push_back({copy.block, {}});
     old().extra().borrowed = holder_.extra().borrowed;
-    auto borrow = [&](const OwnedBlock& block) {
+    auto borrow = [&](const auto& block) {
       if (block && block->area != memory::AreaKind::code) old().extra().borrowed.push_back({block->begin, block->end()});
     };
-    for (const OwnedBlock& block : holder_.blocks) borrow(block);
+    for (const RunBlocks::View& block : holder_.blocks.all()) borrow(block);
     for (const OwnedBlock& part : holder_.extra().parts) borrow(part);
   }
 
@@ -240,7 +236,7 @@ private:
     auto take = [&](OwnedBlock& block) {
       if (is_code(block)) pieces.push_back(std::move(block));
     };
-    take(holder_.blocks[code_run]);
+    if (OwnedBlock block = holder_.blocks.take(link::Run::code)) pieces.push_back(std::move(block));
     for (OwnedBlock& part : holder_.extra().parts) take(part);
     auto put_back = [&](std::vector<OwnedBlock>& from) {
       for (OwnedBlock& piece : from)
@@ -260,7 +256,7 @@ private:
   }
 
   void take_over_places() noexcept {
-    holder_.blocks[code_run] = std::move(copy_.code);
+    holder_.blocks.put(link::Run::code, std::move(copy_.code));
     for (MovedCopy& copy : holder_.extra().copies)
       base::erase_if(copy.sections, [&](std::uint32_t section) { return moved_[section] != 0; });
     base::erase_if(holder_.extra().copies, [](const MovedCopy& copy) { return copy.sections.empty(); });

@@ -14,13 +14,14 @@ namespace {
 
 bool has_code_at(const ModuleState& module, std::uint64_t address) noexcept {
   const Addr at{address};
-  auto holds = [&](const OwnedBlock& block) {
+  auto holds = [&](const auto& block) {
     return block && block->area == memory::AreaKind::code && block->begin <= at && at < block->end();
   };
   bool has = std::any_of(module.rare().stale.begin(), module.rare().stale.end(),
                          [&](const Stretch& stretch) { return stretch.begin <= at && at < stretch.end; });
   for_each_holder(module, [&](const ModuleState& holder) {
-    has = has || std::any_of(holder.blocks.begin(), holder.blocks.end(), holds) ||
+    const auto blocks = holder.blocks.all();
+    has = has || std::any_of(blocks.begin(), blocks.end(), holds) ||
           std::any_of(holder.extra().parts.begin(), holder.extra().parts.end(), holds);
   });
   return has;
@@ -30,7 +31,7 @@ bool has_code_at(const ModuleState& module, std::uint64_t address) noexcept {
 
 void Onward::reach(ModuleState* module) noexcept {
   if (module == nullptr || !module->removed || std::exchange(module->onward_by, number_) == number_) return;
-  module->next_onward = std::exchange(pending_, module);
+  module->next_reached = std::exchange(pending_, module);
 }
 
 void Onward::reach_code(std::uint64_t address) noexcept {
@@ -75,7 +76,7 @@ bool Onward::find(std::span<ModuleState* const> from) noexcept {
     StepBudget budget = StepBudget::step();
     do {
       if (pending_ != nullptr)
-        look_at(*std::exchange(pending_, pending_->next_onward));
+        look_at(*std::exchange(pending_, pending_->next_reached));
       else if (next != from.end())
         look_at(**next++);
       else

@@ -91,15 +91,6 @@ void begin_states(ChangeState& change) {
   for (std::uint32_t m = 0; m < change.modules.size(); ++m) begin_state(change, m);
 }
 
-constexpr memory::AreaKind area_of(Run run) {
-  switch (run) {
-  case Run::code: return memory::AreaKind::code;
-  case Run::rodata: return memory::AreaKind::rodata;
-  case Run::data: return memory::AreaKind::data;
-  default: return memory::AreaKind::slots;
-  }
-}
-
 Result<void> place_module(ChangeState& change, std::uint32_t index) {
   link::Module& module = *change.modules[index];
   ModuleState& state = *change.drafts[index].state;
@@ -114,7 +105,7 @@ Result<void> place_module(ChangeState& change, std::uint32_t index) {
     if (!block) return std::move(block).error();
     std::uint64_t address = (*block)->begin.value;
     run_places[run] = {address, machinery->space->writable({address})};
-    state.blocks[run] = std::move(*block);
+    state.blocks.put(Run(run), std::move(*block));
   }
   // Symbols of empty sections have addresses too, near everything else.
   for (std::size_t run = 0; run < link::runs; ++run)

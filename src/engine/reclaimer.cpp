@@ -34,11 +34,11 @@ void exclude(std::vector<reclaim::Range>& ranges, Addr begin, Addr end) {
 // Where its code lies, less what waits by itself (ModuleRare::stale). The caller holds commit_mutex.
 void add_code_of(const EngineState& engine, const ModuleState& module, std::vector<reclaim::Range>& all) {
   std::vector<reclaim::Range> ranges;
-  auto add = [&](const OwnedBlock& block) {
+  auto add = [&](const auto& block) {
     if (block && block->area == memory::AreaKind::code) ranges.push_back({block->begin, block->end()});
   };
   for_each_holder(module, [&](const ModuleState& holder) {
-    for (const OwnedBlock& block : holder.blocks) add(block);
+    for (const RunBlocks::View& block : holder.blocks.all()) add(block);
     for (const OwnedBlock& part : holder.extra().parts) add(part);
   });
   for (const Stretch& stale : module.rare().stale) ranges.push_back({stale.begin, stale.end});

@@ -50,7 +50,7 @@ private:
     pending_ = nullptr;
   }
 
-  bool is_needed(const ModuleState& module) const noexcept { return module.reached_by == number_; }
+  bool is_needed(const ModuleState& module) const noexcept { return module.swept.is_needed_by(number_); }
 
   static bool is_needed_whole(const ModuleState& module) noexcept {
     return module.finalizing || module.waiting || module.pins.load(std::memory_order_acquire) != 0 ||
@@ -59,8 +59,12 @@ private:
 
   void reach(ModuleState* module, bool whole) noexcept {
     if (module == nullptr || !module->removed) return;
-    if (whole) module->needed_whole_by = number_;
-    if (std::exchange(module->reached_by, number_) == number_) return;
+    const bool seen = is_needed(*module);
+    if (whole)
+      module->swept.needed_whole_by(number_);
+    else if (!seen)
+      module->swept.needed_by(number_);
+    if (seen) return;
     module->next_reached = std::exchange(pending_, module);
   }
 
@@ -123,7 +127,7 @@ private:
           begin();
           return false;
         }
-        module.doomed_by = number_;
+        module.swept.doomed_by(number_);
       }
       if (budget.spent()) return false;
     }
@@ -141,7 +145,7 @@ private:
       const ModuleList::iterator here = advance();
       ModuleState& module = **here;
       if (is_needed(module)) {
-        if (module.remnant && module.needed_whole_by != number_) trim(module, freed_);
+        if (module.remnant && !module.swept.is_needed_whole_by(number_)) trim(module, freed_);
       } else {
         let_go_references(engine_.collection, module); // even if it has to stay: see bequeath()
         if (bequeath(engine_, module, freed_)) {

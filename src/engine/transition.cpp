@@ -48,7 +48,7 @@ Result<void> allocate(const std::shared_ptr<Machinery>& machinery, std::size_t c
   auto take = [&](link::Run run, memory::AreaKind area, std::uint64_t size, std::uint32_t frames) -> Result<void> {
     Result<OwnedBlock> block = OwnedBlock::allocate(machinery, area, size, 16, frames);
     if (!block) return std::move(block).error();
-    memory.blocks[std::size_t(run)] = std::move(*block);
+    memory.blocks.put(run, std::move(*block));
     return {};
   };
   Result<void> done = take(link::Run::code, memory::AreaKind::code, count * link::arch::switch_bytes, 1);
@@ -61,8 +61,8 @@ Result<void> allocate(const std::shared_ptr<Machinery>& machinery, std::size_t c
 
 void write(memory::Space& space, Transition& transition) {
   const ModuleState& memory = *transition.memory;
-  const std::uint64_t code = memory.blocks[std::size_t(link::Run::code)]->begin.value;
-  const std::uint64_t cells = memory.blocks[std::size_t(link::Run::slots)]->begin.value;
+  const std::uint64_t code = memory.blocks[link::Run::code]->begin.value;
+  const std::uint64_t cells = memory.blocks[link::Run::slots]->begin.value;
   memory::WriteGuard guard(space);
   auto put = [&](std::uint64_t at, const void* value) { std::memcpy(space.writable({at}), &value, sizeof value); };
   put(cells, reinterpret_cast<const void*>(&tenon_choose_version));
@@ -74,7 +74,7 @@ void write(memory::Space& space, Transition& transition) {
     near &=
         link::arch::write_switch(space.writable({choice.switch_address}), choice.switch_address, cells + 8 * (i + 1), cells);
   }
-  if (const OwnedBlock& frames = memory.blocks[std::size_t(link::Run::rodata)]) {
+  if (const RunBlocks::View frames = memory.blocks[link::Run::rodata]) {
     const std::uint64_t description = frames->begin.value + link::arch::frame_head_bytes;
     link::arch::write_frame_head(space.writable(frames->begin));
     link::arch::write_switch_frame(space.writable({description}), transition.choices.size() * link::arch::switch_bytes);
@@ -84,12 +84,12 @@ void write(memory::Space& space, Transition& transition) {
 }
 
 Result<void> publish(Machinery& machinery, const ModuleState& memory) {
-  for (const OwnedBlock& block : memory.blocks)
+  for (const RunBlocks::View& block : memory.blocks.all())
     if (block)
       if (Result<void> done = machinery.space->publish(*block); !done) return done;
-  const OwnedBlock& frames = memory.blocks[std::size_t(link::Run::rodata)];
+  const RunBlocks::View frames = memory.blocks[link::Run::rodata];
   if (!machinery.frames || !frames) return {};
-  const OwnedBlock& code = memory.blocks[std::size_t(link::Run::code)];
+  const RunBlocks::View code = memory.blocks[link::Run::code];
   const notify::Frame frame{code->begin, frames->begin + link::arch::frame_head_bytes};
   memory::WriteGuard guard(*machinery.space);
   machinery.frames->add(*code, {&frame, 1});

@@ -165,9 +165,9 @@ void forget_sites(ModuleState& module) noexcept {
 void take_rest(ModuleState& module, const Needed& needed, std::vector<OwnedBlock>& freed) {
   const std::vector<Stretch> kept = stretches(module, needed);
   base::List<OwnedBlock>& parts = module.make_extra().parts;
-  parts.reserve(parts.size() + module.blocks.size());
-  for (OwnedBlock& block : module.blocks)
-    if (block) parts.push_back(std::move(block));
+  parts.reserve(parts.size() + link::runs);
+  for (std::size_t run = 0; run < link::runs; ++run)
+    if (OwnedBlock block = module.blocks.take(link::Run(run))) parts.push_back(std::move(block));
   for (std::size_t i = 0, count = parts.size(); i < count; ++i) OwnedBlock::keep_only(parts, i, kept, freed);
   base::erase_if(parts, [](const OwnedBlock& part) { return !part; });
   forget_sites(module);

@@ -16,10 +16,11 @@ namespace tenon::engine {
 namespace {
 
 bool lies_in_code(const ModuleState& module, std::uint64_t address) noexcept {
-  auto holds = [&](const OwnedBlock& block) {
+  auto holds = [&](const auto& block) {
     return block && block->area == memory::AreaKind::code && block->begin.value <= address && address < block->end().value;
   };
-  return std::any_of(module.blocks.begin(), module.blocks.end(), holds) ||
+  const auto blocks = module.blocks.all();
+  return std::any_of(blocks.begin(), blocks.end(), holds) ||
          std::any_of(module.extra().parts.begin(), module.extra().parts.end(), holds);
 }
 
@@ -85,12 +86,12 @@ void borrow_all(const ModuleState& module, base::List<Stretch>& borrowed) {
   auto add = [&](std::uint64_t address, std::uint64_t size) {
     if (address != 0 && size != 0) borrowed.push_back({{address}, {address + size}});
   };
-  auto add_data = [&](const OwnedBlock& block) {
+  auto add_data = [&](const auto& block) {
     if (block && block->area == memory::AreaKind::data) add(block->begin.value, block->size);
   };
   for_each_holder(module, [&](const ModuleState& holder) {
     borrowed.append(holder.extra().borrowed.begin(), holder.extra().borrowed.end());
-    for (const OwnedBlock& block : holder.blocks) add_data(block);
+    for (const RunBlocks::View& block : holder.blocks.all()) add_data(block);
     for (const OwnedBlock& part : holder.extra().parts) add_data(part);
     for (const Anonymous& anonymous : holder.extra().anonymous) add(anonymous.address, anonymous.size);
   });
@@ -146,7 +147,7 @@ Result<void> allocate(const std::shared_ptr<Machinery>& machinery, ModuleState& 
   auto take = [&](link::Run run, memory::AreaKind area, std::uint64_t size, std::uint32_t frames) -> Result<void> {
     Result<OwnedBlock> block = OwnedBlock::allocate(machinery, area, size, 16, frames);
     if (!block) return std::move(block).error();
-    version.blocks[std::size_t(run)] = std::move(*block);
+    version.blocks.put(run, std::move(*block));
     return {};
   };
   Result<void> done = take(link::Run::code, memory::AreaKind::code, trampolines + 8, 1); // and the cell
@@ -159,7 +160,7 @@ Result<void> allocate(const std::shared_ptr<Machinery>& machinery, ModuleState& 
 // A trampoline's frame is a stub's: at each of its instructions' beginnings, and where it is returned to, the caller's
 // return address is on top of the stack.
 void write(memory::Space& space, ModuleState& version, std::uint64_t trampolines) {
-  const std::uint64_t code = version.blocks[std::size_t(link::Run::code)]->begin.value, cell = code + trampolines;
+  const std::uint64_t code = version.blocks[link::Run::code]->begin.value, cell = code + trampolines;
   memory::WriteGuard guard(space);
   const auto recall = reinterpret_cast<std::uint64_t>(&tenon_recall);
   std::memcpy(space.writable({cell}), &recall, sizeof recall);
@@ -171,7 +172,7 @@ void write(memory::Space& space, ModuleState& version, std::uint64_t trampolines
     version.extra().functions.push_back({at, entry.definition});
     at += link::arch::recall_bytes;
   }
-  if (const OwnedBlock& frames = version.blocks[std::size_t(link::Run::rodata)]) {
+  if (const RunBlocks::View frames = version.blocks[link::Run::rodata]) {
     const std::uint64_t description = frames->begin.value + link::arch::frame_head_bytes;
     link::arch::write_frame_head(space.writable(frames->begin));
     link::arch::write_stub_frame(space.writable({description}), trampolines);
@@ -181,12 +182,12 @@ void write(memory::Space& space, ModuleState& version, std::uint64_t trampolines
 }
 
 Result<void> publish(Machinery& machinery, const ModuleState& version) {
-  for (const OwnedBlock& block : version.blocks)
+  for (const RunBlocks::View& block : version.blocks.all())
     if (block)
       if (Result<void> done = machinery.space->publish(*block); !done) return done;
-  const OwnedBlock& frames = version.blocks[std::size_t(link::Run::rodata)];
+  const RunBlocks::View frames = version.blocks[link::Run::rodata];
   if (!machinery.frames || !frames) return {};
-  const OwnedBlock& code = version.blocks[std::size_t(link::Run::code)];
+  const RunBlocks::View code = version.blocks[link::Run::code];
   const notify::Frame frame{code->begin, frames->begin + link::arch::frame_head_bytes};
   memory::WriteGuard guard(*machinery.space);
   machinery.frames->add(*code, {&frame, 1});
@@ -292,8 +293,7 @@ void publish_unloads(ChangeState& change) noexcept {
     supersede(change, unload.module, *unload.version, false);
     // The dependencies that it keeps name symbols by these.
     module.extra().texts = std::move(unload.version->extra().texts);
-    std::uint64_t at =
-        module.extra().recalls->entries.empty() ? 0 : module.blocks[std::size_t(link::Run::code)]->begin.value;
+    std::uint64_t at = module.extra().recalls->entries.empty() ? 0 : module.blocks[link::Run::code]->begin.value;
     for (RecallEntry& entry : module.extra().recalls->entries) {
       const Definition& definition = *entry.definition;
       entry.before = definition.local && definition.choice != nullptr ? definition.address : 0;

@@ -640,7 +640,7 @@ bool bequeath(EngineState& engine, ModuleState& version, std::vector<OwnedBlock>
     --engine.stale_parts;
     return true;
   }
-  if (module.doomed_by == engine.sweep_number) return true; // it ends, too
+  if (module.swept.is_doomed_by(engine.sweep_number)) return true; // it ends, too
   // Even if it has to stay: nobody runs it any more, and what it refers to may go.
   for (Use& use : version.extra().uses) {
     Definition* definition = use.definition;
@@ -650,9 +650,9 @@ bool bequeath(EngineState& engine, ModuleState& version, std::vector<OwnedBlock>
   try {
     const std::vector<Stretch> needed = still_needed(engine, module, version);
     std::vector<OwnedBlock>& kept = module.replaceable->kept;
-    kept.reserve(kept.size() + version.blocks.size() + version.extra().parts.size());
-    for (OwnedBlock& block : version.blocks)
-      if (block && block->area != memory::AreaKind::code) kept.push_back(std::move(block));
+    kept.reserve(kept.size() + link::runs + version.extra().parts.size());
+    for (const link::Run run : {link::Run::rodata, link::Run::data, link::Run::slots})
+      if (OwnedBlock block = version.blocks.take(run)) kept.push_back(std::move(block));
     for (OwnedBlock& part : version.extra().parts)
       if (part && part->area != memory::AreaKind::code) kept.push_back(std::move(part));
     for (std::size_t i = 0, count = kept.size(); i < count; ++i) OwnedBlock::keep_only(kept, i, needed, freed);

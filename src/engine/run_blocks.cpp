@@ -1,0 +1,66 @@
+// Packs and unpacks the blocks of a version.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "engine/run_blocks.h"
+
+#include "base/check.h"
+#include "memory/free_space.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace tenon::engine {
+
+memory::Block RunBlocks::block(std::size_t run) const noexcept {
+  const Packed& packed = packed_[run];
+  if (packed.size == 0) return {};
+  const bool code = link::Run(run) == link::Run::code;
+  return {machinery_->space->begin() + std::uint64_t(packed.begin) * memory::granule,
+          std::uint64_t(packed.size) * memory::granule, area_of(link::Run(run)), code ? first_slot_ : 0, code ? slots_ : 0};
+}
+
+std::array<RunBlocks::View, link::runs> RunBlocks::all() const noexcept {
+  std::array<View, link::runs> views;
+  for (std::size_t run = 0; run < link::runs; ++run) views[run] = View(block(run));
+  return views;
+}
+
+void RunBlocks::put(link::Run run, OwnedBlock&& given) noexcept {
+  if (!given) return;
+  const memory::Block block = *given;
+  Packed& packed = packed_[std::size_t(run)];
+  TENON_CHECK(packed.size == 0 && block.area == area_of(run), "a block for a run that has one, or of another area");
+  Machinery* const machinery = given.give_up();
+  if (machinery_ != nullptr) machinery->leave(); // one count is enough for all
+  machinery_ = machinery;
+  packed = {std::uint32_t((block.begin - machinery->space->begin()) / memory::granule),
+            std::uint32_t(block.size / memory::granule)};
+  if (run == link::Run::code) std::tie(first_slot_, slots_) = std::tie(block.first_slot, block.slots);
+}
+
+OwnedBlock RunBlocks::take(link::Run run) noexcept {
+  Packed& packed = packed_[std::size_t(run)];
+  if (packed.size == 0) return {};
+  OwnedBlock taken(*machinery_, block(std::size_t(run)));
+  packed = {};
+  if (std::all_of(packed_.begin(), packed_.end(), [](const Packed& other) { return other.size == 0; }))
+    std::exchange(machinery_, nullptr)->leave();
+  return taken;
+}
+
+void RunBlocks::reset() noexcept {
+  if (machinery_ == nullptr) return;
+  if (!machinery_->dropped.load(std::memory_order_relaxed)) // set by the thread that drops all of them
+    for (std::size_t run = 0; run < link::runs; ++run)
+      if (packed_[run].size != 0) free_block(*machinery_, block(run));
+  packed_ = {};
+  std::exchange(machinery_, nullptr)->leave();
+}
+
+void RunBlocks::swap(RunBlocks& other) noexcept {
+  std::swap(machinery_, other.machinery_);
+  std::swap(packed_, other.packed_);
+  std::swap(first_slot_, other.first_slot_);
+  std::swap(slots_, other.slots_);
+}
+
+} // namespace tenon::engine
