@@ -102,7 +102,7 @@ Target target_outside(const Name& name) {
   target.kind = name.kind;
   target.address = name.address;
   target.flags = name.flags;
-  target.thunk = name.thunk;
+  target.where = name.thunk;
   if (name.kind == TargetKind::missing && name.forward && name.needed)
     target.kind = TargetKind::slot; // its slot is allocated when the change is placed
   else if (name.kind == TargetKind::missing && !name.needed)

@@ -38,15 +38,15 @@ std::optional<std::uint64_t> size_of(const ChangeState& change, std::uint32_t m,
 
 Result<void> find_sizes(ChangeState& change, std::uint32_t m) {
   link::Module& module = *change.modules[m];
-  for (std::uint32_t symbol : module.needy) {
-    const link::Target& target = module.targets[symbol];
-    if ((target.needs & link::need::size) == 0) continue;
+  for (std::size_t i = 0; i < module.needs.size(); ++i) {
+    if ((module.needs[i].what & link::need::size) == 0) continue;
+    const std::uint32_t symbol = module.needs[i].symbol;
     std::optional<std::uint64_t> size = size_of(change, m, symbol);
     if (!size)
       return Error{ErrorCode::unsupported,
                    "a relocation asks for the size of '" + std::string(module.symbols()[symbol].name()) +
                        "', which is not known: what defines it is outside of the engine and has no size"};
-    module.entries[target.entry - 1].size = *size;
+    module.entries[i].size = *size;
   }
   return {};
 }

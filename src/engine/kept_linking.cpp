@@ -76,7 +76,7 @@ bool is_near(std::uint64_t distance) noexcept { return std::uint64_t(std::int64_
 // are its address.
 namespace binding_bit {
 constexpr unsigned flags = 18, kind = 24;
-constexpr std::uint32_t where_mask = (1U << 18) - 1, flags_mask = (1U << 6) - 1, kind_mask = 15;
+constexpr std::uint32_t where_mask = (1U << 18) - 1, kind_mask = 15;
 constexpr std::uint32_t entry = 1U << 28, odd = 1U << 29;
 } // namespace binding_bit
 
@@ -89,14 +89,12 @@ bool begins_section(const link::Target& target, const link::Places& places) noex
   return place.run != link::Run::none && place.address == target.address;
 }
 
-bool is_odd(const link::Target& target) noexcept {
-  return target.thunk != 0 || target.flags > binding_bit::flags_mask || target.where > binding_bit::where_mask;
-}
+bool is_odd(const link::Target& target) noexcept { return target.where > binding_bit::where_mask; }
 
 // Of a symbol that nothing is said of.
 bool is_nothing(const link::Target& target) noexcept {
-  return target.kind == link::TargetKind() && target.address == 0 && target.where == 0 && target.flags == 0 &&
-         target.thunk == 0 && target.entry == 0;
+  return target.kind == link::TargetKind::missing && target.address == 0 && target.where == 0 && target.flags == 0 &&
+         target.entry == 0;
 }
 
 } // namespace
@@ -252,7 +250,7 @@ link::Target KeptBindings::at(std::size_t symbol, const KeptPlaces& places) cons
   const std::uint32_t first = units_[found.at];
   if ((first & binding_bit::odd) != 0) return odd_[units_[found.at + 1]];
   target.where = first & binding_bit::where_mask;
-  target.flags = std::uint8_t(first >> binding_bit::flags & binding_bit::flags_mask);
+  target.flags = first >> binding_bit::flags & 63;
   target.kind = link::TargetKind(first >> binding_bit::kind & binding_bit::kind_mask);
   target.entry = (first & binding_bit::entry) != 0 ? 1 : 0;
   if (found.units == 1)

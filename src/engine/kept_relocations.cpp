@@ -92,20 +92,24 @@ Relocation KeptRelocations::Reader::next() noexcept {
 KeptRelocations KeptRelocations::of(const link::Module& module) {
   KeptRelocations kept;
   std::size_t sections = 0, relocations = 0; // sections may have been left out since the survey
-  for (std::uint32_t i : module.kept()) {
-    sections += module.relocations(i).empty() ? 0 : 1;
-    relocations += module.relocations(i).size();
+  const std::span<const link::SectionPlace> places = module.places.of_object();
+  for (const link::SectionPlace& place : places) {
+    if (!place.kept) continue;
+    const std::size_t count = module.relocations(place.section).size();
+    sections += count != 0 ? 1 : 0;
+    relocations += count;
   }
   if (sections != 0) {
     base::Vector<std::uint64_t> ranges;
     ranges.reserve(sections + 2);
     ranges.push_back(sections | std::uint64_t(relocations) << 32);
     Writer writer(relocations);
-    for (std::uint32_t i : module.kept()) {
-      if (module.relocations(i).empty()) continue;
-      ranges.push_back(writer.size() | std::uint64_t(i) << 32);
+    for (const link::SectionPlace& place : places) {
+      const std::span<const Relocation> its = module.relocations(place.section);
+      if (!place.kept || its.empty()) continue;
+      ranges.push_back(writer.size() | std::uint64_t(place.section) << 32);
       writer.begin_section();
-      for (const Relocation& r : module.relocations(i)) writer.add(r);
+      for (const Relocation& r : its) writer.add(r);
     }
     ranges.push_back(writer.size());
     TENON_CHECK(writer.size() <= std::uint32_t(-1), "relocations of one module beyond 4 GiB");

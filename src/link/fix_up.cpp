@@ -193,7 +193,7 @@ Result<void> write_stubs(const Bound& bound, std::byte* stubs) {
                          : target.kind == TargetKind::slot ? target.address
                                                            : bound.got + entry.got;
     bool near = target.kind == TargetKind::thunk
-                    ? arch::write_dso_stub(stubs + entry.stub, at, cell, bound.dso_handle, target.thunk)
+                    ? arch::write_dso_stub(stubs + entry.stub, at, cell, bound.dso_handle, target.where)
                     : arch::write_stub(stubs + entry.stub, at, cell);
     if (!near) return far_stub(bound.module, entry.symbol);
   }

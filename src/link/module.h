@@ -59,15 +59,18 @@ inline constexpr std::uint8_t data = 16;      // known to be a data object
 inline constexpr std::uint8_t identity = 32;  // own function that may be replaced: address is that of its permanent stub
 } // namespace target_flag
 
+// Two words: there is one for each symbol, and every stage looks at nearly all of them.
 struct Target {
   std::uint64_t address = 0;
-  std::uint32_t where = 0;
-  std::uint32_t entry = 0; // index into Module::entries, plus one; zero: none
-  TargetKind kind = TargetKind::missing;
-  std::uint8_t needs = 0;
-  std::uint8_t flags = 0;
-  std::uint8_t thunk = 0; // TargetKind::thunk: which argument register takes __dso_handle
+  std::uint32_t where = 0; // TargetKind::thunk: which argument register takes __dso_handle
+  TargetKind kind : 3;
+  std::uint32_t flags : 6;
+  std::uint32_t entry : 23; // index into Module::entries, plus one; zero: none
+
+  constexpr Target() noexcept : kind(TargetKind::missing), flags(0), entry(0) {}
 };
+static_assert(sizeof(Target) == 16);
+inline constexpr std::uint32_t most_entries = (std::uint32_t(1) << 23) - 1;
 
 inline constexpr std::uint32_t none = 0xFFFFFFFF;
 
@@ -82,6 +85,12 @@ struct Entry {
   std::uint32_t slot = none;
   std::uint32_t address_cell = none; // TargetKind::thunk: a cell that holds the stub's own address
   std::uint64_t size = 0;            // need::size: of the definition, wherever it is; set by the engine
+};
+
+// What relocations ask of a symbol: the survey's note, before there is an Entry.
+struct Need {
+  std::uint32_t symbol = 0;
+  std::uint8_t what = 0; // need::...
 };
 
 // An instruction that is led through a thunk because its data is out of reach.
@@ -347,7 +356,7 @@ struct Module {
   List<Thunk> thunks; // sorted by section, offset, symbol
   List<ThunkFrame> thunk_frames;
   List<std::byte> thunk_frame_bytes; // one description after the other, without addresses
-  List<std::uint32_t> needy;         // symbols with needs, in the order found
+  List<Need> needs;                  // beside `entries`: what the survey has found
   List<std::uint32_t> ifuncs;        // symbols that define one
   List<SectionBound> bounds;
   List<NamedRun> named_runs; // that begin in this module, in the order of their first sections
@@ -381,6 +390,7 @@ struct Module {
   std::uint32_t branches_through_stubs = 0; // to callees, which could not be sites
   bool debug_sections = false;
   bool unwinding = true;
+  bool surveyed = false;
   bool wants_shared_tls = false; // local-dynamic accesses to variables of other modules of the change
   bool needs_tls_ld = false;     // one pair for local-dynamic
   bool wants_dso_handle = false;

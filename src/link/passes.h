@@ -15,6 +15,9 @@ Result<void> select_sections(Module& module, std::span<const std::uint8_t> dropp
 // Counts what the relocations need. May be run again with another reach. Errors: unsupported, malformed, needs_flag.
 Result<void> survey(Module& module, const Reach& reach);
 
+// Part of survey(): relocations need that of a symbol.
+void note_need(Module& module, std::uint32_t symbol, std::uint8_t what);
+
 // Part of survey(): what says how to unwind from thunks. Errors: malformed.
 Result<void> describe_thunks(Module& module);
 

@@ -13,13 +13,9 @@ namespace tenon::link {
 namespace {
 
 void reset(Module& module) {
-  for (std::uint32_t symbol : module.needy) {
-    module.targets[symbol].needs = 0;
-    module.targets[symbol].entry = 0;
-  }
-  for (std::uint32_t symbol : module.ifuncs) module.targets[symbol].entry = 0;
-  module.needy.clear();
+  for (const Need& need : module.needs) module.targets[need.symbol].entry = 0;
   module.entries.clear();
+  module.needs.clear();
   module.thunks.clear();
   module.thunk_frames.clear();
   module.thunk_frame_bytes.clear();
@@ -40,23 +36,21 @@ class Allocator {
 public:
   explicit Allocator(Module& module) : module_(module) {}
 
-  void add(std::uint32_t symbol) {
-    Target& target = module_.targets[symbol];
-    Entry& entry = entry_of(symbol);
+  void add(Entry& entry, std::uint8_t needs) {
+    const Target& target = module_.targets[entry.symbol];
     bool through_slot = target.kind == TargetKind::slot || (target.flags & target_flag::ifunc) != 0;
-    bool wants_cell = (target.needs & need::got) != 0 || ((target.needs & need::stub) != 0 && !through_slot);
+    bool wants_cell = (needs & need::got) != 0 || ((needs & need::stub) != 0 && !through_slot);
     if (wants_cell && target.kind != TargetKind::slot) entry.got = got(8);
-    if (target.kind == TargetKind::thunk && (target.needs & need::got) != 0) entry.address_cell = got(8);
-    if ((target.needs & need::stub) != 0 && entry.stub == none)
+    if (target.kind == TargetKind::thunk && (needs & need::got) != 0) entry.address_cell = got(8);
+    if ((needs & need::stub) != 0 && entry.stub == none)
       entry.stub = stub(target.kind == TargetKind::thunk ? arch::dso_stub_bytes : arch::stub_bytes);
-    if (target.needs & (need::tls_pair | need::tls_descriptor)) entry.tls_pair = got(16);
-    if (target.needs & need::tls_descriptor) entry.tls_descriptor = got(16);
-    if (target.needs & need::tls_offset) entry.tls_offset = got(8);
+    if (needs & (need::tls_pair | need::tls_descriptor)) entry.tls_pair = got(16);
+    if (needs & need::tls_descriptor) entry.tls_descriptor = got(16);
+    if (needs & need::tls_offset) entry.tls_offset = got(8);
   }
 
   // Every IFUNC that the module defines has a slot and a stub, which is its address.
-  void add_ifunc(std::uint32_t symbol) {
-    Entry& entry = entry_of(symbol);
+  void add_ifunc(Entry& entry) {
     entry.slot = module_.slot_size;
     module_.slot_size += 8;
     entry.stub = stub(arch::stub_bytes);
@@ -74,15 +68,6 @@ public:
   }
 
 private:
-  Entry& entry_of(std::uint32_t symbol) {
-    Target& target = module_.targets[symbol];
-    if (target.entry == 0) {
-      module_.entries.emplace_back().symbol = symbol;
-      target.entry = std::uint32_t(module_.entries.size());
-    }
-    return module_.entries[target.entry - 1];
-  }
-
   Module& module_;
 };
 
@@ -112,14 +97,16 @@ Result<void> survey_place(Module& module, const SectionPlace& place, const Reach
   return place.unwind && module.unwinding ? survey_frames(module, place.section) : Result<void>();
 }
 
-// GOT, stubs, slots and thunks for what was found.
-Result<void> allocate_entries(Module& module) {
+// GOT, stubs, slots and thunks for what was found. The entries of IFUNCs come first.
+Result<void> allocate_entries(Module& module, std::size_t ifuncs) {
+  if (module.needs.size() > most_entries)
+    return Error{ErrorCode::exhausted,
+                 "more than " + std::to_string(most_entries) + " symbols need a GOT entry or a stub: split the object"};
   Allocator allocator(module);
-  module.entries.reserve(module.needy.size() + module.ifuncs.size());
-  // One that a stronger definition beats is not chosen.
-  for (std::uint32_t symbol : module.ifuncs)
-    if (module.targets[symbol].kind == TargetKind::section) allocator.add_ifunc(symbol);
-  for (std::uint32_t symbol : module.needy) allocator.add(symbol);
+  module.entries.resize(module.needs.size());
+  for (std::size_t i = 0; i < module.needs.size(); ++i) module.entries[i].symbol = module.needs[i].symbol;
+  for (std::size_t i = 0; i < ifuncs; ++i) allocator.add_ifunc(module.entries[i]);
+  for (std::size_t i = 0; i < module.needs.size(); ++i) allocator.add(module.entries[i], module.needs[i].what);
   for (Callee& callee : module.callees)
     if (callee.wants_veneer) callee.veneer = allocator.stub(arch::veneer_bytes);
   if (module.needs_tls_ld) module.tls_ld = allocator.got(16);
@@ -139,8 +126,22 @@ Result<void> allocate_entries(Module& module) {
 
 } // namespace
 
+void note_need(Module& module, std::uint32_t symbol, std::uint8_t what) {
+  Target& target = module.targets[symbol];
+  if (target.entry == 0 && module.needs.size() <= most_entries) {
+    module.needs.push_back({symbol, 0});
+    if (module.needs.size() <= most_entries) target.entry = std::uint32_t(module.needs.size()); // else the survey fails
+  }
+  if (target.entry != 0) module.needs[target.entry - 1U].what |= what;
+}
+
 Result<void> survey(Module& module, const Reach& reach) {
-  reset(module);
+  if (module.surveyed) reset(module);
+  module.surveyed = true;
+  // One that a stronger definition beats is not chosen.
+  for (std::uint32_t symbol : module.ifuncs)
+    if (module.targets[symbol].kind == TargetKind::section) note_need(module, symbol, 0);
+  const std::size_t ifuncs = module.needs.size();
   const Reach code_reach = reach.from_code();
   const bool veneers = !module.callees.empty() && module.patchable && module.knowledge != object::Knowledge::none;
   const std::span<const SectionPlace> places = module.places.of_object();
@@ -160,9 +161,8 @@ Result<void> survey(Module& module, const Reach& reach) {
       return std::move(done).error().within(module.sections()[place.section].name);
   }
   module.frame_count = std::uint32_t(module.frame_spots.size());
-  if (!module.needy.empty() || !module.ifuncs.empty() || !module.thunks.empty() || !module.callees.empty() ||
-      module.needs_tls_ld)
-    if (Result<void> allocated = allocate_entries(module); !allocated) return allocated;
+  if (!module.needs.empty() || !module.thunks.empty() || !module.callees.empty() || module.needs_tls_ld)
+    if (Result<void> allocated = allocate_entries(module, ifuncs); !allocated) return allocated;
   if (module.got_size == 0 && module.wants_got_base) module.got_size = 8; // _GLOBAL_OFFSET_TABLE_ must lie somewhere
   return {};
 }

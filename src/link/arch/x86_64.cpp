@@ -26,6 +26,7 @@
 
 #include "base/check.h"
 #include "base/hex.h"
+#include "link/passes.h"
 
 #include <algorithm>
 #include <cstring>
@@ -124,11 +125,7 @@ Error bad_relocation(const Module& module, const Relocation& r, std::uint64_t si
   return fault(ErrorCode::malformed, module, r, "lies outside of its section of " + std::to_string(size) + " bytes");
 }
 
-void want(Module& module, std::uint32_t symbol, std::uint8_t what) {
-  Target& target = module.targets[symbol];
-  if (target.needs == 0) module.needy.push_back(symbol);
-  target.needs |= what;
-}
+void want(Module& module, std::uint32_t symbol, std::uint8_t what) { note_need(module, symbol, what); }
 
 // The byte before a PC-relative field tells branches from memory operands: the ModRM byte of `disp32(%rip)` is 05, 0d, ...
 // 3d.
@@ -252,13 +249,16 @@ Result<void> survey_section(Module& module, const SectionPlace& place, const Rea
   std::span<const Relocation> relocations = module.relocations(section);
   const std::uint64_t size = place.content_size();
   const bool code = place.kind == SectionKind::code;
+  const std::span<const Target> targets = module.targets;
+  // Nearly all of a program needs nothing: branches and PC-relative references inside the reservation, addresses in data.
+  const std::uint64_t plain_32 = reach.known && size >= 4 ? size - 3 : 0, plain_64 = !code && size >= 8 ? size - 7 : 0;
   for (const Relocation& r : relocations) {
-    if (!in_bounds(r, size)) return bad_relocation(module, r, size);
-    const Target& target = module.targets[r.symbol];
-    // Nearly all of a program: branches and PC-relative references inside the reservation need nothing.
-    if (reach.known && (r.type == R_PC32 || r.type == R_PLT32) &&
-        (target.kind == TargetKind::section || target.kind == TargetKind::module))
+    const Target& target = targets[r.symbol];
+    const bool is_ours = target.kind == TargetKind::section || target.kind == TargetKind::module;
+    if (r.type == R_PC32 || r.type == R_PLT32 ? is_ours && r.offset < plain_32
+                                              : r.type == R_64 && is_ours && r.offset < plain_64)
       continue;
+    if (!in_bounds(r, size)) return bad_relocation(module, r, size);
     if (target.kind == TargetKind::discarded && !covers_every_copy(source) && r.type != R_NONE)
       return fault(ErrorCode::malformed, module, r,
                    "refers into a COMDAT group from outside, and this copy of the group was dropped");
@@ -582,19 +582,26 @@ Result<void> fix_one(Context& c, const Relocation& r) {
 
 Result<void> fix_section(Module& module, const Bound& bound, const SectionBytes& bytes) {
   Context c(bound, bytes, &module);
-  std::uint32_t filled = 0;
+  std::uint64_t filled = 0;
   for (const Relocation& r : c.debug ? module.object.relocations(bytes.section) : module.relocations(bytes.section)) {
     if (c.debug && (!in_bounds(r, bytes.original.size()) ||
                     (r.type != R_64 && r.type != R_32 && r.type != R_DTPOFF64 && r.type != R_DTPOFF32)))
       return bad_relocation(module, r, bytes.original.size());
     const Target& target = bound.targets[r.symbol];
     std::uint64_t P = bytes.address + r.offset;
-    // The two kinds that make up nearly all of a program are settled here when nothing is special about them.
-    if ((r.type == R_PC32 || r.type == R_PLT32) && target.kind <= TargetKind::fixed && target.kind != TargetKind::missing) {
-      std::int64_t value = std::int64_t(target.address + std::uint64_t(r.addend) - P);
-      if (fits_32(value)) [[likely]] {
-        filled |= get<std::uint32_t>(bytes.local + r.offset);
-        put(bytes.local + r.offset, std::int32_t(value));
+    // The kinds that make up nearly all of a program are settled here when nothing is special about them.
+    if (target.kind <= TargetKind::fixed && target.kind != TargetKind::missing) {
+      const std::uint64_t sum = target.address + std::uint64_t(r.addend);
+      if (r.type == R_PC32 || r.type == R_PLT32) {
+        const auto value = std::int64_t(sum - P);
+        if (fits_32(value)) [[likely]] {
+          filled |= get<std::uint32_t>(bytes.local + r.offset);
+          put(bytes.local + r.offset, std::int32_t(value));
+          continue;
+        }
+      } else if (r.type == R_64) {
+        filled |= get<std::uint64_t>(bytes.local + r.offset);
+        put(bytes.local + r.offset, sum);
         continue;
       }
     }
