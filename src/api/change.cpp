@@ -219,7 +219,7 @@ Edit Edit::bind(ModuleId module, std::string symbol, Addr address) noexcept {
 
 std::span<const ModuleLayout> Draft::layouts() const noexcept {
   engine::describe_layouts(*state_);
-  return state_->layouts;
+  return state_->shown.layouts();
 }
 std::span<const Missing> Draft::undefined() const noexcept { return state_->missing; }
 std::span<const Warning> Draft::warnings() const noexcept { return state_->warnings; }
@@ -294,7 +294,7 @@ Result<Placed> Draft::place(Granularity granularity, std::span<const Addr> addre
 std::span<const PlacedSection> Placed::sections() const noexcept {
   state_->observed = true;
   engine::describe_places(*state_);
-  return state_->placed_sections;
+  return state_->shown.places();
 }
 
 namespace {
@@ -336,7 +336,7 @@ Result<Linked> Placed::link(const Inspector& inspector) && {
 std::span<const PlacedSection> Linked::sections() const noexcept {
   state_->observed = true;
   engine::describe_places(*state_);
-  return state_->placed_sections;
+  return state_->shown.places();
 }
 std::string_view Linked::module_name(ModuleId module) const noexcept { return state_->modules[module.index]->name; }
 const Object& Linked::object(ModuleId module) const noexcept { return state_->modules[module.index]->object; }

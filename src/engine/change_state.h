@@ -19,6 +19,7 @@
 #include <optional>
 #include <set>
 #include <tuple>
+#include <type_traits>
 
 namespace tenon::object {
 struct DebugInfo;
@@ -65,6 +66,7 @@ struct EditedSymbols {
 // is apart.
 struct ModuleDraft {
   std::uint32_t library = 0;
+  std::uint32_t mark = 0;                 // scratch of prepare_states()
   bool partial = false;                   // of the module that it replaces only what the object defines: a fragment
   const ModuleOptions* options = nullptr; // the addition's, or those of archive members
   base::Vector<std::uint8_t> dropped;     // by section: in a COMDAT group that somebody else provides; empty: none
@@ -84,6 +86,41 @@ struct ModuleDraft {
            : replacement->replaceable != nullptr ? *replacement->replaceable
                                                  : *state->replaceable;
   }
+};
+
+// What clients may ask to be shown, in one piece of memory, which is made before they can.
+class ShownLists {
+public:
+  ShownLists() = default;
+  ShownLists(const ShownLists&) = delete;
+  ShownLists& operator=(const ShownLists&) = delete;
+  ~ShownLists() { clear(); }
+
+  std::span<const ModuleLayout> layouts() const noexcept { return {layouts_, layout_count_}; }
+  std::span<const PlacedSection> places() const noexcept { return {places_, place_count_}; }
+
+  // So many of each at most; none is there yet. May throw std::bad_alloc.
+  void reserve(std::size_t modules, std::size_t sections);
+  void clear() noexcept;
+  void clear_places() noexcept { place_count_ = 0; }
+  void add(const ModuleLayout& layout) noexcept { new (&layouts_[layout_count_++]) ModuleLayout(layout); }
+  void add(const SectionLayout& section) noexcept { new (&sections_[section_count_++]) SectionLayout(section); }
+  void add(const PlacedSection& place) noexcept { new (&places_[place_count_++]) PlacedSection(place); }
+  // The last `count` that were added.
+  std::span<const SectionLayout> last_sections(std::size_t count) const noexcept {
+    return {sections_ + section_count_ - count, count};
+  }
+  std::size_t section_count() const noexcept { return section_count_; }
+
+private:
+  static_assert(std::is_trivially_destructible_v<ModuleLayout> && std::is_trivially_destructible_v<SectionLayout> &&
+                std::is_trivially_destructible_v<PlacedSection>);
+
+  std::size_t bytes_ = 0;
+  ModuleLayout* layouts_ = nullptr; // in the order in which they lie in the piece
+  SectionLayout* sections_ = nullptr;
+  PlacedSection* places_ = nullptr;
+  std::size_t layout_count_ = 0, section_count_ = 0, place_count_ = 0;
 };
 
 // What a change brings to a library.
@@ -112,21 +149,22 @@ struct ChangeState {
   std::set<std::tuple<const void*, std::size_t, std::uint32_t>> members; // of archives that are in: archive, member, library
   std::optional<NameTable> names;
   base::Vector<NameExtra> extras;
-  base::Vector<std::uint32_t> found;   // names that were resolved to published symbols, some of them twice
-  base::Vector<std::uint32_t> pending; // names that are not resolved yet
+  std::uint32_t found_begin = 0, found_end = 0; // among these names are all that were resolved to published symbols
+  base::Vector<std::uint32_t> pending;          // names that are not resolved yet
   // Most changes have nothing of these, and leave out what they ask for.
-  bool has_clashes = false;                        // some name is defined here, and was resolved to a published symbol
-  bool has_slots = false;                          // some published symbol is reached through a slot
-  bool has_unique = false;                         // some name has a definition of GNU_UNIQUE binding
-  bool has_missing = false;                        // some symbol is bound to nothing
-  bool has_forwards = false;                       // some name is, or may be, a forward reference
-  bool has_identities = false;                     // replaceable modules are added, replaced or referred to
-  bool has_ifuncs = false;                         // some module defines one
-  bool has_collected = false;                      // some module is of a library whose modules are collected
-  bool shares_groups = false;                      // some module shares a published COMDAT group
-  bool committed = false;                          // what it has added is the engine's, or released code
-  base::Vector<NameRecords> records;               // beside `names`, from prepare_states() on
-  base::Vector<Additions> added;                   // beside `libraries`, from prepare_states() on
+  bool has_clashes = false;           // some name is defined here, and was resolved to a published symbol
+  bool has_slots = false;             // some published symbol is reached through a slot
+  bool has_unique = false;            // some name has a definition of GNU_UNIQUE binding
+  bool has_missing = false;           // some symbol is bound to nothing
+  bool has_forwards = false;          // some name is, or may be, a forward reference
+  bool has_identities = false;        // replaceable modules are added, replaced or referred to
+  bool has_ifuncs = false;            // some module defines one
+  bool has_collected = false;         // some module is of a library whose modules are collected
+  bool shares_groups = false;         // some module shares a published COMDAT group
+  bool committed = false;             // what it has added is the engine's, or released code
+  base::Vector<NameRecords> records;  // beside `names`, from prepare_states() on
+  Additions added_first;              // to libraries[0], which most changes add to only; from prepare_states() on
+  base::Vector<Additions> added_more; // to the others
   std::vector<const SymbolRecord*> leaving_groups; // COMDAT groups that only removed modules share, sorted
   std::vector<const SymbolRecord*> kept_groups;    // that new versions lack and others share, sorted
   std::vector<std::pair<std::uint32_t, link::SectionBound>> section_bounds; // of __start_ and __stop_ names, sorted by name
@@ -134,9 +172,7 @@ struct ChangeState {
   std::vector<Warning> warnings;
   std::vector<std::shared_ptr<const object::DebugInfo>> debug_infos; // beside `additions`
   base::Vector<std::uint8_t> edits_used;                             // beside `edits`: the symbol has been met
-  std::size_t shown_sections = 0;                                    // that `section_layouts` and `placed_sections` may list
-  base::Vector<ModuleLayout> layouts;
-  base::Vector<SectionLayout> section_layouts; // what `layouts` point into; both filled by describe_layouts()
+  ShownLists shown;                                                  // filled by describe_layouts() and describe_places()
 
   // From place() on.
   PlaceMode mode = PlaceMode::none;
@@ -148,8 +184,7 @@ struct ChangeState {
   std::vector<std::vector<std::byte>>
       buffers; // local bytes where the client gives none; zero fill at the end of a block has none
   std::vector<OwnedBlock> forward_slots;
-  std::vector<OwnedBlock> forward_traps;       // beside `forward_slots`: what the slot leads to until the symbol is defined
-  base::Vector<PlacedSection> placed_sections; // filled by describe_places()
+  std::vector<OwnedBlock> forward_traps; // beside `forward_slots`: what the slot leads to until the symbol is defined
 
   bool atomic = false; // the replaced functions become visible as a set
   std::unique_ptr<Transition> transition;
@@ -165,6 +200,7 @@ struct ChangeState {
   explicit ChangeState(std::shared_ptr<EngineState> owner) : engine(std::move(owner)) {}
   ~ChangeState();
 
+  Additions& added(std::size_t library) noexcept { return library == 0 ? added_first : added_more[library - 1]; }
   // It adds nothing and leads nothing elsewhere: most stages have nothing to do.
   bool only_removes() const noexcept { return additions.empty() && unloads.empty() && leads.empty() && edits.empty(); }
   // Versions of modules, or what is led to them.
@@ -185,9 +221,8 @@ Result<void> check_references(const ChangeState& change);
 // At the end of the change under EngineState::commit_mutex. Errors: conflict.
 Result<void> check_libraries(const ChangeState& change);
 // The lists that clients may ask for: room for them, and then, once, what they show of the change as it stands.
-void reserve_layouts(ChangeState& change);
+void reserve_lists(ChangeState& change, std::size_t sections);
 void describe_layouts(ChangeState& change) noexcept;
-void reserve_places(ChangeState& change);
 void describe_places(ChangeState& change) noexcept;
 Result<void> place_in_engine(ChangeState& change);
 Result<void> place_in_client(ChangeState& change, Memory& memory);

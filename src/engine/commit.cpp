@@ -14,6 +14,7 @@
 #include <cxxabi.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <list>
@@ -31,8 +32,9 @@ Result<void> check_references(const ChangeState& change) {
     for (const auto& [signature, record] : change.drafts[m].shared_groups)
       if (is_gone(change.engine->collection, *record))
         return conflict("COMDAT group '" + std::string(signature) + "', which this change shares, was removed meanwhile");
-  for (const std::uint32_t id : change.found) {
-    const Name& name = (*change.names)[id];
+  for (std::uint32_t i = change.found_begin; i < change.found_end; ++i) {
+    const Name& name = (*change.names)[i];
+    if (name.record == nullptr) continue;
     if (((name.record->flags & symbol_flag::forward) != 0) != name.forward_record)
       return conflict("'" + std::string(name.view()) + "', a forward reference, was defined or reopened meanwhile");
     if (name.module == link::none && is_gone(change.engine->collection, *name.record))
@@ -52,7 +54,8 @@ using link::Synthetic;
 // (2) The unwinder is told before anything can run. A failed commit takes the frames out again with the blocks.
 Result<void> register_frames(ChangeState& change) {
   Machinery& machinery = *change.engine->machinery;
-  base::Vector<notify::Frame> frames;
+  std::array<notify::Frame, 8> few;
+  base::Vector<notify::Frame> many;
   for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
     const link::Module& module = *change.modules[m];
     ModuleState& state = *change.drafts[m].state;
@@ -69,11 +72,16 @@ Result<void> register_frames(ChangeState& change) {
         if (Result<void> published = machinery.space->publish(*block); !published) return published;
     if (!machinery.frames || module.frames.empty()) continue;
     const RunBlocks::View code = state.blocks[link::Run::code];
-    frames.clear();
+    std::span<notify::Frame> frames = few;
+    if (module.frames.size() > few.size()) {
+      many.resize(module.frames.size());
+      frames = many;
+    }
+    std::size_t count = 0;
     for (const link::FrameEntry& frame : module.frames)
-      if (Addr pc{frame.pc}; pc >= code->begin && pc < code->end()) frames.push_back({pc, {frame.fde}});
+      if (Addr pc{frame.pc}; pc >= code->begin && pc < code->end()) frames[count++] = {pc, {frame.fde}};
     memory::WriteGuard guard(*machinery.space);
-    machinery.frames->add(*code, frames);
+    machinery.frames->add(*code, frames.first(count));
   }
   return {};
 }
@@ -128,7 +136,7 @@ Result<void> check_definitions(ChangeState& change) {
   if (change.has_identities && find_kept_groups(change) != change.kept_groups)
     return conflict(
         "another change has begun or ceased meanwhile to share COMDAT groups of the modules that this one replaces");
-  if (change.found.empty() && are_empty(change)) return {}; // nobody to meet
+  if (change.found_end == 0 && are_empty(change)) return {}; // nobody to meet
   for (std::uint32_t i = 0, count = change.names->size(); i < count; ++i) {
     const Name& name = (*change.names)[i];
     LibraryState& library = *change.libraries[name.library];
@@ -168,7 +176,7 @@ Result<void> check_pins(ChangeState& change) {
 void reserve_room(ChangeState& change, std::size_t forwards) {
   for (std::size_t l = 0; l < change.libraries.size(); ++l) {
     LibraryState& library = *change.libraries[l];
-    const Additions& added = change.added[l];
+    const Additions& added = change.added(l);
     if (added.symbols + forwards != 0) library.symbols.reserve(added.symbols + forwards);
     if (added.groups != 0) library.groups.reserve(added.groups);
     // Grown by doubling: reserving exactly would copy the list at every commit.

@@ -4,13 +4,15 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "engine/change_state.h"
 
+#include <utility>
+
 namespace tenon::engine {
 
 namespace {
 
 void describe_layout(ChangeState& change, std::uint32_t m) noexcept {
   const link::Module& module = *change.modules[m];
-  const std::size_t first = change.section_layouts.size();
+  const std::size_t first = change.shown.section_count();
   ModuleLayout layout;
   layout.id = {m};
   layout.name = module.name;
@@ -23,8 +25,8 @@ void describe_layout(ChangeState& change, std::uint32_t m) noexcept {
     bool synthetic = module.is_synthetic(i);
     auto which = link::Synthetic(i - module.object_sections());
     SectionKind kind = module.section_kind(i);
-    change.section_layouts.push_back(
-        {{{m}, i}, module.section_name(i), kind, place.size, place.alignment(), place.content_size(), synthetic});
+    change.shown.add(SectionLayout{
+        {{m}, i}, module.section_name(i), kind, place.size, place.alignment(), place.content_size(), synthetic});
     if (kind == SectionKind::tls_zero) return; // in no memory of the module's: every thread has its own
     if (kind == SectionKind::tls_data)
       layout.tls += place.size;
@@ -39,42 +41,49 @@ void describe_layout(ChangeState& change, std::uint32_t m) noexcept {
     else
       layout.data += place.size;
   });
-  layout.sections = std::span(change.section_layouts).subspan(first);
-  change.layouts.push_back(layout);
+  layout.sections = change.shown.last_sections(change.shown.section_count() - first);
+  change.shown.add(layout);
 }
 
 } // namespace
 
-void reserve_layouts(ChangeState& change) {
-  change.layouts.clear();
-  change.section_layouts.clear();
-  change.layouts.reserve(change.modules.size());
-  change.section_layouts.reserve(change.shown_sections);
+void ShownLists::reserve(std::size_t modules, std::size_t sections) {
+  static_assert(alignof(ModuleLayout) == 8 && alignof(SectionLayout) == 8 && alignof(PlacedSection) == 8);
+  clear();
+  const std::size_t bytes = modules * sizeof(ModuleLayout) + sections * (sizeof(SectionLayout) + sizeof(PlacedSection));
+  if (bytes == 0) return;
+  auto* at = static_cast<std::byte*>(base::scratch::allocate(bytes, 8));
+  bytes_ = bytes;
+  layouts_ = reinterpret_cast<ModuleLayout*>(at);
+  sections_ = reinterpret_cast<SectionLayout*>(at += modules * sizeof(ModuleLayout));
+  places_ = reinterpret_cast<PlacedSection*>(at + sections * sizeof(SectionLayout));
 }
 
+void ShownLists::clear() noexcept {
+  layout_count_ = section_count_ = place_count_ = 0;
+  if (bytes_ != 0) base::scratch::deallocate(layouts_, std::exchange(bytes_, 0), 8);
+}
+
+void reserve_lists(ChangeState& change, std::size_t sections) { change.shown.reserve(change.modules.size(), sections); }
+
 void describe_layouts(ChangeState& change) noexcept {
-  if (!change.layouts.empty()) return;
+  if (!change.shown.layouts().empty()) return;
   for (std::uint32_t m = 0; m < change.modules.size(); ++m) describe_layout(change, m);
 }
 
-void reserve_places(ChangeState& change) {
-  change.placed_sections.clear();
-  change.placed_sections.reserve(change.shown_sections);
-}
-
 void describe_places(ChangeState& change) noexcept {
-  if (!change.placed_sections.empty()) return;
+  if (!change.shown.places().empty()) return;
   for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
     const link::Module& module = *change.modules[m];
     module.for_each_kept([&](std::uint32_t i) {
       const link::SectionPlace& place = module.places[i];
-      change.placed_sections.push_back({{{m}, i},
-                                        module.section_name(i),
-                                        module.section_kind(i),
-                                        {place.address},
-                                        place.size,
-                                        place.alignment(),
-                                        module.is_synthetic(i)});
+      change.shown.add(PlacedSection{{{m}, i},
+                                     module.section_name(i),
+                                     module.section_kind(i),
+                                     {place.address},
+                                     place.size,
+                                     place.alignment(),
+                                     module.is_synthetic(i)});
     });
   }
 }

@@ -50,7 +50,7 @@ void begin_modules(ChangeState& change) {
     draft.partial = addition.partial;
   }
   change.names.emplace(globals);
-  change.edits_used.assign(change.edits.size(), 0);
+  if (!change.edits.empty()) change.edits_used.assign(change.edits.size(), 0);
 }
 
 link::Reach engine_reach(const EngineState& engine) {
@@ -78,8 +78,9 @@ Result<void> check_removals(ChangeState& change) {
 bool is_of_one_piece(ChangeState& change, bool drafted) {
   if (change.pins.empty()) return true; // nothing of what was found can be removed
   std::shared_lock lock(change.engine->tables);
-  for (std::size_t i = 0; !drafted && i < change.found.size(); ++i)
-    if (is_gone(change.engine->collection, *(*change.names)[change.found[i]].record))
+  for (std::uint32_t i = change.found_begin; !drafted && i < change.found_end; ++i)
+    if (const SymbolRecord* record = (*change.names)[i].record;
+        record != nullptr && is_gone(change.engine->collection, *record))
       return false; // what went wrong may have been because of it
   return check_references(change).ok();
 }
@@ -121,7 +122,7 @@ std::string module_context(const ChangeState& change, std::uint32_t index) { ret
 
 Result<void> survey_and_lay_out(ChangeState& change, bool engine_memory) {
   link::Reach reach = engine_memory ? engine_reach(*change.engine) : link::Reach{};
-  change.shown_sections = change.modules.size() * link::synthetic_sections;
+  std::size_t sections = change.modules.size() * link::synthetic_sections;
   for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
     link::Module& module = *change.modules[m];
     if (engine_memory) bind_targets(change, m); // just before its survey, while its tables are in the cache
@@ -130,8 +131,9 @@ Result<void> survey_and_lay_out(ChangeState& change, bool engine_memory) {
     if (done) done = find_sizes(change, m);
     if (done) done = link::lay_out(module);
     if (!done) return std::move(done).error().within(module_context(change, m));
-    change.shown_sections += module.places.list().size();
+    sections += module.places.of_object().size();
   }
+  if (engine_memory) reserve_lists(change, sections);
   return {};
 }
 
@@ -191,7 +193,6 @@ Result<void> draft_once(ChangeState& change) {
   allocate_commons(change);
   if (Result<void> surveyed = survey_and_lay_out(change, true); !surveyed) return surveyed;
   list_missing(change);
-  reserve_layouts(change);
   return {};
 }
 
@@ -230,15 +231,13 @@ void ChangeState::undo_draft() noexcept {
   for (ModuleDraft& draft : drafts)
     if (draft.replacement != nullptr && std::exchange(draft.replacement->counted, false))
       draft.replaces->replaceable->drafts.fetch_sub(1, std::memory_order_release);
-  placed_sections.clear();
+  shown.clear();
   forward_slots.clear();
   forward_traps.clear();
   buffers.clear();
   placements.clear();
   requests.clear();
   mode = PlaceMode::none;
-  layouts.clear();
-  section_layouts.clear();
   missing.clear();
   warnings.clear();
   drafts.clear();
@@ -248,7 +247,7 @@ void ChangeState::undo_draft() noexcept {
   pending.clear();
   section_bounds.clear();
   extras.clear();
-  found.clear();
+  found_begin = found_end = 0;
   has_clashes = has_slots = has_unique = has_missing = has_forwards = has_ifuncs = has_collected = shares_groups = false;
   records.clear();
   names.reset();

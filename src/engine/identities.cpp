@@ -113,13 +113,13 @@ bool is_replaceable(const ChangeState& change, const ModuleDraft& draft) noexcep
 
 void find_callees(ChangeState& change, std::uint32_t m) {
   link::Module& module = *change.modules[m];
+  module.patchable = change.engine->machinery->space->mapping() == memory::Mapping::dual;
+  if (!change.has_identities) return;
   module.callees.clear();
   module.callee_of.clear();
   module.own_functions.clear();
   module.parts.clear();
   module.data_objects.clear();
-  module.patchable = change.engine->machinery->space->mapping() == memory::Mapping::dual;
-  if (!change.has_identities) return;
   if (change.drafts[m].replacement == nullptr) change.drafts[m].replacement = std::make_unique<Replacement>();
   Replacement& replacement = *change.drafts[m].replacement;
   replacement.callees.clear();

@@ -144,10 +144,9 @@ std::uint8_t definition_flags(const link::Module& module, const Symbol& symbol) 
   return flags;
 }
 
-Result<void> define_name(ChangeState& change, std::uint32_t id, std::uint32_t module, std::uint32_t index,
-                         const Symbol& symbol) {
-  Name& name = (*change.names)[id];
-  Strength strength = strength_of(symbol);
+// False: it is defined twice.
+bool define_name(ChangeState& change, Name& name, std::uint32_t module, std::uint32_t index, const Symbol& symbol) {
+  const Strength strength = strength_of(symbol);
   if (strength == Strength::common) {
     if (name.extra == link::none) {
       name.extra = std::uint32_t(change.extras.size());
@@ -158,7 +157,7 @@ Result<void> define_name(ChangeState& change, std::uint32_t id, std::uint32_t mo
     extra.common_alignment = std::max(extra.common_alignment, symbol.value);
   }
   change.has_clashes |= name.record != nullptr;
-  if (strength == Strength::strong && name.strength == Strength::strong) return duplicate(change, name, module);
+  if (strength == Strength::strong && name.strength == Strength::strong) return false;
   if (rank(strength) > rank(name.strength)) {
     name.module = module;
     name.symbol = index;
@@ -168,12 +167,11 @@ Result<void> define_name(ChangeState& change, std::uint32_t id, std::uint32_t mo
     name.definition = definition_flags(*change.modules[module], symbol);
   }
   if (symbol.visibility == Visibility::hidden || symbol.visibility == Visibility::internal) name.hidden = true;
-  return {};
+  return true;
 }
 
 // The type of an undefined symbol says little; relocations decide, see survey.
-void mention(ChangeState& change, std::uint32_t id, const Symbol& symbol, const ModuleOptions& options) {
-  Name& name = (*change.names)[id];
+void mention(ChangeState& change, Name& name, const Symbol& symbol, const ModuleOptions& options) {
   name.mentioned = true;
   name.needed |= symbol.binding != Binding::weak;
   name.called |= symbol.type == SymbolType::function;
@@ -254,22 +252,23 @@ public:
   void read(std::span<const Symbol> symbols, std::uint32_t first, const NameTable& names, std::uint32_t library) {
     count_ = std::min(std::uint32_t(symbols.size()) - first, most);
     constexpr std::uint32_t ahead = 8;
+    const bool far = names.is_large();
     for (std::uint32_t i = 0; i < count_; ++i) {
       if (i + ahead < count_) __builtin_prefetch(symbols[first + i + ahead].name_begin);
       entries_[i].hash = 0;
       if (symbols[first + i].is_local()) continue;
       const std::string_view name = symbols[first + i].name();
       entries_[i] = {name.data(), name.size(), hash_name(name)};
-      names.prefetch_cell(entries_[i].hash, library);
+      if (far) names.prefetch_cell(entries_[i].hash, library);
     }
-    for (std::uint32_t i = 0; i < count_; ++i)
+    for (std::uint32_t i = 0; far && i < count_; ++i)
       if (!symbols[first + i].is_local()) names.prefetch_name(entries_[i].hash, library);
   }
   std::string_view name(std::uint32_t i) const noexcept { return {entries_[i].text, entries_[i].size}; }
   std::uint64_t hash(std::uint32_t i) const noexcept { return entries_[i].hash; }
   // Of a name that is entered soon.
   void prefetch_text(std::uint32_t i, const NameTable& names, std::uint32_t library) const noexcept {
-    if (i < count_) names.prefetch_text(entries_[i].hash, library);
+    if (i < count_ && names.is_large()) names.prefetch_text(entries_[i].hash, library);
   }
 
 private:
@@ -299,16 +298,27 @@ public:
     const auto count = std::uint32_t(symbols_.size());
     const std::uint32_t first = std::min(first_, count);
     draft_.names.assign(count - first, link::none);
-    for (std::uint32_t i = 1; i < first; ++i)
-      if (Result<void> entered = enter_local(i); !entered) return entered;
+    for (std::uint32_t i = 1; i < first; ++i) {
+      const Symbol& symbol = symbols_[i];
+      if (symbol.type != SymbolType::ifunc && symbol.section != section_common && bound_here_.empty())
+        module_.targets[i] = local_target(module_, draft_, symbol);
+      else if (Result<void> entered = enter_local(i); !entered)
+        return entered;
+    }
     NamesAhead names;
     for (std::uint32_t begin = first; begin < count; begin += NamesAhead::most) {
       names.read(symbols_, begin, *change_.names, draft_.library);
       const std::uint32_t end = begin + std::min(count - begin, NamesAhead::most);
       for (std::uint32_t i = begin; i < end; ++i) {
         names.prefetch_text(i - begin + 4, *change_.names, draft_.library);
-        Result<void> entered =
-            symbols_[i].is_local() ? enter_local(i) : enter_global(i, names.name(i - begin), names.hash(i - begin));
+        const Symbol& symbol = symbols_[i];
+        const std::string_view name = names.name(i - begin);
+        // Nearly all: nothing of what enter_global() asks for.
+        if (is_plain_global(symbol) && !has_edits_ && !draft_.partial && budget_.spend(name.size())) {
+          if (!enter_name(i, change_.names->intern(name, draft_.library, names.hash(i - begin)))) return duplicate_at(i);
+          continue;
+        }
+        Result<void> entered = symbol.is_local() ? enter_local(i) : enter_global(i, name, names.hash(i - begin));
         if (!entered) return entered;
       }
     }
@@ -316,6 +326,9 @@ public:
   }
 
 private:
+  static bool is_plain_global(const Symbol& symbol) noexcept {
+    return !symbol.is_local() && symbol.type != SymbolType::ifunc && symbol.visibility != Visibility::hidden;
+  }
   // Whether it is what the module that a fragment belongs to has.
   bool is_bound_here(std::uint32_t i) {
     if (bound_here_.empty() || bound_here_.front().symbol != i) return false;
@@ -366,13 +379,23 @@ private:
     } else {
       const std::uint32_t id = edits.name.data() == name.data() ? change_.names->intern(name, draft_.library, hash)
                                                                 : change_.names->intern(edits.name, draft_.library);
-      draft_.names[i - first_] = id;
-      if (symbol.defined() && !is_dropped(draft_, symbol.section))
-        if (Result<void> defined = define_name(change_, id, index_, i, symbol); !defined) return defined;
-      mention(change_, id, symbol, *draft_.options);
+      if (!enter_name(i, id)) return duplicate_at(i);
     }
     if (symbol.type == SymbolType::ifunc) list_ifunc(i);
     return {};
+  }
+  // False: it is defined twice.
+  bool enter_name(std::uint32_t i, std::uint32_t id) {
+    const Symbol& symbol = symbols_[i];
+    draft_.names[i - first_] = id;
+    Name& name = (*change_.names)[id];
+    if (symbol.defined() && !is_dropped(draft_, symbol.section))
+      if (!define_name(change_, name, index_, i, symbol)) return false;
+    mention(change_, name, symbol, *draft_.options);
+    return true;
+  }
+  Error duplicate_at(std::uint32_t i) const {
+    return duplicate(change_, (*change_.names)[draft_.names[i - first_]], index_);
   }
   bool is_localized(std::uint32_t i) const {
     const base::Vector<std::uint32_t>& localized = draft_.replacement->localized;

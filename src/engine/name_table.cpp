@@ -8,9 +8,9 @@ namespace tenon::engine {
 
 NameTable::NameTable(std::size_t expected) {
   if (expected == 0) return; // made when there is a name, as a group's may be
-  std::size_t cells = 16;
+  std::size_t cells = 8;
   while (cells < expected * 2) cells *= 2;
-  cells_.resize(cells);
+  cells_ = make_cells(cells);
   names_.reserve(expected);
 }
 
@@ -45,7 +45,7 @@ std::uint32_t NameTable::intern(std::string_view text, std::uint32_t library, st
 }
 
 void NameTable::grow() {
-  base::Vector<Cell> grown(std::max<std::size_t>(cells_.size() * 2, 16));
+  base::Vector<Cell> grown = make_cells(std::max<std::size_t>(cells_.size() * 2, 16));
   std::size_t mask = grown.size() - 1;
   for (std::uint32_t i = 0; i < names_.size(); ++i) {
     std::uint64_t hash = mixed(names_[i].hash, names_[i].library);

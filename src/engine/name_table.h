@@ -50,6 +50,7 @@ struct NameRecords {
   SymbolRecord* symbol = nullptr;
   SymbolRecord* group = nullptr;
   std::uint32_t within = link::none; // the COMDAT group that `symbol` lies in, by its name
+  std::uint32_t mark = 0;            // scratch
 };
 
 struct NameExtra {
@@ -75,6 +76,7 @@ public:
   std::uint32_t size() const noexcept { return std::uint32_t(names_.size()); }
 
   // Asks for a name's memory ahead of its use: the table of a large change does not fit the caches.
+  bool is_large() const noexcept { return cells_.size() > 4096; }
   void prefetch(std::uint32_t index) const noexcept {
     if (index < names_.size()) __builtin_prefetch(&names_[index]);
   }
@@ -101,9 +103,10 @@ private:
   }
 
   struct Cell {
-    std::uint32_t index = link::none;
-    std::uint32_t tag = 0;
+    std::uint32_t index; // link::none: there is no name
+    std::uint32_t tag;
   };
+  static base::Vector<Cell> make_cells(std::size_t count) { return base::Vector<Cell>(count, Cell{link::none, link::none}); }
   void grow();
 
   base::Vector<Name> names_;

@@ -185,7 +185,7 @@ Result<void> use_placements(ChangeState& change) {
     }
   }
   settle_bound(change);
-  reserve_places(change);
+  change.shown.clear_places();
   return {};
 }
 
@@ -206,7 +206,7 @@ Result<void> place_in_engine(ChangeState& change) {
       return std::move(placed).error().within(module_context(change, m));
   }
   settle_bound(change);
-  reserve_places(change);
+  change.shown.clear_places();
   return {};
 }
 

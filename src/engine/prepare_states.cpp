@@ -19,13 +19,6 @@ namespace {
 
 namespace flag = link::target_flag;
 
-// Whether the module's own symbol is the definition. Names are many and far away: what the symbol is bound to says mostly.
-bool defines(const ChangeState& change, std::uint32_t module, std::uint32_t name, std::uint32_t symbol) {
-  if (change.modules[module]->targets[symbol].kind == link::TargetKind::module) return false;
-  const Name& n = (*change.names)[name];
-  return n.module == module && n.symbol == symbol;
-}
-
 bool fills_forward(const Name& name) { return name.forward_record; }
 
 std::uint16_t record_flags(const Name& name, const link::Target& target) {
@@ -45,10 +38,14 @@ void for_each_published(const ChangeState& change, std::uint32_t m, Visit&& visi
   for (std::uint32_t g = 0; g < draft.groups.size(); ++g)
     if (std::uint32_t id = draft.groups[g]; id != link::none && (*change.names)[id].group == m) group(id, g);
   const std::uint32_t first = module.object.file().first_global, count = std::uint32_t(draft.names.size());
-  for (std::uint32_t i = 0; i < count; ++i)
-    if (draft.names[i] != link::none && defines(change, m, draft.names[i], first + i) &&
-        !fills_forward((*change.names)[draft.names[i]]))
-      visit(draft.names[i], first + i);
+  const NameTable& names = *change.names;
+  for (std::uint32_t i = 0; i < count; ++i) {
+    const std::uint32_t id = draft.names[i];
+    // Names are many and far away: what the symbol is bound to says mostly whether it is the definition.
+    if (id == link::none || module.targets[first + i].kind == link::TargetKind::module) continue;
+    if (const Name& name = names[id]; name.module == m && name.symbol == first + i && !fills_forward(name))
+      visit(id, first + i);
+  }
 }
 
 // Names that a new version of a module has in common with the one before keep their records, which others point to.
@@ -89,7 +86,7 @@ public:
     SymbolRecord* record =
         share != nullptr ? SymbolRecord::make_sharing(at_, *share) : SymbolRecord::make(at_, name.view(), name.hash, form);
     at_ += record->bytes();
-    Additions& added = change_.added[draft_.library];
+    Additions& added = change_.added(draft_.library);
     ++(group ? added.groups : added.symbols);
     record->set_module(draft_.identity().get());
     record->set(content);
@@ -215,27 +212,18 @@ void share_groups(ChangeState& change, std::uint32_t m) {
   draft.state->groups.erase(std::unique(draft.state->groups.begin(), draft.state->groups.end()), draft.state->groups.end());
 }
 
-// Marks what a module has been found to depend on already, so that each is listed once without sorting.
-class Marks {
-public:
-  explicit Marks(const ChangeState& change) : modules_(change.modules.size()), groups_(change.names->size()) {}
-
-  // True the first time that module `from` asks.
-  bool module(std::uint32_t from, std::uint32_t to) { return std::exchange(modules_[to], from + 1) != from + 1; }
-  bool group(std::uint32_t from, std::uint32_t name) { return std::exchange(groups_[name], from + 1) != from + 1; }
-
-private:
-  base::Vector<std::uint32_t> modules_, groups_;
-};
+// What a module has been found to depend on already is marked, so that each is listed once without sorting. True the first
+// time that module `from` asks.
+bool mark(std::uint32_t& marked, std::uint32_t from) { return std::exchange(marked, from + 1) != from + 1; }
 
 // Whom a module refers to, each once; `all` and `published` are scratch. Sharing a group counts as referring to it.
-void find_dependencies(ChangeState& change, std::uint32_t m, Marks& marks, base::Vector<Dependency>& all,
+void find_dependencies(ChangeState& change, std::uint32_t m, base::Vector<Dependency>& all,
                        base::Vector<Dependency>& published) {
   ModuleDraft& draft = change.drafts[m];
   all.clear();
   published.clear();
   for (std::uint32_t id : draft.groups)
-    if (id != link::none) marks.group(m, id);
+    if (id != link::none) mark(change.records[id].mark, m);
   const link::Module::List<link::Target>& targets = change.modules[m]->targets;
   std::uint32_t symbol = change.modules[m]->object.file().first_global;
   for (std::uint32_t id : draft.names) {
@@ -248,7 +236,7 @@ void find_dependencies(ChangeState& change, std::uint32_t m, Marks& marks, base:
     if (name.module != link::none && name.module != m && !own) {
       const NameRecords& made = change.records[id];
       const std::uint32_t group = made.symbol != nullptr ? made.within : group_of_definition(change, name);
-      if (group != link::none ? !marks.group(m, group) : !marks.module(m, name.module)) continue;
+      if (!mark(group != link::none ? change.records[group].mark : change.drafts[name.module].mark, m)) continue;
       // The object's own text goes with the object: the record's stays. What fills a forward reference has the library's
       // record.
       const SymbolRecord* record = made.symbol != nullptr ? made.symbol : name.record;
@@ -364,19 +352,19 @@ void keep_linked(ChangeState& change, std::uint32_t m) {
 
 Result<void> prepare_states(ChangeState& change) {
   change.records.assign(change.names->size(), {});
-  change.added.assign(change.libraries.size(), {});
+  change.added_first = {};
+  if (change.libraries.size() > 1) change.added_more.assign(change.libraries.size() - 1, {});
   for (std::uint32_t m = 0; m < change.modules.size(); ++m) make_records(change, m);
-  Marks marks(change);
   base::Vector<Dependency> all, published; // scratch
   for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
     ModuleDraft& draft = change.drafts[m];
-    if (draft.replaces == nullptr) ++change.added[draft.library].modules;
+    if (draft.replaces == nullptr) ++change.added(draft.library).modules;
     share_groups(change, m);
     {
       // Records of modules that are replaced just now may change.
       std::shared_lock tables(change.engine->tables, std::defer_lock);
       if (change.has_identities) tables.lock();
-      find_dependencies(change, m, marks, all, published);
+      find_dependencies(change, m, all, published);
       make_uses(change, m);
     }
     draft.state->usage.set_bookkeeping(count_bookkeeping(*draft.state));

@@ -42,7 +42,9 @@ void resolve_to_host(ChangeState& change, Name& name, const HostSymbol& host) {
 // Under EngineState::tables.
 void resolve_to_record(ChangeState& change, Name& name, SymbolRecord* record) {
   name.record = record;
-  change.found.push_back(change.names->index_of(name));
+  const std::uint32_t id = change.names->index_of(name);
+  change.found_begin = change.found_end == 0 ? id : std::min(change.found_begin, id);
+  change.found_end = std::max(change.found_end, id + 1);
   change.has_slots |= record->slot() != 0;
   change.has_identities |= record->definition() != nullptr;
   name.forward_record = (record->flags & symbol_flag::forward) != 0;

