@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "process.h"
 
+#include "base/pages.h"
 #include "base/pool.h"
 
 #include <malloc.h>
@@ -35,7 +36,8 @@ std::size_t mapping_count() {
 
 std::int64_t heap_bytes() {
   const struct mallinfo2 info = mallinfo2();
-  return static_cast<std::int64_t>(info.uordblks + info.hblkhd + tenon::base::pool::usage().live);
+  return static_cast<std::int64_t>(info.uordblks + info.hblkhd + tenon::base::pool::usage().live +
+                                   tenon::base::mapped_table_bytes());
 }
 
 void give_back_free_memory() { malloc_trim(0); }

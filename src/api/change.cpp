@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "base/guarded.h"
+#include "engine/at_once.h"
 #include "engine/change_state.h"
 
 #include <algorithm>
@@ -125,6 +126,7 @@ void Change::remove(Module module, Quiet quiet) noexcept {
   if (starved_) return;
   TENON_CHECK(state_ != nullptr, "a change was used after it had been consumed");
   collected(*state_, [&] {
+    engine::prefetch(*module.state());
     for (const auto& there : state_->removals)
       if (there == module.state()) return misuse(*state_, "module " + module.name() + " is removed twice in one change");
     for (const engine::Addition& addition : state_->additions)

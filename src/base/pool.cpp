@@ -6,6 +6,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <mutex>
@@ -65,8 +66,9 @@ static_assert(sizeof(Slab) <= slab_head);
 
 // At the begin of each chunk, in place of its first slab.
 struct Chunk {
-  std::uint64_t free = ~std::uint64_t(1); // slabs
+  std::uint64_t free = ~std::uint64_t(1); // slabs; not this one
   std::uint64_t dirty = 0;                // of these, those that have pages
+  std::uint64_t gone = 0;                 // those whose pages were given back
   Chunk* next = nullptr;                  // of those that have free ones
 };
 
@@ -75,7 +77,8 @@ constexpr int populate_write = 23;
 // Slabs of a size that are filled page by page.
 constexpr std::uint32_t few = 4;
 // Slabs out of use whose pages are given back as one, a few calls for all of them.
-constexpr std::uint32_t most_dirty = 64;
+constexpr std::uint32_t least_dirty = 4, most_dirty = 64;
+constexpr std::uint64_t all_slabs = ~std::uint64_t(1); // of a chunk but the first
 
 struct Pool {
   std::mutex mutex;
@@ -84,6 +87,9 @@ struct Pool {
   std::array<std::uint32_t, classes> taken{}; // slabs of that size in use
   Chunk* chunks = nullptr;                    // with free slabs
   std::uint32_t dirty = 0;                    // slabs that are free and have pages
+  std::uint32_t in_use = 0;                   // slabs
+  std::uint32_t may_wait = least_dirty;       // of dirty ones, at least so many; as many again where some were missed
+  bool missed = false;                        // a slab was taken whose pages had been given back, since the last time
   std::size_t live = 0, mapped = 0;
 };
 
@@ -126,6 +132,9 @@ Fresh take_slab(Pool& pool) {
   chunk->free &= ~bit;
   chunk->dirty &= ~bit;
   pool.dirty -= present ? 1 : 0;
+  ++pool.in_use;
+  pool.missed |= (chunk->gone & bit) != 0;
+  chunk->gone &= ~bit;
   if (chunk->free == 0) pool.chunks = chunk->next;
   return {reinterpret_cast<std::byte*>(chunk) + index * slab_size, present};
 }
@@ -137,8 +146,29 @@ void give_pages_back(Chunk& chunk) noexcept {
     const auto count = std::size_t(std::countr_one(chunk.dirty >> first));
     // If the kernel refuses (memory that mlockall has locked), the pages stay; nothing relies on their being zero.
     ::madvise(reinterpret_cast<std::byte*>(&chunk) + first * slab_size, count * slab_size, MADV_DONTNEED);
-    chunk.dirty &= chunk.dirty + (std::uint64_t(1) << first); // carries over the run
+    const std::uint64_t rest = chunk.dirty & (chunk.dirty + (std::uint64_t(1) << first)); // carries over the run
+    chunk.gone |= chunk.dirty & ~rest;
+    chunk.dirty = rest;
   }
+}
+
+// Chunks are gone over once for as many slabs as a sixteenth of all, or 4.
+void give_all_pages_back(Pool& pool) noexcept {
+  bool kept = false;
+  for (Chunk** at = &pool.chunks; *at != nullptr;) {
+    Chunk* const chunk = *at;
+    if (chunk->free == all_slabs && std::exchange(kept, true)) {
+      *at = chunk->next;
+      ::munmap(chunk, chunk_size);
+      pool.mapped -= chunk_size;
+      continue;
+    }
+    give_pages_back(*chunk);
+    at = &chunk->next;
+  }
+  pool.dirty = 0;
+  pool.may_wait = pool.missed ? std::min(pool.may_wait * 2, most_dirty) : std::max(pool.may_wait / 2, least_dirty);
+  pool.missed = false;
 }
 
 void give_back(Pool& pool, Slab* slab) noexcept {
@@ -151,9 +181,8 @@ void give_back(Pool& pool, Slab* slab) noexcept {
   }
   chunk->free |= std::uint64_t(1) << (offset / slab_size);
   chunk->dirty |= std::uint64_t(1) << (offset / slab_size);
-  if (++pool.dirty < most_dirty) return;
-  for (Chunk* one = pool.chunks; one != nullptr; one = one->next) give_pages_back(*one);
-  pool.dirty = 0;
+  --pool.in_use;
+  if (++pool.dirty > std::clamp(pool.in_use / 16, pool.may_wait, most_dirty)) give_all_pages_back(pool);
 }
 
 void list(Pool& pool, Slab* slab) noexcept {
@@ -251,6 +280,11 @@ void give_back_gathered() noexcept {
 }
 
 } // namespace
+
+void prefetch(const void* piece) noexcept {
+  if (!is_plain)
+    __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(piece) & ~(slab_size - 1)), 1);
+}
 
 void begin_gathering() noexcept { ++gathered.depth; }
 void end_gathering() noexcept {

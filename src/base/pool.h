@@ -3,8 +3,9 @@
 // Why not malloc: its header costs a small piece a tenth of its size, and what is freed among pieces that stay goes back to
 // the system only from the heap's end, behind which the next change's temporaries lie. Here pieces of one size lie together
 // in slabs of 32 KiB without headers of their own; slabs that are empty give their pages back, up to 64 of them at a time
-// (one of each size is kept, so that a program that replaces a module over and over does not pay for it). Address space is
-// given back when nothing is in use any more, all but 2 MiB; until then slabs are used again.
+// (one of each size is kept, so that a program that replaces a module over and over does not pay for it). How many may wait
+// for that: a sixteenth of those in use, and no fewer than 4, or more if slabs are soon wanted again. Of chunks of 2 MiB of
+// address space that have nothing in use, one is kept.
 //
 // Process-wide, because modules may outlive their engine. Any thread; the lock is inside of all others. Under
 // AddressSanitizer and ThreadSanitizer every piece is operator new's, so that they see what they are there for.
@@ -25,6 +26,9 @@ std::size_t rounded(std::size_t size) noexcept;
 void* allocate(std::size_t size);
 // `size`: as it was asked for, or anything that rounded() takes for the same.
 void deallocate(void* piece, std::size_t size) noexcept;
+
+// What giving back a piece will look at beside the piece itself.
+void prefetch(const void* piece) noexcept;
 
 // Between the two, which may be nested, what this thread gives back is gathered and goes in lots: one lock for many pieces.
 void begin_gathering() noexcept;

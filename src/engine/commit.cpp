@@ -5,6 +5,7 @@
 // by steps that can't fail; (4) without a lock: finalizers of removed modules, their memory, then initializers of added
 // ones.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "engine/at_once.h"
 #include "engine/forwards.h"
 #include "engine/recall.h"
 #include "engine/transition.h"
@@ -394,21 +395,41 @@ void leave_superseded(ChangeState& change) noexcept {
   behind % many_waiting == 1 ? help_to_free(*change.engine, behind) : reclaim_later(*change.engine);
 }
 
-// The modules that only a removal has: nothing is drafted, placed or published.
-Result<void> commit_removals(ChangeState& change) {
+// The usual way of modules that only a removal has, from commit_mutex on: `lock`.
+Result<void> commit_listed_removals(ChangeState& change, std::unique_lock<std::mutex>& lock) {
   EngineState& engine = *change.engine;
-  if (Result<void> recalled = recall_to_end(engine, change.removals); !recalled) return recalled;
   Removal removal(change.removals);
   removal.quiet = change.quiet;
   {
-    std::lock_guard lock(engine.commit_mutex);
-    if (Result<void> removable = check_removable(engine, change.removals); !removable) return removable;
-    if (needs_recall_to_end(change.removals)) return unloaded_meanwhile();
     const std::unique_lock tables(engine.tables);
     if (Result<void> same = check_leaving_groups(change); !same) return same;
     unpublish(engine, removal);
   }
+  lock.unlock();
   retire(engine, removal);
+  return {};
+}
+
+// The modules that only a removal has: nothing is drafted, placed or published.
+Result<void> commit_removals(ChangeState& change) {
+  EngineState& engine = *change.engine;
+  if (Result<void> recalled = recall_to_end(engine, change.removals); !recalled) return recalled;
+  std::unique_lock lock(engine.commit_mutex);
+  if (Result<void> removable = check_removable(engine, change.removals); !removable) return removable;
+  if (needs_recall_to_end(change.removals)) return unloaded_meanwhile();
+  ModuleState& first = *change.removals.front();
+  const bool at_once =
+      change.removals.size() == 1 && !change.quiet.empty() && change.leaving_groups.empty() && ends_at_once(engine, first);
+  if (!at_once) return commit_listed_removals(change, lock);
+  bool any_left;
+  {
+    const std::unique_lock tables(engine.tables);
+    any_left = leave_at_once(engine, first);
+  }
+  lock.unlock();
+  end_at_once(engine, std::move(change.removals.front()));
+  change.removals.clear();
+  if (any_left) sweep(engine);
   return {};
 }
 

@@ -1,5 +1,6 @@
 // From a change's inputs to a draft: everything resolved, all sizes known.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "engine/at_once.h"
 #include "engine/change_state.h"
 #include "engine/transition.h"
 
@@ -66,6 +67,7 @@ Result<void> check_removals(ChangeState& change) {
     Result<void> removable;
     {
       std::lock_guard lock(change.engine->commit_mutex);
+      prefetch_leaving(*change.engine, change.removals);
       change.leaving_groups = find_leaving_groups(change.removals);
       removable = check_removable(*change.engine, change.removals);
     }
@@ -88,6 +90,12 @@ bool is_of_one_piece(ChangeState& change, bool drafted) {
 } // namespace
 
 std::vector<const SymbolRecord*> find_leaving_groups(std::span<const std::shared_ptr<ModuleState>> removals) {
+  const bool any = std::any_of(removals.begin(), removals.end(), [](const std::shared_ptr<ModuleState>& module) {
+    return module->replaceable != nullptr || !module->groups.empty() ||
+           std::any_of(module->dependencies.begin(), module->dependencies.end(),
+                       [](const Dependency& dependency) { return dependency.group != nullptr; });
+  });
+  if (!any) return {};
   std::map<const SymbolRecord*, std::uint32_t> users;
   for (const std::shared_ptr<ModuleState>& module : removals) {
     for_each_holder(*module, [&](const ModuleState& holder) {
@@ -259,8 +267,8 @@ void ChangeState::undo_draft() noexcept {
 }
 
 ChangeState::~ChangeState() {
-  // Otherwise members end as they are: what has been added is the engine's.
-  if (!committed || exchanges() || placements_owned) undo_draft();
+  // Otherwise members end as they are: what has been added is the engine's, and what only removes has drafted nothing.
+  if (!only_removes() && (!committed || exchanges() || placements_owned)) undo_draft();
 }
 
 } // namespace tenon::engine

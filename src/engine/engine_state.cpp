@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "engine/engine_state.h"
 
+#include "engine/at_once.h"
 #include "engine/forwards.h"
 #include "engine/recall.h"
 #include "engine/reclaimer.h"
@@ -79,12 +80,6 @@ bool is_alone(const ModuleState& module) noexcept {
 
 // Modules lie all over the heap, and each is looked at once: how many are asked for ahead.
 constexpr std::ptrdiff_t prefetched = 4;
-
-void prefetch(const ModuleState& module) noexcept {
-  constexpr std::size_t line = 64;
-  for (std::size_t at = 0; at < sizeof module; at += line)
-    __builtin_prefetch(reinterpret_cast<const char*>(&module) + at, 1);
-}
 
 // What the end has to do with the modules, seen in one pass: of many, each is a row of cache misses.
 struct LastLook {
@@ -211,7 +206,7 @@ Result<void> close_library(EngineState& engine, const std::shared_ptr<LibrarySta
     std::unique_lock lock(engine.commit_mutex);
     if (library->closed) return {};
     if (needs_recall_to_end(library->modules) && check_removable(engine, library->modules)) {
-      const std::vector<std::shared_ptr<ModuleState>> modules = library->modules;
+      const auto modules = library->modules;
       lock.unlock();
       if (Result<void> recalled = recall_to_end(engine, modules); !recalled) return recalled;
       continue;

@@ -13,6 +13,7 @@
 
 #include <tenon/engine.h>
 
+#include "base/pages.h"
 #include "base/scratch.h"
 #include "base/spread_mutex.h"
 #include "engine/collector.h"
@@ -47,10 +48,13 @@ struct LibraryState {
   std::shared_ptr<const std::vector<Source>> sources;
 
   // Under EngineState::commit_mutex.
-  std::vector<std::shared_ptr<ModuleState>> modules;
+  base::PageVector<std::shared_ptr<ModuleState>> modules;
   std::vector<std::unique_ptr<std::byte[]>> own_records; // absolute and forward symbols
   std::vector<OwnedBlock> own_slots;
   std::atomic<bool> closed{false}; // a draft asks without the lock, its commit with it
+
+  // Whether its tables are far too large for what is left in them. Under commit_mutex.
+  bool is_sparse() const noexcept { return base::is_sparse(modules) || symbols.is_sparse() || groups.is_sparse(); }
 
   // Without what only waits to be unpublished. Under EngineState::tables.
   SymbolRecord* find_symbol(std::string_view name_of, std::uint64_t hash) const noexcept {
@@ -98,10 +102,11 @@ struct EngineState : std::enable_shared_from_this<EngineState> {
   std::uint64_t sweep_number = 0;
   std::uint64_t onward_number = 0; // of the last Onward
   std::uint64_t next_sequence = 1;
-  std::atomic<std::uint64_t> next_serial{1};      // of versions; any thread
-  std::atomic<bool> unloads{false};               // some module was unloaded, ever; set under commit_mutex
-  std::size_t module_count = 0;                   // published and removed ones
-  std::vector<std::shared_ptr<ModuleState>> last; // room for all of them: the engine's end must not need memory
+  std::atomic<std::uint64_t> next_serial{1};           // of versions; any thread
+  std::atomic<bool> unloads{false};                    // some module was unloaded, ever; set under commit_mutex
+  std::size_t module_count = 0;                        // published and removed ones
+  base::PageVector<std::shared_ptr<ModuleState>> last; // room for all of them: the engine's end must not need memory
+  std::shared_ptr<LibraryState> sparse;                // one whose tables have become far too large, if there is one
 
   EngineState();
   ~EngineState();

@@ -3,6 +3,7 @@
 // Who counts as a user is what is published or released. The collector counts more: see Collectable::outside.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "base/check.h"
+#include "engine/at_once.h"
 #include "engine/engine_state.h"
 #include "engine/forwards.h"
 #include "engine/recall.h"
@@ -65,8 +66,7 @@ void erase(SymbolTable& table, SymbolRecord& record) noexcept {
 }
 
 // All symbols, but for those in COMDAT groups that others share. The removed module stays a remnant while there are such.
-void check_remnant(ModuleState& module) noexcept {
-  const std::shared_ptr<LibraryState> library = module.library.lock();
+void check_remnant(ModuleState& module, LibraryState* library) noexcept {
   module.remnant = false;
   module.for_each_record([&](SymbolRecord& record) {
     const bool group = (record.flags & symbol_flag::group) != 0;
@@ -75,6 +75,7 @@ void check_remnant(ModuleState& module) noexcept {
     module.remnant |= group && shared && (record.flags & symbol_flag::erased) == 0;
   });
 }
+void check_remnant(ModuleState& module) noexcept { check_remnant(module, module.library.lock().get()); }
 
 void take_out(LibraryState& library, ModuleState& module) noexcept {
   std::shared_ptr<ModuleState>& last = library.modules.back();
@@ -94,42 +95,50 @@ void await_held(ModuleState& module) noexcept {
 }
 
 // Out of its library: nobody finds it any more.
-void leave(EngineState& engine, ModuleState& module) noexcept {
-  std::shared_ptr<LibraryState> library = module.library.lock();
+void leave(EngineState& engine, ModuleState& module, std::shared_ptr<LibraryState> library) noexcept {
   TENON_CHECK(library != nullptr, "a published module without a library");
   if (module.collectable != nullptr) delist(engine.collection, module);
   module.live.store(false, std::memory_order_release);
   module.removed = module.finalizing = true;
   reopen_forwards(module, *engine.machinery->space);
   take_out(*library, module);
+  if (library->is_sparse()) engine.sparse = std::move(library);
+}
+void leave(EngineState& engine, ModuleState& module) noexcept { leave(engine, module, module.library.lock()); }
+
+// `from_inside`: how many of its users leave with it.
+Result<void> check_one(EngineState& engine, Modules leaving, const ModuleState& module, std::uint32_t from_inside) {
+  if (!module.live.load(std::memory_order_relaxed))
+    return Error{ErrorCode::conflict, "module " + module.name + " has been removed already"};
+  if (module.users > from_inside) {
+    if (is_dead(engine.collection, module))
+      return Error{ErrorCode::conflict, "module " + module.name + " has been collected already"};
+    return still_used(engine, leaving, module);
+  }
+  if (is_recalled_by_others(module, leaving))
+    return Error{ErrorCode::still_used, "module " + module.name +
+                                            " can't be removed while it is unloaded: others share its COMDAT groups, and "
+                                            "may call their functions; replace it first"};
+  return {};
 }
 
 } // namespace
 
 Result<void> check_removable(EngineState& engine, Modules modules) {
+  if (modules.size() == 1) return check_one(engine, modules, *modules.front(), 0);
   std::unordered_map<const ModuleState*, std::uint32_t> from_inside;
-  if (modules.size() > 1)
-    for (const std::shared_ptr<ModuleState>& module : modules)
-      for_each_holder(*module, [&](const ModuleState& holder) {
-        for (const Dependency& dependency : holder.dependencies)
-          if (dependency.group == nullptr) ++from_inside[dependency.module];
-      });
   for (const std::shared_ptr<ModuleState>& module : modules)
-    if (modules.size() > 1 && module->replaceable != nullptr)
+    for_each_holder(*module, [&](const ModuleState& holder) {
+      for (const Dependency& dependency : holder.dependencies)
+        if (dependency.group == nullptr) ++from_inside[dependency.module];
+    });
+  for (const std::shared_ptr<ModuleState>& module : modules)
+    if (module->replaceable != nullptr)
       for (const Led& led : module->replaceable->led) ++from_inside[led.target];
   for (const std::shared_ptr<ModuleState>& module : modules) {
-    if (!module->live.load(std::memory_order_relaxed))
-      return Error{ErrorCode::conflict, "module " + module->name + " has been removed already"};
     auto inside = from_inside.find(module.get());
-    if (module->users > (inside == from_inside.end() ? 0 : inside->second)) {
-      if (is_dead(engine.collection, *module))
-        return Error{ErrorCode::conflict, "module " + module->name + " has been collected already"};
-      return still_used(engine, modules, *module);
-    }
-    if (is_recalled_by_others(*module, modules))
-      return Error{ErrorCode::still_used, "module " + module->name +
-                                              " can't be removed while it is unloaded: others share its COMDAT groups, and "
-                                              "may call their functions; replace it first"};
+    Result<void> removable = check_one(engine, modules, *module, inside == from_inside.end() ? 0 : inside->second);
+    if (!removable) return removable;
   }
   return {};
 }
@@ -241,6 +250,66 @@ void retire(EngineState& engine, Removal& removal) noexcept {
     return reclaim_later(engine);
   sweep(engine);
   if (any) reclaim_now(engine);
+}
+
+void prefetch_leaving(const EngineState& engine, Modules modules) noexcept {
+  constexpr std::size_t few = 8; // of many, the first would be out of the cache again
+  if (modules.size() > few) return;
+  for (const std::shared_ptr<ModuleState>& module : modules) {
+    base::pool::prefetch(module.get());
+    for (const void* piece :
+         {static_cast<const void*>(module->records.data()), static_cast<const void*>(module->dependencies.data())}) {
+      __builtin_prefetch(piece, 1);
+      base::pool::prefetch(piece);
+    }
+    for (const OwnedBlock& block : module->blocks) {
+      if (!block) continue;
+      engine.machinery->space->prefetch(*block);
+      if (block->slots != 0 && engine.machinery->frames) engine.machinery->frames->prefetch(*block);
+    }
+  }
+}
+
+bool ends_at_once(const EngineState& engine, const ModuleState& module) noexcept {
+  if (!engine.removed.empty() || engine.walked) return false;
+  if (module.replaceable != nullptr || module.collectable != nullptr || !module.groups.empty()) return false;
+  if (module.pins.load(std::memory_order_acquire) != 0 || module.has_exit_handlers.load(std::memory_order_relaxed))
+    return false;
+  if (!module.finalizers.empty() && module.initialized.load(std::memory_order_acquire)) return false;
+  return std::none_of(module.dependencies.begin(), module.dependencies.end(),
+                      [](const Dependency& dependency) { return dependency.group != nullptr; });
+}
+
+bool leave_at_once(EngineState& engine, ModuleState& module) noexcept {
+  const std::shared_ptr<LibraryState> library = module.library.lock();
+  __builtin_prefetch(&library->modules.back()->index, 1);
+  __builtin_prefetch(&library->modules[module.index], 1);
+  module.for_each_record([&](const SymbolRecord& record) { library->symbols.prefetch(record.hash); });
+  uncount_references(engine, module);
+  release_references(engine.collection, module);
+  leave(engine, module, library);
+  check_remnant(module, library.get());
+  TENON_CHECK(!module.remnant, "a module without COMDAT groups leaves nothing behind");
+  std::size_t done = 0;
+  StepBudget budget = StepBudget::unlimited();
+  const bool all = bury(module, done, budget);
+  TENON_CHECK(all, "a step without end ends nothing early");
+  // Nobody marks from it: it is in no list, and what it points to may be freed before its handles go.
+  module.removed = module.finalizing = false;
+  module.dependencies.clear();
+  module.forwards.clear();
+  engine.modules_leaving.fetch_add(1, std::memory_order_relaxed);
+  --engine.module_count;
+  return engine.sparse != nullptr || !engine.orphans.empty() || engine.collection.wanted.load(std::memory_order_relaxed);
+}
+
+void end_at_once(EngineState& engine, std::shared_ptr<ModuleState> module) noexcept {
+  const base::pool::Gathering gathering; // the last piece goes after the module has ended
+  // What threads that were still inside have registered, in spite of what the client said.
+  finalize_all({&module, 1});
+  if (module.use_count() != 1) module->release_memory(); // or else it does that at its end
+  module.reset();
+  engine.modules_leaving.fetch_sub(1, std::memory_order_release);
 }
 
 } // namespace tenon::engine

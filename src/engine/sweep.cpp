@@ -14,6 +14,8 @@
 #include "engine/trim.h"
 #include "engine/walk.h"
 
+#include <algorithm>
+#include <iterator>
 #include <utility>
 
 namespace tenon::engine {
@@ -33,6 +35,7 @@ public:
 
   // Without a lock.
   void free_dead() noexcept {
+    const base::pool::Gathering gathering;
     freed_.clear();
     // What threads that were still inside have registered after the finalizers had run.
     for (const std::shared_ptr<ModuleState>& module : dead_) finalize_all({&module, 1});
@@ -259,16 +262,49 @@ bool sweep_in_steps(EngineState& engine) noexcept {
   return again;
 }
 
+// Tables that are far too large for what is left: their like that fit are made under commit_mutex, under which alone they
+// change, and whoever looks something up meanwhile waits only while they are exchanged. Tables shrink to a sixteenth or
+// less, so that each record is moved less than once for the sixteen that have gone. Without memory they stay.
+void shrink_tables(EngineState& engine) noexcept {
+  SymbolTable symbols, groups; // freed when the locks are given back
+  base::PageVector<std::shared_ptr<ModuleState>> modules, last;
+  std::shared_ptr<LibraryState> library;
+  const std::lock_guard lock(engine.commit_mutex);
+  library = std::move(engine.sparse);
+  try {
+    if (library != nullptr && base::is_sparse(library->modules)) {
+      modules.reserve(library->modules.size() * 2);
+      std::move(library->modules.begin(), library->modules.end(), std::back_inserter(modules));
+      library->modules.swap(modules);
+    }
+    if (const std::size_t wanted = engine.module_count + 1;
+        engine.last.capacity() > 4096 && engine.last.empty() && wanted * 32 < engine.last.capacity()) {
+      last.reserve(wanted * 2);
+      engine.last.swap(last);
+    }
+    if (library == nullptr) return;
+    if (library->symbols.is_sparse()) symbols = library->symbols.packed();
+    if (library->groups.is_sparse()) groups = library->groups.packed();
+  } catch (const std::bad_alloc&) {
+    return;
+  }
+  const std::unique_lock tables(engine.tables);
+  if (symbols.bytes() != 0) std::swap(library->symbols, symbols);
+  if (groups.bytes() != 0) std::swap(library->groups, groups);
+}
+
 } // namespace
 
 void sweep(EngineState& engine) noexcept {
   while (!sweep_at_once(engine) && sweep_in_steps(engine)) {
   }
-  bool orphans;
+  bool orphans, sparse;
   {
     std::lock_guard lock(engine.commit_mutex);
     orphans = !engine.orphans.empty();
+    sparse = engine.sparse != nullptr;
   }
+  if (sparse) shrink_tables(engine);
   if (orphans) close_orphans(engine);
   if (engine.collection.wanted.load(std::memory_order_relaxed)) reclaim_later(engine);
 }

@@ -25,7 +25,7 @@ void SymbolTable::reserve(std::size_t more) {
   // What comes at once is known to be all: seven of ten cells. What comes one by one finds half of them free.
   const std::size_t wanted = std::max({std::size_t(16), (size_ + more) * 10 / 7 + 1, size_ * 2});
   TENON_CHECK(wanted <= std::uint32_t(-1), "a table of more symbols than hashes");
-  std::vector<std::uint64_t> old(wanted, empty);
+  base::PageVector<std::uint64_t> old(wanted, empty);
   old.swap(cells_);
   used_ = 0;
   // Records are anywhere, and are asked for ahead.
@@ -34,6 +34,13 @@ void SymbolTable::reserve(std::size_t more) {
     if (i + ahead < old.size()) __builtin_prefetch(pointer(old[i + ahead]));
     if (old[i] != empty && old[i] != erased) put(old[i], pointer(old[i])->hash());
   }
+}
+
+SymbolTable SymbolTable::packed() const {
+  SymbolTable made;
+  made.reserve(size_ * 2);
+  for_each([&](SymbolRecord& record) { made.insert(&record); });
+  return made;
 }
 
 void SymbolTable::insert(SymbolRecord* record) noexcept {

@@ -6,13 +6,13 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
+#include "base/pages.h"
 #include "engine/symbol_record.h"
 
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string_view>
-#include <vector>
 
 namespace tenon::engine {
 
@@ -33,11 +33,19 @@ public:
     }
   }
 
+  void prefetch(std::uint64_t hash) const noexcept {
+    if (!cells_.empty()) __builtin_prefetch(&cells_[home(std::uint32_t(hash))], 1);
+  }
+
   // Makes room for `more` records. May throw std::bad_alloc, and then nothing has changed.
   void reserve(std::size_t more);
   // Room must be there.
   void insert(SymbolRecord* record) noexcept;
   void erase(const SymbolRecord* record) noexcept;
+  // By far the most cells of a large table are unused.
+  bool is_sparse() const noexcept { return cells_.size() > 8192 && size_ * 32 < cells_.size(); }
+  // The same records in a table that fits them. May throw std::bad_alloc.
+  SymbolTable packed() const;
   std::size_t size() const noexcept { return size_; }
   std::size_t bytes() const noexcept { return cells_.size() * sizeof(std::uint64_t); }
 
@@ -59,7 +67,7 @@ private:
   }
   void put(std::uint64_t cell, std::uint32_t hash) noexcept;
 
-  std::vector<std::uint64_t> cells_;
+  base::PageVector<std::uint64_t> cells_;
   std::size_t size_ = 0;
   std::size_t used_ = 0; // cells that are not empty
 };

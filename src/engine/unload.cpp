@@ -257,7 +257,7 @@ Result<void> check_unloads(ChangeState& change) {
     Replaceable& replaceable = *unload.module->replaceable;
     replaceable.held.reserve(replaceable.held.size() + replaceable.fragments.size());
   }
-  std::vector<std::shared_ptr<ModuleState>>& last = change.engine->last;
+  auto& last = change.engine->last;
   if (std::size_t wanted = change.engine->module_count + change.drafts.size() + change.unloads.size() + 1;
       wanted > last.capacity())
     last.reserve(std::max(wanted, last.capacity() * 2));

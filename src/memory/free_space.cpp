@@ -82,36 +82,25 @@ void FreeSpace::init(SideTable& table, std::size_t area, std::uint64_t address, 
   heads_.fill(none);
 }
 
-std::uint32_t& FreeSpace::tag(std::uint32_t at) const noexcept {
-  const std::uint64_t within = at & ((std::uint64_t(1) << shift_) - 1);
-  return reinterpret_cast<std::uint32_t*>(tags_ + (at >> shift_) * stride_)[within];
-}
-
-FreeSpace::Node& FreeSpace::node(std::uint32_t index) const noexcept {
-  const unsigned shift = shift_ - 1;
-  const std::uint64_t within = index & ((std::uint64_t(1) << shift) - 1);
-  return reinterpret_cast<Node*>(nodes_ + (index >> shift) * stride_)[within];
-}
-
 std::uint32_t FreeSpace::aligned(std::uint64_t at, std::uint32_t alignment) const noexcept {
   return static_cast<std::uint32_t>(base::align_up(origin_ + at, alignment) - origin_);
 }
 
 // Tags hold node index + 1, so that 0 names no node; what a tag says is believed only if the node agrees. Unused nodes begin
 // and end at `none`.
-std::uint32_t FreeSpace::ending_at(std::uint32_t at) const noexcept {
+inline std::uint32_t FreeSpace::ending_at(std::uint32_t at) const noexcept {
   if (at == 0) return none;
   const std::uint32_t index = tag(at - 1) - 1;
   return index < node_count_ && node(index).end == at ? index : none;
 }
 
-std::uint32_t FreeSpace::beginning_at(std::uint32_t at) const noexcept {
+inline std::uint32_t FreeSpace::beginning_at(std::uint32_t at) const noexcept {
   if (at >= fresh_) return none;
   const std::uint32_t index = tag(at) - 1;
   return index < node_count_ && node(index).begin == at ? index : none;
 }
 
-std::size_t FreeSpace::bin_of(std::uint32_t size) noexcept {
+inline std::size_t FreeSpace::bin_of(std::uint32_t size) noexcept {
   if (size < 16) return size;
   const unsigned power = static_cast<unsigned>(std::bit_width(size)) - 1;
   return 16 + (power - 4) * 8 + ((size >> (power - 3)) & 7);
@@ -277,33 +266,51 @@ Piece FreeSpace::take_fresh(Fresh place, std::uint32_t slots) noexcept {
   return block;
 }
 
+namespace {
+
+Piece join(const Piece& low, const Piece& high) noexcept {
+  TENON_CHECK(low.slots == 0 || high.slots == 0 || low.first_slot + low.slots == high.first_slot,
+              "neighbours own adjacent table entries");
+  return {low.begin, low.size + high.size, low.slots != 0 ? low.first_slot : high.first_slot, low.slots + high.slots};
+}
+
+} // namespace
+
 Piece FreeSpace::give_back(const Piece& run) noexcept {
   TENON_CHECK(run.size != 0 && run.end() <= fresh_, "a block lies in its area's used part");
   TENON_CHECK(beginning_at(run.begin) == none && ending_at(run.end()) == none, "a block is freed once");
-  Piece joined = run;
   const std::uint32_t left = ending_at(run.begin);
   const std::uint32_t right = beginning_at(run.end());
+  if (left == none && right == none) {
+    insert(run);
+    return run;
+  }
+  Piece joined = run;
   if (left != none) {
-    const Node range = node(left);
-    TENON_CHECK(range.slots == 0 || joined.slots == 0 || range.first_slot + range.slots == joined.first_slot,
-                "neighbours own adjacent table entries");
-    if (range.slots != 0) joined.first_slot = range.first_slot;
-    joined.slots += range.slots;
-    joined.begin = range.begin;
-    joined.size += range.end - range.begin;
-    remove(left);
+    const Node& range = node(left);
+    joined = join({range.begin, range.end - range.begin, range.first_slot, range.slots}, run);
   }
   if (right != none) {
-    const Node range = node(right);
-    TENON_CHECK(range.slots == 0 || joined.slots == 0 || joined.first_slot + joined.slots == range.first_slot,
-                "neighbours own adjacent table entries");
-    if (joined.slots == 0) joined.first_slot = range.first_slot;
-    joined.slots += range.slots;
-    joined.size += range.end - range.begin;
-    remove(right);
+    const Node& range = node(right);
+    joined = join(joined, {range.begin, range.end - range.begin, range.first_slot, range.slots});
+    if (left != none) remove(right);
   }
-  insert(joined);
+  resize(left != none ? left : right, joined);
   return joined;
+}
+
+// Most often it stays in its bin.
+void FreeSpace::resize(std::uint32_t index, const Piece& to) noexcept {
+  Node& range = node(index);
+  if (bin_of(range.end - range.begin) != bin_of(to.size)) {
+    remove(index);
+    return insert(to);
+  }
+  range.begin = to.begin;
+  range.end = to.end();
+  range.first_slot = to.first_slot;
+  range.slots = to.slots;
+  tag(to.begin) = tag(to.end() - 1) = index + 1;
 }
 
 namespace {

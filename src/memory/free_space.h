@@ -98,6 +98,9 @@ public:
                                    std::uint32_t below) noexcept;
   bool has_range(std::uint32_t size, std::uint32_t below) const noexcept;
 
+  // Asks for what giving back a block that begins there will look at first.
+  void prefetch(std::uint32_t begin) const noexcept { __builtin_prefetch(&tag(begin), 1); }
+
   // From fresh memory (together with a free range just below it, if there is one): where it would end, then the taking.
   // Between the two the owner grows the SideTable and backs the memory up to Fresh::end.
   struct Fresh {
@@ -138,8 +141,15 @@ private:
   static constexpr std::size_t bins = 256;
   static constexpr std::uint32_t most_sparse_nodes = 1024;
 
-  std::uint32_t& tag(std::uint32_t at) const noexcept;
-  Node& node(std::uint32_t index) const noexcept;
+  std::uint32_t& tag(std::uint32_t at) const noexcept {
+    const std::uint64_t within = at & ((std::uint64_t(1) << shift_) - 1);
+    return reinterpret_cast<std::uint32_t*>(tags_ + (at >> shift_) * stride_)[within];
+  }
+  Node& node(std::uint32_t index) const noexcept {
+    const unsigned shift = shift_ - 1;
+    const std::uint64_t within = index & ((std::uint64_t(1) << shift) - 1);
+    return reinterpret_cast<Node*>(nodes_ + (index >> shift) * stride_)[within];
+  }
   std::uint32_t aligned(std::uint64_t at, std::uint32_t alignment) const noexcept;
   std::uint32_t ending_at(std::uint32_t at) const noexcept;
   std::uint32_t beginning_at(std::uint32_t at) const noexcept;
@@ -147,6 +157,7 @@ private:
   Piece carve(std::uint32_t index, std::uint32_t begin, std::uint32_t size, std::uint32_t slots) noexcept;
   void insert(const Piece& run) noexcept;
   void remove(std::uint32_t index) noexcept;
+  void resize(std::uint32_t index, const Piece& to) noexcept;
   void move_node(std::uint32_t from, std::uint32_t to) noexcept;
   static std::size_t bin_of(std::uint32_t size) noexcept;
 

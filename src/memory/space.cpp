@@ -441,6 +441,13 @@ bool Space::has_room_before(AreaKind kind, std::uint64_t size, Addr below) const
   return of.space.has_range(static_cast<std::uint32_t>(size / granule), static_cast<std::uint32_t>(end));
 }
 
+void Space::prefetch(const Block& block) const noexcept {
+  const State::Area& of = state_->area(block.area);
+  if (state_->paged(block.area)) return;
+  if (block.area == AreaKind::code) __builtin_prefetch(writable(block.begin), 1); // to be filled with traps
+  of.space.prefetch(static_cast<std::uint32_t>((block.begin.value - of.begin) / granule));
+}
+
 void Space::free(const Block& block) noexcept {
   if (block.size == 0) return;
   State::Area& of = state_->area(block.area);

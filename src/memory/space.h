@@ -124,6 +124,9 @@ public:
   // first. Any thread. Never fails, never allocates.
   void free(const Block& block) noexcept;
 
+  // Asks for the memory that free() will look at.
+  void prefetch(const Block& block) const noexcept;
+
   // The linker's view of an address in code, rodata, slots or frames; for data the address itself. The pointer is used only
   // under a WriteGuard.
   std::byte* writable(Addr address) const noexcept {

@@ -3,8 +3,8 @@
 // In steps of 64 KiB: each is in use, idle (one free range holds all of it) or a hole (idle once, and its memory has gone).
 // A freed block makes the steps that it touches idle if its range holds them now: a few instructions, whatever the range
 // holds. Once there are more than may stay, all idle steps go, neighbours with one system call. What may stay begins at
-// 128 KiB, doubles (up to 4 MiB) where steps had to be filled again since the last time and is halved where none had: a
-// program that links and removes over and over soon keeps what it needs, one that shrinks keeps little.
+// 128 KiB, grows (up to 2 MiB) by what had to be filled again since the last time and is halved where nothing had: a program
+// that links and removes over and over soon keeps what it needs, one that shrinks keeps little.
 //
 // The free range at an area's end goes together with what was backed ahead behind it; `committed` is lowered there, so that
 // this grows in large pages again.
@@ -44,11 +44,10 @@ bool Space::State::gives_back(AreaKind kind) const noexcept {
   return kind == AreaKind::data || (dual(kind) && kind != AreaKind::frames);
 }
 
-// Called when the area has grown: a small one has nothing to give back.
-void Space::State::watch_steps(AreaKind kind) noexcept {
+// Called when the area has grown: a small one has nothing to give back by itself.
+void Space::State::watch_steps(AreaKind kind, std::uint64_t least_committed) noexcept {
   Area& of = area(kind);
-  if (of.idle != nullptr || !gives_back(kind) || of.committed.load(std::memory_order_relaxed) <= least_kept * small_step)
-    return;
+  if (of.idle != nullptr || !gives_back(kind) || of.committed.load(std::memory_order_relaxed) < least_committed) return;
   const std::size_t words = of.size / small_step / 64 + 1; // of 2 GiB: 4 KiB
   of.holes.reset(new (std::nothrow) std::uint64_t[words]());
   if (of.holes == nullptr) return;
@@ -89,15 +88,17 @@ void Space::State::put_back(AreaKind kind, const Piece& run) noexcept {
             std::min<std::uint64_t>(last, range.end()) * granule);
   if (of.idle_steps == 0) return;
   const std::uint64_t committed = of.committed.load(std::memory_order_relaxed), used = of.space.used_end() * granule;
-  const std::uint64_t ahead = range.end() * granule == used && committed > used ? (committed - used) / small_step : 0;
-  if (of.idle_steps + ahead > of.kept_steps) give_back_idle(kind);
+  const bool ends_it = dual(kind) && range.end() * granule == used && committed > used; // private memory comes by itself
+  const std::uint64_t ahead = ends_it ? (committed - used) / small_step : 0;
+  if (of.idle_steps + ahead > of.kept_steps) give_back_idle(kind, small_step);
 }
 
-void Space::State::give_back_idle(AreaKind kind) noexcept {
+void Space::State::give_back_idle(AreaKind kind, std::uint64_t least_free) noexcept {
   Area& of = area(kind);
   make_holes(kind);
-  give_back_end(kind);
-  of.kept_steps = of.refilled != 0 ? std::min(of.kept_steps * 2, most_kept) : std::max(of.kept_steps / 2, least_kept);
+  give_back_end(kind, least_free);
+  of.kept_steps =
+      of.refilled != 0 ? std::min(of.kept_steps + of.refilled, most_kept) : std::max(of.kept_steps / 2, least_kept);
   of.refilled = 0;
 }
 
@@ -116,8 +117,8 @@ void Space::State::make_holes(AreaKind kind) noexcept {
     while (step < steps && has_bit(of.idle, step)) ++step;
     of.idle_steps -= static_cast<std::uint32_t>(step - first);
     std::byte* const bytes = owner.writable({of.begin + first * small_step});
-    const bool gone = dual(kind) ? system::punch(bytes, (step - first) * small_step)
-                                 : system::discard(bytes, (step - first) * small_step);
+    const bool gone =
+        dual(kind) ? system::punch(bytes, (step - first) * small_step) : system::discard(bytes, (step - first) * small_step);
     for (std::uint64_t each = first; each < step; ++each) {
       flip(of.idle, each);
       if (gone) set_hole(of, each, true);
@@ -128,20 +129,21 @@ void Space::State::make_holes(AreaKind kind) noexcept {
   }
 }
 
-// Behind the last block no hole is worth being remembered. Only if a step is free there: what was backed ahead of growth
-// stays as long as growth is what happens.
-void Space::State::give_back_end(AreaKind kind) noexcept {
+// Behind the last block no hole is worth being remembered. If too little of what was used is free there, growth is what
+// happens: what was backed ahead of it stays.
+void Space::State::give_back_end(AreaKind kind, std::uint64_t least_free) noexcept {
   Area& of = area(kind);
   const std::uint64_t live = of.space.live_end() * granule, used = of.space.used_end() * granule;
   const std::uint64_t begin = base::align_up(live, small_step), end = of.committed.load(std::memory_order_relaxed);
-  if (used < begin + small_step || begin >= end) return;
+  if ((least_free != 0 && used < begin + least_free) || begin >= end) return;
   if (!dual(kind)) { // the rest of a large page whose front has gone
     const std::uint64_t rest = base::align_up(used, system::page_size);
     const std::uint64_t rest_end = std::min(base::align_up(of.begin + used, system::huge_page_size) - of.begin, end);
     if (rest < rest_end) (void)system::discard(reinterpret_cast<void*>(of.begin + rest), rest_end - rest);
     return;
   }
-  const std::uint64_t last = std::min(base::align_down(used, small_step), end); // from here on it is no hole
+  // From here on it is no hole.
+  const std::uint64_t last = std::clamp(base::align_down(used, small_step), begin, end);
   for (std::uint64_t step = begin / small_step; step * small_step < last; ++step)
     if (!is_hole(of, step)) return;
   if (last < end && !system::punch(owner.writable({of.begin + last}), end - last)) return;
@@ -155,7 +157,8 @@ void Space::release_unused(AreaKind kind) noexcept {
   if (!state_->gives_back(kind)) return;
   const fork::Inside inside;
   const std::lock_guard lock(state_->area(kind).mutex);
-  state_->give_back_idle(kind);
+  state_->watch_steps(kind, 0);
+  state_->give_back_idle(kind, 0);
 }
 
 } // namespace tenon::memory

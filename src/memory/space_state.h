@@ -14,7 +14,7 @@
 namespace tenon::memory {
 
 inline constexpr std::uint64_t small_step = std::uint64_t(64) << 10;
-inline constexpr std::uint32_t least_kept = 2, most_kept = 64; // small_steps
+inline constexpr std::uint32_t least_kept = 2, most_kept = 32; // small_steps
 
 inline constexpr const char* area_name(AreaKind area) noexcept {
   switch (area) {
@@ -52,8 +52,8 @@ struct Space::State : fork::Participant {
     std::uint32_t kept_steps = least_kept; // how many idle ones may stay
     std::uint32_t refilled = 0;            // holes since the last steps went back
     std::uint64_t highest = 0;             // what was ever committed: growth below that was given back before
-    std::uint64_t accessible = 0; // data and single mode: bytes that are no longer PROT_NONE
-    int index = -1;               // in the side table
+    std::uint64_t accessible = 0;          // data and single mode: bytes that are no longer PROT_NONE
+    int index = -1;                        // in the side table
 
     void forget_steps() noexcept {
       holes.reset();
@@ -95,13 +95,13 @@ struct Space::State : fork::Participant {
 
   // space_idle.cpp. All under the area's mutex; offsets in bytes.
   bool gives_back(AreaKind kind) const noexcept;
-  void watch_steps(AreaKind kind) noexcept;
+  void watch_steps(AreaKind kind, std::uint64_t least_committed = (least_kept + 1) * small_step) noexcept;
   void mark_idle(AreaKind kind, std::uint64_t begin, std::uint64_t end) noexcept;
   void mark_used(AreaKind kind, std::uint64_t begin, std::uint64_t end) noexcept;
   void put_back(AreaKind kind, const Piece& run) noexcept;
-  void give_back_idle(AreaKind kind) noexcept;
+  void give_back_idle(AreaKind kind, std::uint64_t least_free) noexcept;
   void make_holes(AreaKind kind) noexcept;
-  void give_back_end(AreaKind kind) noexcept;
+  void give_back_end(AreaKind kind, std::uint64_t least_free) noexcept;
   static bool is_hole(const Area& of, std::uint64_t step) noexcept {
     return of.holes != nullptr && (of.holes[step / 64] >> step % 64 & 1) != 0;
   }

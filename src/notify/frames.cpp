@@ -191,6 +191,10 @@ void Frames::remove(const memory::Block& code) noexcept {
     table.set(i, make_entry(location_of(table.get(i)), empty));
 }
 
+void Frames::prefetch(const memory::Block& code) const noexcept {
+  __builtin_prefetch(Table::of(*space_, header_).entries + std::uint64_t(code.first_slot) * table_entry_size, 1);
+}
+
 std::pair<std::uint32_t, std::uint32_t> Frames::slots_within(const memory::Block& code, Addr begin,
                                                              Addr end) const noexcept {
   TENON_CHECK(begin >= code.begin && begin <= end && end <= code.end(), "a part lies inside its block");

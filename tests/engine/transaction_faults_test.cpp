@@ -327,17 +327,17 @@ TEST_P(Lives, OfAnEngineThatMustGrow) {
       a_change_fails_at(n, engine, arena, with_big, done, failed);
       Snapshot after = snapshot(engine, {}, frames());
       bool hidden = (base::fault::failed & bit(Call::deny_access)) == 0;
-      if (n == 0) full = after.mappings;
-      if (hidden) {
+      if (hidden && n != 0) {
         EXPECT_LE(after.mappings, full) << "after failure " << n;
       }
       after.mappings = before.mappings;
       EXPECT_EQ(after.without_growth(), before.without_growth()) << "after failure " << n;
       a_change_succeeds(engine, arena, with_big);
+      if (n == 0) full = snapshot(engine, {}, Frames::skip).mappings; // some go when the areas give memory back
       expect(expect(engine.library("flow")).close(Quiet::caller_guarantees));
       after = snapshot(engine, {}, Frames::skip);
       if (hidden) {
-        EXPECT_EQ(after.mappings, full) << "after failure " << n;
+        EXPECT_LE(after.mappings, full) << "after failure " << n;
       }
       EXPECT_EQ(after.live, before.live) << "after failure " << n;
     }

@@ -104,8 +104,10 @@ TEST(TransactionLimits, ManyModulesAreAccountedExactlyAndNeedNoMoreMappings) {
     expect(try_remove(engine, {modules.end() - std::ptrdiff_t(batch), modules.end()}));
     modules.erase(modules.end() - std::ptrdiff_t(batch), modules.end());
   }
-  EXPECT_EQ(snapshot(engine, {library}, Frames::skip).without_growth(), before.without_growth());
-  // The table of symbols keeps its size.
+  Snapshot after = snapshot(engine, {library}, Frames::skip);
+  EXPECT_LE(after.mappings, before.mappings);
+  after.mappings = before.mappings; // some go when the areas give memory back
+  EXPECT_EQ(after.without_growth(), before.without_growth());
   EXPECT_LE(engine.usage().bookkeeping, full.bookkeeping - sum.bookkeeping);
 }
 

@@ -59,7 +59,7 @@ struct Snapshot {
   std::uint64_t live = 0, module_count = 0, symbol_count = 0;
   std::size_t mappings = 0; // in the reservation, and of files: what threads do changes nothing
   std::size_t descriptors = 0, framed = 0;
-  // What memory once used has grown to stays: areas are not given back to the kernel, tables keep their size.
+  // What memory once used has grown to: areas are given back to the kernel, and tables shrink, only where much is free.
   std::uint64_t committed = 0, bookkeeping = 0;
   std::vector<std::string> ranges; // kernel_mappings()
   bool operator==(const Snapshot&) const = default;

@@ -12,12 +12,15 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <numeric>
 #include <random>
 #include <thread>
 #include <vector>
 
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 namespace tenon::memory {
 namespace {
@@ -436,6 +439,108 @@ TEST(LowSpace, unused_memory_goes_back_and_comes_again_full_of_traps) {
   space->release_unused(AreaKind::code);
   EXPECT_EQ(space->usage(AreaKind::code).committed, 0u);
 }
+
+// Free memory goes back by itself.
+
+// Pages of an area that are there, by the program's view of the shared file or of private memory.
+std::uint64_t resident(const Space& space, AreaKind area) {
+  const Addr begin = space.area_begin(area);
+  const std::uint64_t size = space.area_end(area) - begin, page = 4096;
+  if (area != AreaKind::data) {
+    std::vector<unsigned char> present(size / page);
+    EXPECT_EQ(::mincore(begin.as<void*>(), size, present.data()), 0);
+    return page * std::uint64_t(std::count_if(present.begin(), present.end(), [](unsigned char p) { return (p & 1) != 0; }));
+  }
+  std::vector<std::uint64_t> entries(size / page);
+  const int file = ::open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+  EXPECT_EQ(::pread(file, entries.data(), entries.size() * 8, off_t(begin.value / page * 8)), ssize_t(entries.size() * 8));
+  ::close(file);
+  return page * std::uint64_t(std::count_if(entries.begin(), entries.end(), [](std::uint64_t e) { return e >> 63 != 0; }));
+}
+
+class GivingBack : public testing::TestWithParam<AreaKind> {
+protected:
+  static constexpr std::uint64_t piece = 4096 - 64;
+  static constexpr std::size_t count = 4000; // 16 MB
+
+  GivingBack() {
+    for (std::size_t i = 0; i < count; ++i) {
+      blocks_.push_back(*space_->allocate(GetParam(), piece, 16));
+      fill(blocks_.back(), std::uint32_t(i));
+    }
+    EXPECT_GE(resident(*space_, GetParam()), count * piece);
+  }
+  void fill(const Block& block, std::uint32_t number) {
+    const WriteGuard guard(*space_);
+    for (std::uint64_t at = 0; at < block.size; at += 16) std::memcpy(space_->writable(block.begin + at), &number, 4);
+  }
+  static bool holds(const Block& block, std::uint32_t number) {
+    for (std::uint64_t at = 0; at < block.size; at += 16)
+      if (std::memcmp((block.begin + at).as<const void*>(), &number, 4) != 0) return false;
+    return true;
+  }
+
+  std::shared_ptr<Space> space_ = make_space(Mapping::dual);
+  std::vector<Block> blocks_;
+};
+
+TEST_P(GivingBack, in_any_order_little_is_left) {
+  for (unsigned order = 0; order < 3; ++order) {
+    std::vector<std::uint32_t> numbers(count);
+    std::iota(numbers.begin(), numbers.end(), 0U);
+    if (order == 1) std::reverse(numbers.begin(), numbers.end());
+    if (order == 2) std::shuffle(numbers.begin(), numbers.end(), std::mt19937(1));
+    const std::uint32_t stays = count / 3;
+    for (const std::uint32_t number : numbers)
+      if (number != stays) space_->free(blocks_[number]);
+    // Of data the rest of its last large page may be there.
+    EXPECT_LE(resident(*space_, GetParam()), GetParam() == AreaKind::data ? 2 * mib + (512U << 10) : 512U << 10)
+        << "order " << order;
+    EXPECT_LE(space_->usage(GetParam()).committed, 3 * mib) << "order " << order;
+    EXPECT_TRUE(holds(blocks_[stays], stays));
+    for (std::uint32_t i = 0; i < count; ++i) {
+      if (i == stays) continue;
+      blocks_[i] = *space_->allocate(GetParam(), piece, 16);
+      if (GetParam() == AreaKind::code) {
+        const auto* bytes = blocks_[i].begin.as<const unsigned char*>();
+        ASSERT_TRUE(std::all_of(bytes, bytes + piece, [](unsigned char byte) { return byte == 0xCC; })) << i;
+      }
+      fill(blocks_[i], i);
+    }
+    for (std::uint32_t i = 0; i < count; ++i) ASSERT_TRUE(holds(blocks_[i], i)) << i;
+  }
+  for (const Block& block : blocks_) space_->free(block);
+}
+
+TEST_P(GivingBack, who_wants_it_back_all_the_time_keeps_it) {
+  for (const Block& block : blocks_) space_->free(block);
+  blocks_.clear();
+  constexpr std::size_t some = 400; // 1.6 MB
+  std::uint64_t kept = 0;
+  for (unsigned round = 0; round < 12; ++round) {
+    for (std::size_t i = 0; i < some; ++i) fill(blocks_.emplace_back(*space_->allocate(GetParam(), piece, 16)), 1);
+    for (const Block& block : blocks_) space_->free(block);
+    blocks_.clear();
+    kept = resident(*space_, GetParam());
+  }
+  EXPECT_GE(kept, some * piece);
+}
+
+TEST_P(GivingBack, what_the_system_does_not_take_stays) {
+  const std::uint64_t before = space_->usage(GetParam()).committed;
+  base::fault::lasting = true;
+  base::fault::countdown = 1;
+  for (const Block& block : blocks_) space_->free(block);
+  base::fault::countdown = 0;
+  base::fault::lasting = false;
+  EXPECT_EQ(space_->usage(GetParam()).committed, before);
+  for (std::uint32_t i = 0; i < count; ++i) fill(blocks_[i] = *space_->allocate(GetParam(), piece, 16), i);
+  for (std::uint32_t i = 0; i < count; ++i) ASSERT_TRUE(holds(blocks_[i], i)) << i;
+  for (const Block& block : blocks_) space_->free(block);
+  EXPECT_LE(resident(*space_, GetParam()), mib);
+}
+
+INSTANTIATE_TEST_SUITE_P(Areas, GivingBack, testing::Values(AreaKind::code, AreaKind::rodata, AreaKind::data));
 
 } // namespace
 } // namespace tenon::memory

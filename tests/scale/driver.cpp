@@ -13,6 +13,7 @@
 
 #include <tenon/tenon.h>
 
+#include "base/pages.h"
 #include "base/pool.h"
 
 #include <valgrind/callgrind.h>
@@ -57,7 +58,7 @@ tenon::Committed commit(tenon::Change change) {
 
 std::size_t heap_bytes() {
   struct mallinfo2 info = mallinfo2();
-  return info.uordblks + info.hblkhd + tenon::base::pool::usage().live;
+  return info.uordblks + info.hblkhd + tenon::base::pool::usage().live + tenon::base::mapped_table_bytes();
 }
 
 std::size_t mappings() {
