@@ -62,8 +62,9 @@ public:
   T* end() noexcept { return data() + size(); }
   const T* begin() const noexcept { return data(); }
   const T* end() const noexcept { return data() + size(); }
-  T* data() noexcept { return head_ != nullptr ? elements(head_) : nullptr; }
-  const T* data() const noexcept { return head_ != nullptr ? elements(head_) : nullptr; }
+  // Of an empty list it leads nowhere, and may not be null: nobody has to ask which it is.
+  T* data() noexcept { return after(head_); }
+  const T* data() const noexcept { return after(head_); }
   std::size_t size() const noexcept { return head_ != nullptr ? head_->size : 0; }
   std::size_t capacity() const noexcept { return head_ != nullptr ? head_->capacity : 0; }
   bool empty() const noexcept { return size() == 0; }
@@ -155,6 +156,9 @@ private:
 
   static std::size_t bytes_for(std::size_t count) noexcept { return head_bytes + count * sizeof(T); }
   static T* elements(Head* head) noexcept { return reinterpret_cast<T*>(head + 1); }
+  static T* after(Head* head) noexcept { // of null, too
+    return reinterpret_cast<T*>(reinterpret_cast<std::uintptr_t>(head) + head_bytes);
+  }
 
   static Head* make(std::size_t wanted) {
     if (wanted > std::size_t(0x7FFF'FFFF)) throw std::bad_alloc();

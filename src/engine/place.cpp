@@ -337,7 +337,7 @@ Result<void> write_bytes(ChangeState& change) {
     if (const std::shared_ptr<TlsBlock>& block = change.drafts[0].state->extra().tls;
         block != nullptr && !block->image.empty())
       link::copy_shared_image(change.modules, block->image);
-  link::hand_over_frames(change.modules);
+  if (!change.section_bounds.empty()) link::hand_over_frames(change.modules);
   for (std::uint32_t m = 0; change.has_identities && m < change.modules.size(); ++m) note_version(change, m);
   return {};
 }

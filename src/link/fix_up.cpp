@@ -251,7 +251,8 @@ Result<void> fix_place(Module& module, const Bound& bound, const SectionPlace& p
   std::memcpy(place.local, content.data(), place.size);
   if (private_memory) pad(place);
   const SectionBytes bytes{place.section, place.address, place.local, content, place.kind == SectionKind::code, false};
-  if (Result<void> done = arch::fix_section(module, bound, bytes); !done) return done;
+  if (!module.relocations(place.section).empty())
+    if (Result<void> done = arch::fix_section(module, bound, bytes); !done) return done;
   if (!module.callees.empty()) arch::bind_callees(module, bytes);
   return {};
 }

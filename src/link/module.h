@@ -21,7 +21,6 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
@@ -136,7 +135,9 @@ struct SectionPlace {
 
   std::uint64_t content_size() const noexcept { return has_content ? size : 0; }
   std::uint32_t alignment() const noexcept { return std::uint32_t(1) << alignment_power; }
-  void set_alignment(std::uint32_t alignment) noexcept { alignment_power = std::uint8_t(std::countr_zero(alignment)); }
+  void set_alignment(std::uint32_t alignment) noexcept {
+    alignment_power = std::uint8_t(__builtin_ctz(alignment));
+  } // never 0
 };
 inline constexpr SectionPlace no_place;
 
@@ -252,7 +253,7 @@ struct SectionBound {
 
 // Target::where of _TLS_MODULE_BASE_: the beginning of the block that the module's key stands for, whose sections it has or
 // not.
-inline constexpr std::uint32_t tls_block = 0xFFFFFFFD;
+inline constexpr std::uint32_t tls_block = 0xFFFFFFFD; // and of both the larger ones are no sections
 
 struct RunSize {
   std::uint64_t size = 0;

@@ -54,12 +54,8 @@ std::uint64_t bound_address(const SectionBound& bound, std::span<const std::uniq
 void settle_own(Module& module, std::span<const std::unique_ptr<Module>> modules) {
   for (Target& target : module.targets) {
     if (target.kind != TargetKind::section) continue;
-    if (target.where == bound_section) {
-      target.address = bound_address(module.bounds[target.address], modules);
-      continue;
-    }
-    if (target.where == tls_block) {
-      target.address = 0;
+    if (target.where >= tls_block) [[unlikely]] {
+      target.address = target.where == bound_section ? bound_address(module.bounds[target.address], modules) : 0;
       continue;
     }
     const SectionPlace& place = module.places[target.where];

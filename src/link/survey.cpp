@@ -72,9 +72,9 @@ private:
 };
 
 // Frames of code that takes part, and where they are described.
-Result<void> survey_frames(Module& module, std::uint32_t section) {
+Result<void> survey_frames(Module& module, std::uint32_t section, std::size_t relocations) {
   bool astray = false;
-  module.frame_spots.reserve(module.frame_spots.size() + module.relocations(section).size()); // one or two for each
+  module.frame_spots.reserve(module.frame_spots.size() + relocations); // one or two for each
   Result<void> walked = for_each_frame(module, section, [&](const Relocation& start, const object::EhRecord& record) {
     if (!frame_is_of_code(module, start)) return;
     const std::uint32_t where = module.targets[start.symbol].where;
@@ -92,9 +92,12 @@ Result<void> survey_frames(Module& module, std::uint32_t section) {
 Result<void> survey_place(Module& module, const SectionPlace& place, const Reach& reach, const Reach& code_reach,
                           bool veneers) {
   const bool code = place.kind == SectionKind::code;
-  if (Result<void> done = arch::survey_section(module, place, code ? code_reach : reach); !done) return done;
+  const std::span<const Relocation> relocations = module.relocations(place.section);
+  if (relocations.empty() && !place.unwind) return {};
+  module.relocation_count += std::uint32_t(relocations.size());
+  if (Result<void> done = arch::survey_section(module, place, relocations, code ? code_reach : reach); !done) return done;
   if (veneers && code) arch::want_veneers(module, place.section);
-  return place.unwind && module.unwinding ? survey_frames(module, place.section) : Result<void>();
+  return place.unwind && module.unwinding ? survey_frames(module, place.section, relocations.size()) : Result<void>();
 }
 
 // GOT, stubs, slots and thunks for what was found. The entries of IFUNCs come first.
@@ -156,7 +159,6 @@ Result<void> survey(Module& module, const Reach& reach) {
     }
     const SectionPlace& place = places[position];
     if (!place.kept) continue;
-    module.relocation_count += std::uint32_t(module.relocations(place.section).size());
     if (Result<void> done = survey_place(module, place, reach, code_reach, veneers); !done)
       return std::move(done).error().within(module.sections()[place.section].name);
   }

@@ -15,8 +15,9 @@ struct FrameRow;
 
 namespace tenon::link::arch {
 
-// Marks in the targets what the relocations of the section at `place` need, and adds thunks. Offsets are checked here.
-Result<void> survey_section(Module& module, const SectionPlace& place, const Reach& reach);
+// Notes what the relocations of the section at `place` need, and adds thunks. Offsets are checked here.
+Result<void> survey_section(Module& module, const SectionPlace& place, std::span<const Relocation> relocations,
+                            const Reach& reach);
 
 // Applies the relocations of a section of `module` to its local bytes.
 Result<void> fix_section(Module& module, const Bound& bound, const SectionBytes& bytes);

@@ -243,10 +243,10 @@ bool covers_every_copy(const Section& section) {
 
 } // namespace
 
-Result<void> survey_section(Module& module, const SectionPlace& place, const Reach& reach) {
+Result<void> survey_section(Module& module, const SectionPlace& place, std::span<const Relocation> relocations,
+                            const Reach& reach) {
   const std::uint32_t section = place.section;
   const Section& source = module.sections()[section]; // looked at only where need be: sections are far between
-  std::span<const Relocation> relocations = module.relocations(section);
   const std::uint64_t size = place.content_size();
   const bool code = place.kind == SectionKind::code;
   const std::span<const Target> targets = module.targets;
