@@ -63,6 +63,7 @@ ModuleId Change::add(const Library& library, Object object, ModuleOptions option
     if (library.handle().engine != state_->engine)
       return misuse(*state_, "the library of module " + object.name() + " belongs to another engine");
     std::uint32_t index = state_->library_index(library.handle().state);
+    if (state_->additions.capacity() == 0) state_->additions.reserve(2);
     state_->additions.emplace_back(index, false, std::move(object), std::move(options), nullptr, nullptr);
   });
   return id;

@@ -147,8 +147,10 @@ struct ChangeState {
   base::Vector<std::unique_ptr<link::Module>> modules;
   base::Vector<ModuleDraft> drafts;                                      // beside `modules`
   std::set<std::tuple<const void*, std::size_t, std::uint32_t>> members; // of archives that are in: archive, member, library
+  std::unique_ptr<const ModuleOptions> usual_options;                    // made when a member of an archive has them
   std::optional<NameTable> names;
   base::Vector<NameExtra> extras;
+  std::uint32_t looks = 0; // at the tables of published symbols, each under one lock; asking sources counts as several
   std::uint32_t found_begin = 0, found_end = 0; // among these names are all that were resolved to published symbols
   base::Vector<std::uint32_t> pending;          // names that are not resolved yet
   // Most changes have nothing of these, and leave out what they ask for.

@@ -216,6 +216,7 @@ void publish(ChangeState& change, std::vector<NewForward>& forwards, const std::
     ++change.engine->module_count;
     state.live.store(true, std::memory_order_release);
   }
+  if (!change.exchanges()) return;
   apply_leads(change);
   publish_definitions(change);
   publish_unloads(change);
@@ -261,9 +262,8 @@ bool is_skipped(const ModuleDraft& draft, std::uint64_t function) noexcept {
 
 // All initializers of a change, as one program's: by priority, then in the order of modules. Before the point of no return,
 // because the list needs memory.
-std::vector<PendingCall> collect_initializers(ChangeState& change, bool initialize) {
+std::vector<PendingCall> collect_initializers(ChangeState& change) {
   std::vector<PendingCall> calls;
-  if (!initialize) return calls;
   for (ModuleDraft& draft : change.drafts)
     if (draft.options->initialize)
       for (const InitCall& call : draft.state->extra().initializers)
@@ -467,7 +467,8 @@ Result<std::vector<Module>> commit(ChangeState& change, bool initialize, std::sh
   const bool removes = !change.removals.empty();
   if (removes)
     if (Result<void> recalled = recall_to_end(engine, change.removals); !recalled) return std::move(recalled).error();
-  std::vector<NewForward> forwards = make_forwards(change);
+  std::vector<NewForward> forwards;
+  if (change.has_forwards) forwards = make_forwards(change);
   if (change.has_forwards || change.has_slots) {
     note_forwards(change, forwards);
     note_forward_pointers(change, forwards);
@@ -475,7 +476,8 @@ Result<std::vector<Module>> commit(ChangeState& change, bool initialize, std::sh
   std::vector<Module> modules;
   modules.reserve(change.drafts.size());
   for (const ModuleDraft& draft : change.drafts) modules.emplace_back(draft.identity());
-  std::vector<PendingCall> initializers = collect_initializers(change, initialize);
+  std::vector<PendingCall> initializers;
+  if (initialize) initializers = collect_initializers(change);
   keeps = keep_new_modules(change);
   std::vector<std::shared_ptr<const char>> initializing; // one for each module; they end after the last initializer
   if (!initializers.empty())
@@ -498,7 +500,8 @@ Result<std::vector<Module>> commit(ChangeState& change, bool initialize, std::sh
       if (Result<void> versions = check_versions(change); !versions) return std::move(versions).error();
       if (Result<void> unloads = check_unloads(change); !unloads) return std::move(unloads).error();
     }
-    std::vector<Adoption> adoptions = find_adoptions(change);
+    std::vector<Adoption> adoptions;
+    if (change.has_forwards) adoptions = find_adoptions(change);
     reserve_room(change, forwards.size());
     mark_new_modules(change);
     // What is added is counted before anything leaves: a COMDAT group may go from one to the other.
@@ -594,7 +597,8 @@ release(ChangeState& change, std::vector<std::shared_ptr<ModuleState>>& needed, 
     states.push_back(draft.state);
     forget_bindings(*draft.state); // released code is not linked again
   }
-  std::vector<PendingCall> initializers = collect_initializers(change, initialize);
+  std::vector<PendingCall> initializers;
+  if (initialize) initializers = collect_initializers(change);
   {
     std::lock_guard lock(change.engine->commit_mutex);
     std::unique_lock tables(change.engine->tables);

@@ -12,16 +12,11 @@
 
 namespace tenon::engine {
 
-namespace {
-
-constinit const ModuleOptions usual_options{};
-
-} // namespace
-
 ModuleDraft& begin_draft(ChangeState& change, std::uint32_t library, const ModuleOptions* options) {
   ModuleDraft& draft = change.drafts.emplace_back();
   draft.library = library;
-  draft.options = options != nullptr ? options : &usual_options;
+  if (options == nullptr && change.usual_options == nullptr) change.usual_options = std::make_unique<const ModuleOptions>();
+  draft.options = options != nullptr ? options : change.usual_options.get();
   if (change.libraries[library]->replaceable) draft.replacement = std::make_unique<Replacement>();
   if (!change.edits.empty()) draft.edited = std::make_unique<EditedSymbols>();
   return draft;
@@ -79,6 +74,7 @@ Result<void> check_removals(ChangeState& change) {
 // all that was found is still there at the end, then it was there all the time, and the draft is of one piece.
 bool is_of_one_piece(ChangeState& change, bool drafted) {
   if (change.pins.empty()) return true; // nothing of what was found can be removed
+  if (drafted && change.looks == 1 && !change.has_identities) return true;
   std::shared_lock lock(change.engine->tables);
   for (std::uint32_t i = change.found_begin; !drafted && i < change.found_end; ++i)
     if (const SymbolRecord* record = (*change.names)[i].record;
@@ -196,8 +192,10 @@ Result<void> draft_once(ChangeState& change) {
     if (Result<void> introduced = introduce_module(change, m); !introduced)
       return std::move(introduced).error().within(module_context(change, m));
   if (Result<void> resolved = resolve_names(change); !resolved) return resolved;
-  if (Result<void> gathered = gather_named_sections(change); !gathered) return gathered;
-  if (Result<void> edited = check_edits(change); !edited) return edited;
+  if (!change.pending.empty())
+    if (Result<void> gathered = gather_named_sections(change); !gathered) return gathered;
+  if (!change.edits.empty())
+    if (Result<void> edited = check_edits(change); !edited) return edited;
   allocate_commons(change);
   if (Result<void> surveyed = survey_and_lay_out(change, true); !surveyed) return surveyed;
   list_missing(change);
@@ -255,7 +253,7 @@ void ChangeState::undo_draft() noexcept {
   pending.clear();
   section_bounds.clear();
   extras.clear();
-  found_begin = found_end = 0;
+  looks = found_begin = found_end = 0;
   has_clashes = has_slots = has_unique = has_missing = has_forwards = has_ifuncs = has_collected = shares_groups = false;
   records.clear();
   names.reset();

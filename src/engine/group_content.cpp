@@ -66,7 +66,6 @@ std::uint64_t content_of_group(const link::Module& module, const Group& group) {
 
 void compare_groups(ChangeState& change, std::uint32_t m) {
   ModuleDraft& draft = change.drafts[m];
-  if (draft.replacement == nullptr) return;
   SharedBodies& bodies = draft.replacement->shared_bodies;
   bodies.clear();
   if (draft.shared_groups.empty() || draft.partial || !is_replaceable(change, draft)) return;

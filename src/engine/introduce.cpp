@@ -64,6 +64,7 @@ void choose_groups(ChangeState& change, std::uint32_t index) {
   std::span<const Group> groups = module.object.groups();
   LibraryState& library = *change.libraries[draft.library];
   draft.groups.reserve(groups.size());
+  ++change.looks;
   std::shared_lock lock(change.engine->tables);
   constexpr std::size_t ahead = 8; // names are cache misses each, see NamesAhead
   std::array<std::uint64_t, ahead> hashes{};
@@ -431,13 +432,16 @@ Result<void> introduce_module(ChangeState& change, std::uint32_t index) {
   if (change.drafts[index].partial)
     if (Result<void> selected = select_functions(change, index); !selected) return selected;
   if (!module.object.file().groups.empty()) choose_groups(change, index);
-  compare_groups(change, index);
+  const bool replaceable = change.drafts[index].replacement != nullptr;
+  if (replaceable) compare_groups(change, index);
   if (Result<void> selected = link::select_sections(module, change.drafts[index].dropped); !selected) return selected;
   if (change.drafts[index].partial && module.tls_size != 0)
     return Error{ErrorCode::unsupported,
                  "thread-local variables can't come with single functions: replace the whole module"};
-  read_debug_info(change, index);
-  if (Result<void> carried = carry_variables(change, index); !carried) return carried;
+  if (replaceable) {
+    read_debug_info(change, index);
+    if (Result<void> carried = carry_variables(change, index); !carried) return carried;
+  }
   return Symbols(change, index).enter();
 }
 

@@ -195,7 +195,8 @@ Result<void> place_in_engine(ChangeState& change) {
   if (Result<void> defined = require_defined(change); !defined) return defined;
   if (change.mode == PlaceMode::none) change.mode = PlaceMode::engine;
   if (change.only_removes()) return {};
-  if (Result<void> slots = allocate_forward_slots(change); !slots) return slots;
+  if (change.has_forwards)
+    if (Result<void> slots = allocate_forward_slots(change); !slots) return slots;
   if (change.has_identities) {
     begin_states(change);
     if (Result<void> given = give_identities(change); !given) return given;
@@ -348,7 +349,10 @@ Result<void> link_bytes(ChangeState& change) {
   change.references_settled = false;
   if (change.only_removes()) return {};
   if (Result<void> keyed = give_tls_keys(change); !keyed) return keyed;
-  if (Result<void> unified = unify_constants(change); !unified) return unified;
+  if (!change.has_identities)
+    settle_definitions(change);
+  else if (Result<void> unified = unify_constants(change); !unified)
+    return unified;
   if (Result<void> written = write_bytes(change); !written) return written;
   for (std::uint32_t m = 0; change.has_identities && m < change.modules.size(); ++m)
     if (Result<void> taken = take_over(change, m); !taken) return std::move(taken).error().within(module_context(change, m));

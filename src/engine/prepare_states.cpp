@@ -244,6 +244,7 @@ void find_dependencies(ChangeState& change, std::uint32_t m, base::Vector<Depend
                      group != link::none ? change.records[group].group : nullptr, record->name().data()});
     } else if (name.module == link::none && name.record != nullptr && !name.forward_record &&
                name.record->module() != nullptr && name.record->module() != draft.replaces.get()) {
+      if (published.capacity() == 0) published.reserve(8); // as one piece, not one after another
       SymbolRecord* const group = name.record->group();
       if (group == nullptr || !std::binary_search(draft.state->groups.begin(), draft.state->groups.end(), group))
         published.push_back({name.record->module(), group, name.record->name().data()});

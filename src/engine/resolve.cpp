@@ -76,6 +76,7 @@ bool open(const Name& name) { return name.module == link::none && name.kind == T
 // Looks new names up in their libraries; those that are still open are queued for the sources.
 void look_in_libraries(ChangeState& change, std::uint32_t from) {
   NameTable& names = *change.names;
+  ++change.looks;
   std::shared_lock lock(change.engine->tables);
   const bool empty = are_empty(change);
   for (std::uint32_t i = from, count = names.size(); i < count; ++i) {
@@ -293,6 +294,7 @@ Result<bool> ask(ChangeState& change, const Source::State& source, std::span<con
 // One round over all sources of one library. True if modules were added, so that there may be more to ask.
 Result<bool> ask_sources(ChangeState& change, std::uint32_t library) {
   std::shared_ptr<const std::vector<Source>> sources;
+  change.looks += 2;
   {
     std::shared_lock lock(change.engine->tables);
     sources = change.libraries[library]->sources;

@@ -77,7 +77,6 @@ Result<void> check_kinds(const ChangeState& change, std::string_view name, std::
 } // namespace
 
 Result<void> gather_named_sections(ChangeState& change) {
-  if (change.pending.empty()) return {};
   std::vector<std::uint32_t> names;
   Runs runs = wanted_runs(change, names);
   if (runs.empty()) return {};

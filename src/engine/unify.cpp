@@ -337,10 +337,6 @@ private:
 } // namespace
 
 Result<void> unify_constants(ChangeState& change) {
-  if (!change.has_identities) {
-    settle_definitions(change);
-    return {};
-  }
   std::vector<Candidate> candidates;
   if (std::any_of(change.drafts.begin(), change.drafts.end(), [](const ModuleDraft& d) { return d.replaces != nullptr; })) {
     std::lock_guard lock(change.engine->commit_mutex);
