@@ -49,18 +49,16 @@ struct Section {
   SectionKind kind = SectionKind::other;
   InitTable init_table = InitTable::none;
   std::uint16_t init_priority = 65535; // 65535: no priority given
-  bool allocated = false;              // takes part in the program
-  bool writable = false;
-  bool executable = false;
-  bool mergeable = false;
-  bool strings = false;
-  bool retain = false;
-  bool compressed = false;
-  bool large = false;                         // SHF_X86_64_LARGE: medium or large code model data
-  std::int32_t group = -1;                    // index into Object::groups(), or -1
-  std::uint32_t link_order = 0;               // SHF_LINK_ORDER: the section this one belongs to, or 0
-  std::uint32_t first_relocation_section = 0; // the section that holds its relocations, or 0
-  std::uint32_t relocation_count = 0;
+  bool writable : 1 = false;
+  bool allocated : 1 = false; // takes part in the program
+  bool executable : 1 = false;
+  bool large : 1 = false; // SHF_X86_64_LARGE: medium or large code model data
+  bool mergeable : 1 = false;
+  bool strings : 1 = false;
+  bool retain : 1 = false;
+  bool compressed : 1 = false;
+  std::int32_t group = -1;      // index into Object::groups(), or -1
+  std::uint32_t link_order = 0; // SHF_LINK_ORDER: the section this one belongs to, or 0
 };
 
 enum class Binding : std::uint8_t { local, global, weak, unique };

@@ -13,12 +13,9 @@ namespace tenon {
 Result<Object> Object::borrow(Bytes bytes, std::shared_ptr<const void> owner, std::string name) {
   return base::guarded([&]() -> Result<Object> {
     if (!object::has_elf_magic(bytes)) return object::not_an_object(bytes, name);
-    auto file = std::make_shared<File>();
-    file->name = std::move(name);
-    file->bytes = bytes;
-    file->owner = std::move(owner);
-    if (auto read = object::read_elf(*file); !read) return std::move(read).error();
-    return Object(std::move(file));
+    auto file = object::read_elf(bytes, std::move(owner), std::move(name));
+    if (!file) return std::move(file).error();
+    return Object(*std::move(file));
   });
 }
 

@@ -1,5 +1,5 @@
-// What an Object holds: the bytes, and the flat tables that one pass over them made. Immutable once read, so copies share
-// it.
+// What an Object holds: the bytes, and the flat tables that the reader made, which lie behind the File in its piece of
+// memory. Immutable once read, so copies share it.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
@@ -13,16 +13,20 @@ struct Object::File {
   std::shared_ptr<const void> owner; // of bytes
   Machine machine = Machine::other;
   std::uint32_t first_global = 1;
-  std::vector<Section> sections;
-  std::vector<Symbol> symbols;
-  std::vector<Group> groups;
-  // Beside `sections`, which are far between: where relocations stand, for the linker's passes over them.
+  std::span<const Section> sections;
+  std::span<const Symbol> symbols;
+  std::span<const Group> groups;
+  // The sections that are allocated or debug information, by rising index: of all others the linker need see nothing, and
+  // these are most in a C++ program (relocations, groups).
+  std::span<const std::uint32_t> contents;
+  // Beside `sections`, which are far between: where relocations stand, for the linker's passes over them. Empty if there
+  // are none.
   struct RelocationTable {
     const Relocation* begin = nullptr;
     std::uint32_t count = 0;
+    std::uint32_t section = 0; // that holds them, or 0
   };
-  std::vector<RelocationTable> relocation_tables;
-  std::vector<std::uint32_t> group_members; // of all groups, one after the other
+  std::span<const RelocationTable> relocation_tables;
 
   // Of section `index`, in place. Not checked here.
   std::span<const Relocation> relocations_in_place(std::uint32_t index) const noexcept {

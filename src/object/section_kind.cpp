@@ -57,48 +57,23 @@ void classify_init_table(std::uint32_t type, Section& section) noexcept {
   }
 }
 
+} // namespace
+
 bool is_debug_name(std::string_view name) noexcept {
+  if (name.size() < 5 || name[0] != '.') return false;
   return name.starts_with(".debug") || name.starts_with(".zdebug") || name.starts_with(".stab") || name == ".gdb_index";
 }
 
-// Tables of the file format are never loaded, whatever their flags say.
-bool is_format_table(std::uint32_t type) noexcept {
-  return type == elf::sht_null || type == elf::sht_symtab || type == elf::sht_strtab || type == elf::sht_group ||
-         type == elf::sht_symtab_shndx || holds_relocations(type);
-}
-
-SectionKind allocated_kind(const elf::SectionHeader& header, Machine machine, std::string_view name) noexcept {
-  const bool empty_in_file = header.type == elf::sht_nobits;
-  if ((header.flags & elf::shf_tls) != 0) return empty_in_file ? SectionKind::tls_zero : SectionKind::tls_data;
-  if (empty_in_file) return SectionKind::zero;
-  if (name == ".eh_frame" || (machine == Machine::x86_64 && header.type == elf::sht_x86_64_unwind))
-    return SectionKind::unwind;
-  if ((header.flags & elf::shf_execinstr) != 0) return SectionKind::code;
-  return (header.flags & elf::shf_write) != 0 ? SectionKind::data : SectionKind::rodata;
-}
-
-} // namespace
-
-void classify(const elf::SectionHeader& header, Machine machine, Section& section) noexcept {
-  const std::uint64_t flags = header.flags;
-  section.retain = (flags & elf::shf_gnu_retain) != 0;
-  section.writable = (flags & elf::shf_write) != 0;
-  section.executable = (flags & elf::shf_execinstr) != 0;
-  section.strings = (flags & elf::shf_strings) != 0;
-  section.large = machine == Machine::x86_64 && (flags & elf::shf_x86_64_large) != 0;
-  const bool table = is_format_table(header.type);
-  section.allocated =
-      (flags & elf::shf_alloc) != 0 && (flags & elf::shf_exclude) == 0 && !table && section.name != ".note.gnu.property";
-  if (!section.allocated) {
-    const bool debug = (flags & elf::shf_alloc) == 0 && !table && is_debug_name(section.name);
-    section.kind = debug ? SectionKind::debug : SectionKind::other;
-    return;
+void classify_by_name(std::uint32_t type, Section& section) noexcept {
+  const bool thread_local_data = section.kind == SectionKind::tls_data || section.kind == SectionKind::tls_zero;
+  if (section.name == ".note.gnu.property") {
+    section.allocated = false;
+    section.kind = SectionKind::other;
+  } else if (section.name == ".eh_frame" && !thread_local_data && type != elf::sht_nobits) {
+    section.kind = SectionKind::unwind;
+  } else if (section.kind == SectionKind::data || section.kind == SectionKind::rodata) {
+    classify_init_table(type, section);
   }
-  section.kind = allocated_kind(header, machine, section.name);
-  if (section.kind == SectionKind::data || section.kind == SectionKind::rodata) classify_init_table(header.type, section);
-  // Merging is only defined for whole elements that nobody writes to.
-  section.mergeable = (flags & elf::shf_merge) != 0 && header.entsize != 0 && !section.writable &&
-                      header.type != elf::sht_nobits && header.size % header.entsize == 0;
 }
 
 } // namespace tenon::object

@@ -151,13 +151,13 @@ TEST_F(Border, Objects) {
   Object object = compile_gcc("int f(int x) { return x; }", "-O1 -g -gz=zlib", "a_long_name_of_an_object.o");
   Bytes bytes = object.bytes();
   auto name = [] { return std::string(long_name); };
-  EXPECT_GT(each(name, [&](std::string& n) { return Object::copy(bytes, std::move(n)); }), 3);
-  EXPECT_GT(each(name, [&](std::string& n) { return Object::borrow(bytes, nullptr, std::move(n)); }), 2);
+  EXPECT_GT(each(name, [&](std::string& n) { return Object::copy(bytes, std::move(n)); }), 2);
+  EXPECT_GT(each(name, [&](std::string& n) { return Object::borrow(bytes, nullptr, std::move(n)); }), 0);
   EXPECT_GT(
       each(name, [&](std::string& n) { return Object::copy(bytes.first(100), std::move(n)); }, ErrorCode::malformed), 1);
   EXPECT_GT(each(name, [&](std::string& n) { return Object::copy({}, std::move(n)); }, ErrorCode::malformed), 0);
   std::string path = assemble_file(".globl f\nf: call g\n ret\n"), no_path = std::string("/") + missing_name;
-  EXPECT_GT(each([&] { return Object::read_file(path); }), 3);
+  EXPECT_GT(each([&] { return Object::read_file(path); }), 2);
   EXPECT_GT(each([&] { return Object::read_file(no_path); }, ErrorCode::system), 0);
   std::uint32_t compressed = 0;
   for (std::uint32_t i = 0; i < object.sections().size(); ++i) {
@@ -198,15 +198,15 @@ TEST_F(Border, Archives) {
   EXPECT_GT(each(without_index, [&](Archive& archive) { return archive.find("rich_third"); }), 10);
   EXPECT_GT(each(thin_archive, [&](Archive& archive) { return archive.find("rich_third"); }), 10);
   EXPECT_GT(each(thin_archive, [&](Archive& archive) { return archive.member_bytes(1); }), 1);
-  EXPECT_GT(each(thin_archive, [&](Archive& archive) { return archive.member(1); }), 4);
+  EXPECT_GT(each(thin_archive, [&](Archive& archive) { return archive.member(1); }), 2);
   // A failure is not kept.
   Archive again = without_index();
-  fail_allocation(20);
+  fail_allocation(8);
   EXPECT_FALSE(again.find("rich_third"));
   fail_allocation(0);
   EXPECT_EQ(expect(again.find("rich_third")), 2U);
   Archive archive = expect(Archive::borrow(indexed, nullptr, "indexed.a"));
-  EXPECT_GT(each([&] { return archive.member(0); }), 3);
+  EXPECT_GT(each([&] { return archive.member(0); }), 0);
   never([&] {
     Archive copy = archive;
     EXPECT_TRUE(copy.find("rich_third").value());

@@ -110,8 +110,9 @@ void print_sections(const Object& object) {
   for (std::size_t i = 1; i < sections.size(); ++i) {
     const Section& section = sections[i];
     std::printf("  %5zu %-9s %12llu %6u %7u %-14s %s\n", i, kind_name(section.kind),
-                static_cast<unsigned long long>(section.size), section.alignment, section.relocation_count,
-                flags_of(section).c_str(), printable(section.name).c_str());
+                static_cast<unsigned long long>(section.size), section.alignment,
+                static_cast<unsigned>(object.relocations(static_cast<std::uint32_t>(i)).size()), flags_of(section).c_str(),
+                printable(section.name).c_str());
   }
   if (!object.groups().empty()) std::printf("  groups:\n");
   for (const Group& group : object.groups()) {

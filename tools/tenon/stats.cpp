@@ -42,7 +42,7 @@ LinkSummary summarize(const Draft& draft) {
     for (const SectionLayout& section : layout.sections) {
       if (section.synthetic || section.id.index >= object.sections().size()) continue;
       ++sum.sections;
-      sum.relocations += object.sections()[section.id.index].relocation_count;
+      sum.relocations += object.relocations(section.id.index).size();
     }
     sum.code += layout.code;
     sum.rodata += layout.rodata;
