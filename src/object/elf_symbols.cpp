@@ -214,10 +214,10 @@ Result<void> ElfReader::read_relocation_section(std::uint32_t index) {
     return unsupported(label() + " has too many relocations, " + number(count));
   RelocationTable& table = relocation_tables_[header.info];
   if (table.section != 0)
-    return unsupported(label() + " is a second relocation section" + for_target() + " beside " +
-                       section_label(table.section));
-  // Its symbols are not there.
+    return unsupported(section_label(std::max(index, table.section)) + " is a second relocation section" + for_target() +
+                       " beside " + section_label(std::min(index, table.section)));
   table = {reinterpret_cast<const Relocation*>(sections_[index].content.data()), static_cast<std::uint32_t>(count), index};
+  if (!sections_[header.info].allocated) return {};
   return check_relocations(*file_, header.info);
 }
 

@@ -260,15 +260,35 @@ TEST(Malformed, RelOfSectionsThatAreNotLinkedIsIgnored) {
   EXPECT_TRUE(object->relocations(profile).empty());
 }
 
+TEST(Malformed, RelocationsBeforeTheirSection) {
+  for (std::uint32_t symbol : {2U, 77U}) {
+    ElfBuilder builder = sound();
+    const auto later = static_cast<std::uint32_t>(builder.sections.size()) + 1;
+    builder.relocations(later, {{0, 1, symbol, 0}});
+    ASSERT_EQ(builder.section(".data.later", elf::sht_progbits, elf::shf_alloc, to_bytes("12345678")), later);
+    if (symbol == 77) {
+      expect_error(builder.build(), malformed, "relocation 0 of section [" + std::to_string(later) + "] .data.later names");
+      continue;
+    }
+    const auto object = Object::copy(builder.build(), "good.o");
+    ASSERT_TRUE(object.ok()) << object.error().message;
+    EXPECT_EQ(object->relocations(later).size(), 1U);
+  }
+}
+
 TEST(Malformed, DebugRelocationsAreCheckedWhenAskedFor) {
   ElfBuilder builder = sound();
   const auto info = builder.section(".debug_info", elf::sht_progbits, 0, to_bytes("12345678"));
   builder.relocations(info, {{0, 1, 77, 0}});
   const auto line = builder.section(".debug_line", elf::sht_progbits, 0, to_bytes("12345678"));
   builder.relocations(line, {{0, 1, 2, 0}});
+  const auto note = builder.section(".annotations", elf::sht_progbits, 0, to_bytes("12345678"));
+  builder.relocations(note, {{0, 1, 78, 0}});
   const auto object = Object::copy(builder.build(), "bad.o");
   ASSERT_TRUE(object.ok()) << object.error().message;
   EXPECT_TRUE(object->relocations(info).empty());
+  EXPECT_TRUE(object->relocations(note).empty());
+  EXPECT_FALSE(object->check_relocations(note).ok());
   const auto check = object->check_relocations(info);
   ASSERT_FALSE(check.ok());
   EXPECT_EQ(check.error().message, "bad.o: relocation 0 of section [" + std::to_string(info) +
