@@ -262,7 +262,7 @@ void prefetch_leaving(const EngineState& engine, Modules modules) noexcept {
       __builtin_prefetch(piece, 1);
       base::pool::prefetch(piece);
     }
-    for (const OwnedBlock& block : module->blocks) {
+    for (const RunBlocks::View block : module->blocks.all()) {
       if (!block) continue;
       engine.machinery->space->prefetch(*block);
       if (block->slots != 0 && engine.machinery->frames) engine.machinery->frames->prefetch(*block);
@@ -275,7 +275,7 @@ bool ends_at_once(const EngineState& engine, const ModuleState& module) noexcept
   if (module.replaceable != nullptr || module.collectable != nullptr || !module.groups.empty()) return false;
   if (module.pins.load(std::memory_order_acquire) != 0 || module.has_exit_handlers.load(std::memory_order_relaxed))
     return false;
-  if (!module.finalizers.empty() && module.initialized.load(std::memory_order_acquire)) return false;
+  if (!module.extra().finalizers.empty() && module.initialized.load(std::memory_order_acquire)) return false;
   return std::none_of(module.dependencies.begin(), module.dependencies.end(),
                       [](const Dependency& dependency) { return dependency.group != nullptr; });
 }
@@ -284,7 +284,7 @@ bool leave_at_once(EngineState& engine, ModuleState& module) noexcept {
   const std::shared_ptr<LibraryState> library = module.library.lock();
   __builtin_prefetch(&library->modules.back()->index, 1);
   __builtin_prefetch(&library->modules[module.index], 1);
-  module.for_each_record([&](const SymbolRecord& record) { library->symbols.prefetch(record.hash); });
+  module.for_each_record([&](const SymbolRecord& record) { library->symbols.prefetch(record.hash()); });
   uncount_references(engine, module);
   release_references(engine.collection, module);
   leave(engine, module, library);
@@ -297,7 +297,7 @@ bool leave_at_once(EngineState& engine, ModuleState& module) noexcept {
   // Nobody marks from it: it is in no list, and what it points to may be freed before its handles go.
   module.removed = module.finalizing = false;
   module.dependencies.clear();
-  module.forwards.clear();
+  if (module.has_extra()) module.extra().forwards.clear();
   engine.modules_leaving.fetch_add(1, std::memory_order_relaxed);
   --engine.module_count;
   return engine.sparse != nullptr || !engine.orphans.empty() || engine.collection.wanted.load(std::memory_order_relaxed);
