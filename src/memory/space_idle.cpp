@@ -3,7 +3,7 @@
 // In steps of 64 KiB: each is in use, idle (one free range holds all of it) or a hole (idle once, and its memory has gone).
 // A freed block makes the steps that it touches idle if its range holds them now: a few instructions, whatever the range
 // holds. Once there are more than may stay, all idle steps go, neighbours with one system call. What may stay begins at
-// 128 KiB, grows (up to 2 MiB) by what had to be filled again since the last time and is halved where nothing had: a program
+// 128 KiB, grows (up to 16 MiB) by what had to be filled again since the last time and is halved where nothing had: a program
 // that links and removes over and over soon keeps what it needs, one that shrinks keeps little.
 //
 // The free range at an area's end goes together with what was backed ahead behind it; `committed` is lowered there, so that

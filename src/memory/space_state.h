@@ -14,7 +14,7 @@
 namespace tenon::memory {
 
 inline constexpr std::uint64_t small_step = std::uint64_t(64) << 10;
-inline constexpr std::uint32_t least_kept = 2, most_kept = 32; // small_steps
+inline constexpr std::uint32_t least_kept = 2, most_kept = 256; // small_steps
 
 inline constexpr const char* area_name(AreaKind area) noexcept {
   switch (area) {
