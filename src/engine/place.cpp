@@ -191,6 +191,19 @@ Result<void> use_placements(ChangeState& change) {
 
 } // namespace
 
+namespace {
+
+// Modules get blocks of their own, one after another; what all of them need is known.
+void expect_runs(const ChangeState& change) noexcept {
+  for (const link::Run run : {link::Run::code, link::Run::rodata}) {
+    std::uint64_t bytes = 0;
+    for (const std::unique_ptr<link::Module>& module : change.modules) bytes += module->run_sizes[std::size_t(run)].size;
+    change.engine->machinery->space->expect(area_of(run), bytes);
+  }
+}
+
+} // namespace
+
 Result<void> place_in_engine(ChangeState& change) {
   if (Result<void> defined = require_defined(change); !defined) return defined;
   if (change.mode == PlaceMode::none) change.mode = PlaceMode::engine;
@@ -201,6 +214,7 @@ Result<void> place_in_engine(ChangeState& change) {
     begin_states(change);
     if (Result<void> given = give_identities(change); !given) return given;
   }
+  if (change.modules.size() > 1) expect_runs(change);
   for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
     if (!change.has_identities) begin_state(change, m);
     if (Result<void> placed = place_module(change, m); !placed)

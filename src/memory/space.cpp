@@ -44,9 +44,10 @@ constexpr std::uint64_t largest = std::uint64_t(1) << 31;
 constexpr std::uint64_t smallest = std::uint64_t(1) << 20;
 constexpr std::uint64_t largest_alignment = std::uint64_t(2) << 20;
 constexpr std::uint64_t frame_entry_size = 8;
-constexpr std::uint64_t frame_header_room = 4096;              // notify keeps a header in the frames area
-constexpr int trap_byte = 0xCC;                                // int3
-constexpr std::uint64_t small_area = std::uint64_t(256) << 10; // beyond this, huge pages
+constexpr std::uint64_t frame_header_room = 4096; // notify keeps a header in the frames area
+constexpr int trap_byte = 0xCC;                   // int3
+// Huge pages, where most of one is wanted at once or the area is so large that what may stay unused of one is little of it.
+constexpr std::uint64_t much_at_once = std::uint64_t(256) << 10, large_area = std::uint64_t(8) << 20;
 constexpr std::uint64_t first_data_step = std::uint64_t(256) << 10;
 constexpr std::uint64_t first_huge_data = std::uint64_t(2) << 20; // data has huge pages from here on, or later
 constexpr std::uint64_t last_data_step = std::uint64_t(16) << 20;
@@ -272,7 +273,8 @@ Result<void> Space::State::commit_step(AreaKind kind, std::uint64_t end, std::ui
   std::byte* const bytes = owner.writable({of.begin + at});
   // Making a huge page takes the small pages there out of the program's view for a moment: not if they have to stay present.
   const bool undisturbed = owner.prefault_ == Prefault::none || huge_begin == of.begin + at;
-  if (end > small_area && undisturbed && huge_begin >= of.begin && huge_end <= of.begin + of.size) {
+  const bool wanted = end - at > much_at_once || at >= large_area;
+  if (wanted && undisturbed && huge_begin >= of.begin && huge_end <= of.begin + of.size) {
     if (Result<void> done = system::populate_for_write(bytes, system::page_size, area_name(kind)); !done) return done;
     // It would fill holes as well.
     if (!has_hole(kind, std::max(huge_begin, of.begin) - of.begin, at))
@@ -287,6 +289,16 @@ Result<void> Space::State::commit_step(AreaKind kind, std::uint64_t end, std::ui
   }
   at = target;
   return {};
+}
+
+void Space::expect(AreaKind kind, std::uint64_t bytes) noexcept {
+  if (bytes <= much_at_once || !state_->dual(kind) || prefault_ != Prefault::none) return;
+  const fork::Inside inside;
+  State::Area& of = state_->area(kind);
+  const std::lock_guard lock(of.mutex);
+  const std::uint64_t used = of.space.used_end() * granule, free = used - of.live.load(std::memory_order_relaxed);
+  if (free >= bytes || bytes - free > of.size - used) return;
+  (void)state_->commit_shared(kind, used + (bytes - free)).ok(); // what fails will fail, with its message, for who needs it
 }
 
 Result<void> Space::State::commit_private(AreaKind kind, std::uint64_t end) {

@@ -113,7 +113,11 @@ public:
   // of it is already committed. Errors: exhausted; system (commit or lock refused). Nothing changes on an error.
   Result<Block> allocate(AreaKind area, std::uint64_t size, std::uint64_t alignment, std::uint32_t slots = 0);
 
-  // The same at the lowest free address before `below`, of what was in use before; it takes time for each free range. Dual
+  // So much of an area is about to be allocated in small blocks: it is backed in large steps, huge pages where there are
+  // any. A hint, which does nothing where it can't. Any thread.
+  void expect(AreaKind area, std::uint64_t bytes) noexcept;
+
+  // A block at the lowest free address before `below`, of what was in use before; it takes time for each free range. Dual
   // mode only. Errors: exhausted, too, if there is no room there.
   Result<Block> allocate_low(AreaKind area, std::uint64_t size, std::uint64_t alignment, std::uint32_t slots, Addr below);
 
