@@ -62,6 +62,7 @@ void free_block(Machinery& machinery, const memory::Block& block) noexcept {
     machinery.frames->remove(block);
   }
   machinery.space->free(block);
+  if (block.area == memory::AreaKind::code && machinery.frames) machinery.frames->shrink();
 }
 
 void OwnedBlock::reset() noexcept {

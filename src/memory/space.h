@@ -164,6 +164,11 @@ public:
   // Makes sure that the first `bytes` of the frames area are backed (they are used from the front). Errors: system,
   // exhausted.
   Result<void> commit_frames(std::uint64_t bytes);
+  // If there is no block of code, and before anybody gets one: calls forget(context), then gives the memory of the frames
+  // area back to the system, if much of it is there, but for its first bytes. Takes a lock that others of the memory come
+  // after; never fails.
+  static constexpr std::uint64_t kept_frame_bytes = std::uint64_t(64) << 10;
+  void release_frames(void (*forget)(void* context) noexcept, void* context) noexcept;
 
   // For spare.h: whether it could serve another engine.
   bool is_reusable() const noexcept;

@@ -3,8 +3,8 @@
 // In steps of 64 KiB: each is in use, idle (one free range holds all of it) or a hole (idle once, and its memory has gone).
 // A freed block makes the steps that it touches idle if its range holds them now: a few instructions, whatever the range
 // holds. Once there are more than may stay, all idle steps go, neighbours with one system call. What may stay begins at
-// 128 KiB, grows (up to 16 MiB) by what had to be filled again since the last time and is halved where nothing had: a program
-// that links and removes over and over soon keeps what it needs, one that shrinks keeps little.
+// 128 KiB, grows (up to 16 MiB) by what had to be filled again since the last time and is halved where nothing had: a
+// program that links and removes over and over soon keeps what it needs, one that shrinks keeps little.
 //
 // The free range at an area's end goes together with what was backed ahead behind it; `committed` is lowered there, so that
 // this grows in large pages again.
@@ -159,6 +159,25 @@ void Space::release_unused(AreaKind kind) noexcept {
   const std::lock_guard lock(state_->area(kind).mutex);
   state_->watch_steps(kind, 0);
   state_->give_back_idle(kind, 0);
+}
+
+// Who allocates code takes its area's lock first, and only then asks for frames: with no block there, nobody is between.
+void Space::release_frames(void (*forget)(void* context) noexcept, void* context) noexcept {
+  constexpr std::uint64_t much = 4 * kept_frame_bytes;
+  State::Area& code = state_->area(AreaKind::code);
+  State::Area& of = state_->area(AreaKind::frames);
+  if (code.live.load(std::memory_order_relaxed) != 0 || of.committed.load(std::memory_order_relaxed) <= much) return;
+  if (!state_->dual(AreaKind::frames) || prefault_ != Prefault::none) return;
+  const fork::Inside inside;
+  const std::lock_guard no_code(code.mutex);
+  const std::lock_guard lock(of.mutex);
+  const std::uint64_t committed = of.committed.load(std::memory_order_relaxed);
+  if (code.live.load(std::memory_order_relaxed) != 0 || committed <= much) return;
+  forget(context);
+  std::byte* const bytes = writable({of.begin + kept_frame_bytes});
+  if (!system::punch(bytes, committed - kept_frame_bytes)) return;
+  system::advise(reinterpret_cast<void*>(of.begin + kept_frame_bytes), committed - kept_frame_bytes, MADV_DONTDUMP);
+  of.committed.store(kept_frame_bytes, std::memory_order_release);
 }
 
 } // namespace tenon::memory

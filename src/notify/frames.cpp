@@ -191,6 +191,18 @@ void Frames::remove(const memory::Block& code) noexcept {
     table.set(i, make_entry(location_of(table.get(i)), empty));
 }
 
+// No block is live, so the invariant asks nothing of any entry: a search that has read the old number finds zeros or what
+// was there, neither of which unwinds anything. Nobody prepares a block meanwhile, since there is none to prepare.
+void Frames::shrink() noexcept {
+  space_->release_frames(
+      [](void* context) noexcept {
+        const Frames& frames = *static_cast<const Frames*>(context);
+        const memory::WriteGuard guard(*frames.space_);
+        Table::of(*frames.space_, frames.header_).count().store(0, std::memory_order_release);
+      },
+      this);
+}
+
 void Frames::prefetch(const memory::Block& code) const noexcept {
   __builtin_prefetch(Table::of(*space_, header_).entries + std::uint64_t(code.first_slot) * table_entry_size, 1);
 }

@@ -156,6 +156,31 @@ TEST(Frames, NothingIsFoundAfterRemove) {
   EXPECT_EQ(wrong_pcs(above), 0u);
 }
 
+TEST(Frames, ATableOfNothingGivesItsMemoryBack) {
+  Engine engine;
+  const auto committed = [&] { return engine.space().usage(memory::AreaKind::frames).committed; };
+  for (int round = 0; round < 2; ++round) {
+    std::vector<Module> modules;
+    while (committed() < (1U << 20)) modules.push_back(engine.load(std::vector<FunctionSpec>(500, FunctionSpec{16})));
+    engine.frames().shrink();
+    EXPECT_GE(committed(), 1U << 20) << "blocks are there";
+    EXPECT_EQ(wrong_pcs(modules.front()), 0u);
+    const memory::Block last = modules.back().code;
+    for (const Module& module : modules) engine.unload(module);
+    engine.frames().shrink();
+    EXPECT_EQ(committed(), memory::Space::kept_frame_bytes);
+    std::vector<unsigned char> present(256);
+    const Addr beyond = engine.space().area_begin(memory::AreaKind::frames) + memory::Space::kept_frame_bytes;
+    ASSERT_EQ(::mincore(beyond.as<void*>(), present.size() * 4096, present.data()), 0);
+    EXPECT_TRUE(std::all_of(present.begin(), present.end(), [](unsigned char page) { return (page & 1) == 0; }));
+    EXPECT_EQ(found_pcs(last), 0u);
+    const Module module = engine.load({{16}, {16}, {40}});
+    EXPECT_EQ(wrong_pcs(module), 0u);
+    EXPECT_EQ(caught_through(module.function(1)), 7);
+    engine.unload(module);
+  }
+}
+
 TEST(Frames, BlocksMayBePreparedInAnyOrderOrNever) {
   Engine engine;
   std::vector<Module> modules;
