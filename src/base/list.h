@@ -112,6 +112,14 @@ public:
     std::uninitialized_value_construct(end(), begin() + wanted);
     head_->size = std::uint32_t(wanted);
   }
+  // What is added is not set to zero: for numbers that are written at once.
+  void resize_for_overwrite(std::size_t wanted) {
+    static_assert(std::is_trivial_v<T>);
+    if (wanted < size()) return cut(wanted);
+    if (wanted == size()) return;
+    reserve(wanted);
+    head_->size = std::uint32_t(wanted);
+  }
   template <std::forward_iterator From> void assign(From first, From last) {
     const auto count = std::size_t(std::distance(first, last));
     if (count > capacity()) {

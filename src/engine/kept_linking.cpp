@@ -3,7 +3,7 @@
 #include "engine/kept_linking.h"
 
 #include "base/check.h"
-#include "base/scratch.h"
+#include "base/room.h"
 
 #include <algorithm>
 #include <array>
@@ -54,20 +54,36 @@ constexpr std::uint64_t is_far = traits_mask;
 // Traits that occur in a module: few, and most sections have those of the one before.
 class Traits {
 public:
-  std::size_t size() const noexcept { return size_; }
-  std::uint32_t operator[](std::size_t i) const noexcept { return list_[i]; }
   // Its index, or is_far: there is no room.
   std::uint64_t find_or_add(std::uint32_t traits) noexcept {
-    if (last_ < size_ && list_[last_] == traits) return last_;
-    last_ = std::size_t(std::find(list_.begin(), list_.begin() + size_, traits) - list_.begin());
-    if (last_ == size_ && size_ < list_.size()) list_[size_++] = traits;
-    return last_ < size_ ? last_ : entry_bit::is_far;
+    if (traits == last_) return at_;
+    last_ = traits;
+    for (at_ = 0; at_ < size_; ++at_)
+      if (list_[at_] == traits) return at_;
+    if (size_ < list_.size()) list_[size_++] = traits; // else at_ is is_far
+    return at_;
+  }
+  // Three to a word, the first of which says how many; returns where they end.
+  static constexpr std::size_t most_words = entry_bit::is_far / trait::in_word;
+  static_assert(entry_bit::is_far % trait::in_word == 0);
+  std::uint64_t* pack(std::uint64_t* to) const noexcept {
+    std::uint64_t word = std::uint64_t(size_) << trait::count;
+    for (std::size_t i = 0; i < size_;) {
+      for (unsigned shift = 0; shift != trait::count && i < size_; shift += trait::bits)
+        word |= std::uint64_t(list_[i++]) << shift;
+      *to++ = word;
+      word = 0;
+    }
+    return to;
   }
 
 private:
   std::array<std::uint32_t, entry_bit::is_far> list_;
-  std::size_t size_ = 0, last_ = 0;
+  std::size_t size_ = 0, at_ = 0;
+  std::uint32_t last_ = ~std::uint32_t(0); // nobody's
 };
+
+bool takes_part(const link::SectionPlace& place) noexcept { return place.run != link::Run::none; }
 
 bool is_near(std::uint64_t distance) noexcept { return std::uint64_t(std::int64_t(std::int32_t(distance))) == distance; }
 
@@ -89,7 +105,17 @@ bool begins_section(const link::Target& target, const link::Places& places) noex
   return place.run != link::Run::none && place.address == target.address;
 }
 
-bool is_odd(const link::Target& target) noexcept { return target.where > binding_bit::where_mask; }
+// What is another module's is an address from now on.
+bool is_anothers(const link::Target& target) noexcept { return target.kind == link::TargetKind::module; }
+
+link::Target settled(link::Target target) noexcept {
+  if (!is_anothers(target)) return target;
+  target.kind = link::TargetKind::fixed;
+  target.where = 0;
+  return target;
+}
+
+bool is_odd(const link::Target& target) noexcept { return target.where > binding_bit::where_mask && !is_anothers(target); }
 
 // Of a symbol that nothing is said of.
 bool is_nothing(const link::Target& target) noexcept {
@@ -97,55 +123,68 @@ bool is_nothing(const link::Target& target) noexcept {
          target.entry == 0;
 }
 
+// The units of one that is not odd; returns where they end.
+constexpr std::size_t most_units = 3;
+std::uint32_t* put(const link::Target& given, const link::Places& places, std::uint64_t base, std::uint32_t* at) noexcept {
+  const link::Target target = settled(given);
+  if (is_nothing(target)) return at;
+  *at++ = target.where | std::uint32_t(target.flags) << binding_bit::flags |
+          std::uint32_t(target.kind) << binding_bit::kind | (target.entry != 0 ? binding_bit::entry : 0);
+  if (begins_section(target, places)) return at;
+  const std::uint64_t distance = target.address - base;
+  if (is_near(distance)) {
+    *at++ = std::uint32_t(distance);
+    return at;
+  }
+  *at++ = std::uint32_t(target.address);
+  *at++ = std::uint32_t(target.address >> 32);
+  return at;
+}
+
 } // namespace
 
 KeptPlaces::KeptPlaces(const link::Places& places) {
-  const auto is_kept = [](const link::SectionPlace& place) { return place.run != link::Run::none; };
   const std::span<const link::SectionPlace> list = places.list();
-  const auto first = std::find_if(list.begin(), list.end(), is_kept);
+  const auto first = std::find_if(list.begin(), list.end(), takes_part);
   const std::uint64_t base = first != list.end() ? first->address : 0;
-  const auto is_far = [&](const link::SectionPlace& place, std::uint64_t traits) {
-    return traits == entry_bit::is_far || place.size > entry_bit::size_mask || !is_near(place.address - base);
-  };
+  const std::size_t before = head + cells(places.size());
+  // All but those that do not fit their entries, which are few if any.
+  base::Room<std::uint64_t, 64> room(before + list.size() + Traits::most_words);
+  base::Vector<std::uint64_t> far;
   Traits traits;
-  std::size_t entries = 0, far = 0;
-  for (const link::SectionPlace& place : list)
-    if (is_kept(place)) {
-      ++entries;
-      far += is_far(place, traits.find_or_add(traits_of(place))) ? 1 : 0;
-    }
-  const std::size_t before = head + cells(places.size()), traits_at = before + entries;
-  const std::size_t far_at = traits_at + (traits.size() + trait::in_word - 1) / trait::in_word;
-  words_.resize(far_at + 2 * far);
-  std::uint64_t* const words = words_.data();
-  words[0] = places.size() | std::uint64_t(entries) << 32;
-  words[1] = base;
+  std::uint64_t* const words = room.begin();
+  std::uint64_t* const entries = words + before;
   std::uint64_t* cell = words + head - 1; // the last that has been begun
-  std::uint64_t* next = words + before;
+  std::uint64_t* next = entries;
   const auto begin_cells = [&](const std::uint64_t* last) {
-    while (cell != last) *++cell = std::uint64_t(next - words - before) << in_cell;
+    while (cell != last) *++cell = std::uint64_t(next - entries) << in_cell;
   };
   for (const link::SectionPlace& place : list) {
-    if (!is_kept(place)) continue;
+    if (!takes_part(place)) continue;
     begin_cells(words + head + place.section / in_cell);
     *cell |= std::uint64_t(1) << (place.section % in_cell);
     const std::uint32_t its = traits_of(place);
-    const std::uint64_t which = traits.find_or_add(its);
-    if (!is_far(place, which)) {
-      *next++ = which | (place.kept ? entry_bit::kept : 0) | place.size << entry_bit::size |
-                (place.address - base) << entry_bit::distance;
+    const std::uint64_t which = traits.find_or_add(its), distance = place.address - base;
+    const std::uint64_t kept = place.kept ? entry_bit::kept : 0;
+    if (which != entry_bit::is_far && place.size <= entry_bit::size_mask && is_near(distance)) {
+      *next++ = which | kept | place.size << entry_bit::size | distance << entry_bit::distance;
       continue;
     }
     TENON_CHECK(place.size <= entry_bit::far_size_mask, "a section larger than memory");
-    --far;
-    words[far_at + 2 * far] = place.address;
-    words[far_at + 2 * far + 1] = place.size | std::uint64_t(its) << entry_bit::far_traits;
-    *next++ = entry_bit::is_far | (place.kept ? entry_bit::kept : 0) | far << entry_bit::distance;
+    *next++ = entry_bit::is_far | kept | std::uint64_t(far.size() / 2) << entry_bit::distance;
+    far.insert(far.end(), {place.address, place.size | std::uint64_t(its) << entry_bit::far_traits});
   }
-  begin_cells(words + before - 1);
-  if (entries != 0) words[traits_at] = std::uint64_t(traits.size()) << trait::count;
-  for (std::size_t i = 0; i < traits.size(); ++i)
-    words[traits_at + i / trait::in_word] |= std::uint64_t(traits[i]) << (trait::bits * (i % trait::in_word));
+  begin_cells(entries - 1);
+  words[0] = places.size() | std::uint64_t(next - entries) << 32;
+  words[1] = base;
+  if (next != entries) next = traits.pack(next);
+  if (far.empty()) {
+    words_.assign(words, next);
+    return;
+  }
+  words_.reserve(std::size_t(next - words) + far.size());
+  words_.append(words, next);
+  words_.append(far.begin(), far.end());
 }
 
 std::size_t KeptPlaces::entry_of(std::size_t section) const noexcept {
@@ -198,40 +237,33 @@ KeptBindings::KeptBindings(std::span<const link::Target> targets, const link::Pl
   const auto first = std::find_if(list.begin(), list.end(), [](const link::SectionPlace& place) { return place.kept; });
   const std::uint64_t base = first != list.end() ? first->address : 0;
   const std::size_t data = head + 2 * cells(targets.size());
-  base::Vector<std::uint32_t> units;
-  units.reserve(data + 2 * targets.size());
-  units.resize(data);
+  base::Room<std::uint32_t, 256> room(data + most_units * targets.size());
+  std::uint32_t* const units = room.begin();
   units[0] = std::uint32_t(targets.size());
   units[1] = std::uint32_t(base);
   units[2] = std::uint32_t(base >> 32);
-  for (std::size_t i = 0; i < targets.size(); ++i) {
-    link::Target target = targets[i];
-    if (target.kind == link::TargetKind::module) {
-      target.kind = link::TargetKind::fixed;
-      target.where = 0;
+  std::uint32_t* cell = units + head;
+  std::uint32_t* next = units + data;
+  for (std::size_t begin = 0; begin < targets.size(); begin += in_cell, cell += 2) {
+    cell[0] = std::uint32_t(next - units - data);
+    std::uint32_t counts = 0;
+    unsigned shift = 0;
+    for (const link::Target& target : targets.subspan(begin, std::min(in_cell, targets.size() - begin))) {
+      const std::uint32_t* const its = next;
+      next = is_odd(target) ? put_odd(target, next) : put(target, places, base, next);
+      counts |= std::uint32_t(next - its) << shift;
+      shift += 2;
     }
-    if (i % in_cell == 0) units[head + 2 * (i / in_cell)] = std::uint32_t(units.size() - data);
-    if (is_nothing(target)) continue;
-    const std::size_t its = units.size();
-    const auto count = [&] {
-      units[head + 2 * (i / in_cell) + 1] |= std::uint32_t(units.size() - its) << (2 * (i % in_cell));
-    };
-    if (is_odd(target)) {
-      units.insert(units.end(), {binding_bit::odd, std::uint32_t(odd_.size())});
-      odd_.push_back(target);
-      count();
-      continue;
-    }
-    units.push_back(target.where | std::uint32_t(target.flags) << binding_bit::flags |
-                    std::uint32_t(target.kind) << binding_bit::kind | (target.entry != 0 ? binding_bit::entry : 0));
-    if (!begins_section(target, places)) {
-      const std::uint64_t distance = target.address - base;
-      units.push_back(std::uint32_t(is_near(distance) ? distance : target.address));
-      if (!is_near(distance)) units.push_back(std::uint32_t(target.address >> 32));
-    }
-    count();
+    cell[1] = counts;
   }
-  units_.assign(units.begin(), units.end());
+  units_.assign(units, next);
+}
+
+std::uint32_t* KeptBindings::put_odd(const link::Target& target, std::uint32_t* at) {
+  *at++ = binding_bit::odd;
+  *at++ = std::uint32_t(odd_.size());
+  odd_.push_back(settled(target));
+  return at;
 }
 
 KeptBindings::Found KeptBindings::find(std::size_t symbol) const noexcept {

@@ -96,6 +96,7 @@ private:
     std::size_t at, units;
   };
   Found find(std::size_t symbol) const noexcept;
+  std::uint32_t* put_odd(const link::Target& target, std::uint32_t* at); // returns where its units end
   std::uint64_t base() const noexcept { return units_[1] | std::uint64_t(units_[2]) << 32; }
 
   base::List<std::uint32_t> units_; // how many; an address that most others are near, in two; cells; units

@@ -3,7 +3,7 @@
 #include "engine/kept_relocations.h"
 
 #include "base/check.h"
-#include "base/scratch.h"
+#include "base/room.h"
 #include "link/arch/arch.h"
 
 #include <cstring>
@@ -23,46 +23,67 @@ constexpr std::uint8_t addend_follows = 3;
 constexpr std::array<std::uint32_t, 7> usual_types = {2, 4, 1, 9, 42, 11, 24}; // R_X86_64_PC32, PLT32, 64, GOTPCREL, ...
 constexpr std::array<std::int64_t, 3> usual_addends = {-4, 0, -5};
 
+// Where a type or an addend stands among the usual ones, without looking for it.
+constexpr auto type_indices = [] {
+  std::array<std::uint8_t, 64> indices;
+  indices.fill(head::other_type);
+  for (std::size_t i = 0; i < usual_types.size(); ++i) indices[usual_types[i]] = std::uint8_t(i);
+  return indices;
+}();
+constexpr std::int64_t least_usual = -5;
+constexpr auto addend_indices = [] {
+  std::array<std::uint8_t, 1 - least_usual> indices;
+  indices.fill(head::addend_follows);
+  for (std::size_t i = 0; i < usual_addends.size(); ++i)
+    indices[std::size_t(usual_addends[i] - least_usual)] = std::uint8_t(i);
+  return indices;
+}();
+
 class Writer {
 public:
   // Head, type, offset, symbol and addend.
   static constexpr std::size_t most = 1 + 5 + 10 + 5 + 10;
 
-  explicit Writer(std::size_t relocations) { bytes_.resize(relocations * usual + most); }
-  std::size_t size() const noexcept { return at_; }
-  std::span<const std::uint8_t> bytes() const noexcept { return {bytes_.data(), at_}; }
+  // `expected`: how many relocations; there may be others.
+  explicit Writer(std::size_t expected) : room_(expected * usual + most), at_(room_.begin()) {}
+  std::size_t size() noexcept { return std::size_t(at_ - room_.begin()); }
+  const std::uint8_t* bytes() noexcept { return room_.begin(); }
 
-  void begin_section() noexcept {
-    offset_ = 0;
-    symbol_ = 0;
-  }
-  void add(const Relocation& r) {
-    if (bytes_.size() - at_ < most) bytes_.resize(bytes_.size() * 2);
-    const auto type = std::size_t(std::find(usual_types.begin(), usual_types.end(), r.type) - usual_types.begin());
-    const auto addend = std::size_t(std::find(usual_addends.begin(), usual_addends.end(), r.addend) - usual_addends.begin());
-    const bool same = r.symbol == symbol_, forward = r.offset >= offset_;
-    bytes_[at_++] =
-        std::uint8_t(type | addend << head::addend | (same ? head::same_symbol : 0) | (forward ? head::forward : 0));
-    if (type == head::other_type) number(r.type);
-    number(forward ? r.offset - offset_ : offset_ - r.offset);
-    if (!same) distance(std::int64_t(r.symbol) - std::int64_t(symbol_));
-    if (addend == head::addend_follows) distance(r.addend);
-    offset_ = r.offset;
-    symbol_ = r.symbol;
+  void add_section(std::span<const Relocation> relocations) {
+    std::uint64_t offset = 0;
+    std::uint32_t symbol = 0;
+    for (const Relocation& r : relocations) {
+      if (std::size_t(room_.end() - at_) < most) [[unlikely]]
+        grow();
+      const std::uint8_t type = r.type < type_indices.size() ? type_indices[r.type] : head::other_type;
+      const std::uint64_t above = std::uint64_t(r.addend) - std::uint64_t(least_usual);
+      const std::uint8_t addend = above < addend_indices.size() ? addend_indices[above] : head::addend_follows;
+      const bool same = r.symbol == symbol, forward = r.offset >= offset;
+      *at_++ = std::uint8_t(type | addend << head::addend | (same ? head::same_symbol : 0) | (forward ? head::forward : 0));
+      if (type == head::other_type) number(r.type);
+      number(forward ? r.offset - offset : offset - r.offset);
+      if (!same) distance(std::int64_t(r.symbol) - std::int64_t(symbol));
+      if (addend == head::addend_follows) distance(r.addend);
+      offset = r.offset;
+      symbol = r.symbol;
+    }
   }
 
 private:
   static constexpr std::size_t usual = 6;
+  __attribute__((noinline)) void grow() {
+    const std::size_t used = size();
+    room_.grow(used);
+    at_ = room_.begin() + used;
+  }
   void number(std::uint64_t n) noexcept {
-    for (; n >= 128; n >>= 7) bytes_[at_++] = std::uint8_t(n | 128);
-    bytes_[at_++] = std::uint8_t(n);
+    for (; n >= 128; n >>= 7) *at_++ = std::uint8_t(n | 128);
+    *at_++ = std::uint8_t(n);
   }
   void distance(std::int64_t n) noexcept { number(std::uint64_t(n) << 1 ^ std::uint64_t(n >> 63)); }
 
-  base::Vector<std::uint8_t> bytes_;
-  std::size_t at_ = 0;
-  std::uint64_t offset_ = 0;
-  std::uint32_t symbol_ = 0;
+  base::Room<std::uint8_t, 512> room_;
+  std::uint8_t* at_;
 };
 
 } // namespace
@@ -91,31 +112,29 @@ Relocation KeptRelocations::Reader::next() noexcept {
 
 KeptRelocations KeptRelocations::of(const link::Module& module) {
   KeptRelocations kept;
-  std::size_t sections = 0, relocations = 0; // sections may have been left out since the survey
   const std::span<const link::SectionPlace> places = module.places.of_object();
+  base::Room<std::uint64_t, 32> ranges(places.size() + 2);
+  std::uint64_t* next = ranges.begin() + 1;
+  std::size_t relocations = 0;
+  Writer writer(module.relocation_count); // sections may have been left out since the survey
   for (const link::SectionPlace& place : places) {
     if (!place.kept) continue;
-    const std::size_t count = module.relocations(place.section).size();
-    sections += count != 0 ? 1 : 0;
-    relocations += count;
+    const std::span<const Relocation> its = module.relocations(place.section);
+    if (its.empty()) continue;
+    relocations += its.size();
+    *next++ = writer.size() | std::uint64_t(place.section) << 32;
+    writer.add_section(its);
   }
-  if (sections != 0) {
-    base::Vector<std::uint64_t> ranges;
-    ranges.reserve(sections + 2);
-    ranges.push_back(sections | std::uint64_t(relocations) << 32);
-    Writer writer(relocations);
-    for (const link::SectionPlace& place : places) {
-      const std::span<const Relocation> its = module.relocations(place.section);
-      if (!place.kept || its.empty()) continue;
-      ranges.push_back(writer.size() | std::uint64_t(place.section) << 32);
-      writer.begin_section();
-      for (const Relocation& r : its) writer.add(r);
-    }
-    ranges.push_back(writer.size());
-    TENON_CHECK(writer.size() <= std::uint32_t(-1), "relocations of one module beyond 4 GiB");
-    kept.words_.resize(ranges.size() + (writer.size() + 7) / 8);
-    std::memcpy(kept.words_.data(), ranges.data(), ranges.size() * sizeof ranges[0]);
-    std::memcpy(kept.words_.data() + ranges.size(), writer.bytes().data(), writer.size());
+  if (relocations != 0) {
+    const std::size_t size = writer.size();
+    TENON_CHECK(size <= std::uint32_t(-1), "relocations of one module beyond 4 GiB");
+    *ranges.begin() = std::size_t(next - ranges.begin() - 1) | std::uint64_t(relocations) << 32;
+    *next++ = size;
+    const auto words = std::size_t(next - ranges.begin());
+    kept.words_.resize_for_overwrite(words + (size + 7) / 8);
+    std::memcpy(kept.words_.data(), ranges.begin(), words * sizeof *next);
+    kept.words_.back() = 0; // where the last bytes leave some of it
+    std::memcpy(kept.words_.data() + words, writer.bytes(), size);
   }
   const bool any = !module.entries.empty() || !module.thunks.empty() || !module.tls_bindings.empty() ||
                    module.tls_ld != link::none || !module.rewritten.empty();

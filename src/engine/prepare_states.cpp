@@ -64,7 +64,7 @@ public:
     bytes_ -= SymbolRecord::bytes((*change_.names)[id].size, usual_) - SymbolRecord::bytes_sharing();
   }
   void allocate() {
-    draft_.state->records.resize(bytes_);
+    draft_.state->records.resize_for_overwrite(bytes_); // end() cuts off what no record has been made in
     at_ = draft_.state->records.data();
     if (draft_.replaces != nullptr) draft_.replacement->updates.reserve(count_);
   }
