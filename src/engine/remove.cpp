@@ -273,8 +273,7 @@ void prefetch_leaving(const EngineState& engine, Modules modules) noexcept {
 bool ends_at_once(const EngineState& engine, const ModuleState& module) noexcept {
   if (!engine.removed.empty() || engine.walked) return false;
   if (module.replaceable != nullptr || module.collectable != nullptr || !module.groups.empty()) return false;
-  if (module.pins.load(std::memory_order_acquire) != 0 || module.has_exit_handlers.load(std::memory_order_relaxed))
-    return false;
+  if (module.has_exit_handlers.load(std::memory_order_relaxed)) return false;
   if (!module.extra().finalizers.empty() && module.initialized.load(std::memory_order_acquire)) return false;
   return std::none_of(module.dependencies.begin(), module.dependencies.end(),
                       [](const Dependency& dependency) { return dependency.group != nullptr; });
