@@ -15,35 +15,25 @@ namespace {
 
 // How a relocation is packed, by the bits of its head.
 namespace head {
-constexpr std::uint8_t type_mask = 7, other_type = 7, same_symbol = 32, forward = 64;
-constexpr unsigned addend = 3;
-constexpr std::uint8_t addend_follows = 3;
+constexpr std::uint8_t type_mask = 7, in_full = 7;
+constexpr unsigned addend = 3, offset = 5, symbol = 6;
 } // namespace head
 
 constexpr std::array<std::uint32_t, 7> usual_types = {2, 4, 1, 9, 42, 11, 24}; // R_X86_64_PC32, PLT32, 64, GOTPCREL, ...
-constexpr std::array<std::int64_t, 3> usual_addends = {-4, 0, -5};
-
-// Where a type or an addend stands among the usual ones, without looking for it.
+// Where a type stands among the usual ones, without looking for it.
 constexpr auto type_indices = [] {
   std::array<std::uint8_t, 64> indices;
-  indices.fill(head::other_type);
+  indices.fill(head::in_full);
   for (std::size_t i = 0; i < usual_types.size(); ++i) indices[usual_types[i]] = std::uint8_t(i);
   return indices;
 }();
-constexpr std::int64_t least_usual = -5;
-constexpr auto addend_indices = [] {
-  std::array<std::uint8_t, 1 - least_usual> indices;
-  indices.fill(head::addend_follows);
-  for (std::size_t i = 0; i < usual_addends.size(); ++i)
-    indices[std::size_t(usual_addends[i] - least_usual)] = std::uint8_t(i);
-  return indices;
-}();
+constexpr unsigned minus_four = 0, zero = 1, of_16_bits = 2; // one more: of 32
+constexpr std::array<std::uint8_t, 4> addend_bytes = {0, 0, 2, 4}, symbol_bytes = {0, 1, 2, 4};
+
+template <class Small> bool fits(std::int64_t number) noexcept { return number == Small(number); }
 
 class Writer {
 public:
-  // Head, type, offset, symbol and addend.
-  static constexpr std::size_t most = 1 + 5 + 10 + 5 + 10;
-
   // `expected`: how many relocations; there may be others.
   explicit Writer(std::size_t expected) : room_(expected * usual + most), at_(room_.begin()) {}
   std::size_t size() noexcept { return std::size_t(at_ - room_.begin()); }
@@ -55,58 +45,90 @@ public:
     for (const Relocation& r : relocations) {
       if (std::size_t(room_.end() - at_) < most) [[unlikely]]
         grow();
-      const std::uint8_t type = r.type < type_indices.size() ? type_indices[r.type] : head::other_type;
-      const std::uint64_t above = std::uint64_t(r.addend) - std::uint64_t(least_usual);
-      const std::uint8_t addend = above < addend_indices.size() ? addend_indices[above] : head::addend_follows;
-      const bool same = r.symbol == symbol, forward = r.offset >= offset;
-      *at_++ = std::uint8_t(type | addend << head::addend | (same ? head::same_symbol : 0) | (forward ? head::forward : 0));
-      if (type == head::other_type) number(r.type);
-      number(forward ? r.offset - offset : offset - r.offset);
-      if (!same) distance(std::int64_t(r.symbol) - std::int64_t(symbol));
-      if (addend == head::addend_follows) distance(r.addend);
+      const std::uint64_t by = r.offset - offset;
+      const std::int64_t symbols = std::int64_t(r.symbol) - std::int64_t(symbol);
+      const unsigned type = r.type < type_indices.size() ? type_indices[r.type] : head::in_full;
       offset = r.offset;
       symbol = r.symbol;
+      if (type == head::in_full || by > 0xFFFF || !fits<std::int32_t>(r.addend) || !fits<std::int32_t>(symbols)) {
+        add_in_full(r);
+        continue;
+      }
+      const unsigned long_offset = by > 0xFF;
+      const unsigned of_symbol =
+          unsigned(symbols != 0) + unsigned(!fits<std::int8_t>(symbols)) + unsigned(!fits<std::int16_t>(symbols));
+      const unsigned of_addend = r.addend == -4  ? minus_four
+                                 : r.addend == 0 ? zero
+                                                 : of_16_bits + unsigned(!fits<std::int16_t>(r.addend));
+      *at_++ = std::uint8_t(type | of_addend << head::addend | long_offset << head::offset | of_symbol << head::symbol);
+      at_ = put<std::uint16_t>(by) + 1 + long_offset;
+      at_ = put<std::int32_t>(symbols) + symbol_bytes[of_symbol];
+      at_ = put<std::int32_t>(r.addend) + addend_bytes[of_addend];
     }
   }
 
 private:
-  static constexpr std::size_t usual = 6;
+  // The longest: in full.
+  static constexpr std::size_t most = 1 + 8 + 4 + 4 + 8, usual = 6;
   __attribute__((noinline)) void grow() {
     const std::size_t used = size();
     room_.grow(used);
     at_ = room_.begin() + used;
   }
-  void number(std::uint64_t n) noexcept {
-    for (; n >= 128; n >>= 7) *at_++ = std::uint8_t(n | 128);
-    *at_++ = std::uint8_t(n);
+  // More may be written than is kept: what comes next is written over it.
+  template <class Number> std::uint8_t* put(auto number) noexcept {
+    const auto bytes = Number(number);
+    std::memcpy(at_, &bytes, sizeof bytes);
+    return at_;
   }
-  void distance(std::int64_t n) noexcept { number(std::uint64_t(n) << 1 ^ std::uint64_t(n >> 63)); }
+  __attribute__((noinline)) void add_in_full(const Relocation& r) noexcept {
+    *at_++ = head::in_full;
+    at_ = put<std::uint64_t>(r.offset) + 8;
+    at_ = put<std::uint32_t>(r.type) + 4;
+    at_ = put<std::uint32_t>(r.symbol) + 4;
+    at_ = put<std::int64_t>(r.addend) + 8;
+  }
 
   base::Room<std::uint8_t, 512> room_;
   std::uint8_t* at_;
 };
 
-} // namespace
+template <class Number> Number take(const std::uint8_t*& at) noexcept {
+  Number number;
+  std::memcpy(&number, at, sizeof number);
+  at += sizeof number;
+  return number;
+}
 
-std::uint64_t KeptRelocations::Reader::number() noexcept {
-  std::uint64_t n = 0;
-  for (unsigned shift = 0;; shift += 7) {
-    const std::uint8_t byte = *at_++;
-    n |= std::uint64_t(byte & 127) << shift;
-    if (byte < 128) return n;
+// Signed, of as many bytes as the head says.
+std::int32_t take_signed(const std::uint8_t*& at, unsigned bytes) noexcept {
+  switch (bytes) {
+  case 0: return 0;
+  case 1: return take<std::int8_t>(at);
+  case 2: return take<std::int16_t>(at);
+  default: return take<std::int32_t>(at);
   }
 }
 
+} // namespace
+
 Relocation KeptRelocations::Reader::next() noexcept {
   const std::uint8_t bits = *at_++;
-  const std::uint8_t type = bits & head::type_mask, addend = bits >> head::addend & 3;
   Relocation r;
-  r.type = type == head::other_type ? std::uint32_t(number()) : usual_types[type];
-  const std::uint64_t by = number();
-  r.offset = offset_ = (bits & head::forward) != 0 ? offset_ + by : offset_ - by;
-  if ((bits & head::same_symbol) == 0) symbol_ += std::uint32_t(distance());
+  if ((bits & head::type_mask) == head::in_full) {
+    r.offset = offset_ = take<std::uint64_t>(at_);
+    r.type = take<std::uint32_t>(at_);
+    r.symbol = symbol_ = take<std::uint32_t>(at_);
+    r.addend = take<std::int64_t>(at_);
+    return r;
+  }
+  r.type = usual_types[bits & head::type_mask];
+  offset_ += (bits >> head::offset & 1) != 0 ? take<std::uint16_t>(at_) : take<std::uint8_t>(at_);
+  symbol_ += std::uint32_t(take_signed(at_, symbol_bytes[bits >> head::symbol]));
+  r.offset = offset_;
   r.symbol = symbol_;
-  r.addend = addend == head::addend_follows ? distance() : usual_addends[addend];
+  const unsigned addend = bits >> head::addend & 3;
+  r.addend = addend == minus_four ? -4 : take_signed(at_, addend_bytes[addend]);
   return r;
 }
 

@@ -1,18 +1,17 @@
-// What the linker keeps of a module's relocations: the program's reference graph, at 4 to 5 bytes an edge.
+// What the linker keeps of a module's relocations: the program's reference graph, at less than 5 bytes an edge.
 //
 // In one list of words: how many sections and relocations there are, then a word for each section that has any, which says
 // where its relocations begin in the bytes behind these words. Each relocation of an allocated section, in the order of the
 // object's tables, is
 //
-//     head       0..2 type, one of the usual ones or `other` | 3..4 addend: -4, 0, -5 or one that follows | 5 the symbol is
-//                that of before | 6 the offset is beyond that of before
-//     [type]     if other
-//     offset     distance to that of before in its section
-//     [symbol]   distance to that of before in its section, unless it is the same
-//     [addend]
+//     head       0..2 type, one of the usual ones | 3..4 addend: -4, 0, 16 bits or 32 bits that follow | 5 bytes of offset
+//                less one | 6..7 bytes of symbol: none (that of before), 1, 2 or 4
+//     offset     distance to that of before in its section, which has gone up
+//     [symbol]   distance to that of before in its section, signed
+//     [addend]   signed
 //
-// where numbers are LEB128 and distances of symbols and addends have their sign in the lowest bit. So any relocation can be
-// kept, and what compilers write most takes least.
+// and what does not fit is kept in full behind a head that says so. Lengths stand in the head, so that packing needs no
+// branch that depends on a number.
 //
 // The bytes that relocations replaced are known again from the words: fields of RELA relocations are zero in nearly all
 // objects, and relaxed instructions (GOTPCRELX) can be told back from what they became (link::arch::restore). Where that is
@@ -104,11 +103,6 @@ private:
     Relocation next() noexcept;
 
   private:
-    std::uint64_t number() noexcept;
-    std::int64_t distance() noexcept {
-      const std::uint64_t n = number();
-      return std::int64_t(n >> 1) ^ -std::int64_t(n & 1);
-    }
     const std::uint8_t* at_;
     std::uint64_t offset_ = 0;
     std::uint32_t symbol_ = 0;

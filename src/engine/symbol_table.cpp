@@ -22,8 +22,8 @@ void SymbolTable::put(std::uint64_t cell, std::uint32_t hash) noexcept {
 
 void SymbolTable::reserve(std::size_t more) {
   if ((used_ + more) * 4 <= cells_.size() * 3) return;
-  // What comes at once is known to be all: seven of ten cells. What comes one by one finds half of them free.
-  const std::size_t wanted = std::max({std::size_t(16), (size_ + more) * 10 / 7 + 1, size_ * 2});
+  // What comes at once is known to be all: three of four cells. What comes one by one finds half of them free.
+  const std::size_t wanted = std::max({std::size_t(16), (size_ + more) * 4 / 3 + 1, size_ * 2});
   TENON_CHECK(wanted <= std::uint32_t(-1), "a table of more symbols than hashes");
   base::PageVector<std::uint64_t> old(wanted, empty);
   old.swap(cells_);
