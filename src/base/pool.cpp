@@ -3,6 +3,7 @@
 #include "base/pool.h"
 
 #include "base/fault.h"
+#include "base/quick_mutex.h"
 
 #include <sys/mman.h>
 
@@ -81,7 +82,7 @@ constexpr std::uint32_t least_dirty = 4, most_dirty = 64;
 constexpr std::uint64_t all_slabs = ~std::uint64_t(1); // of a chunk but the first
 
 struct Pool {
-  std::mutex mutex;
+  QuickMutex mutex;
   std::array<Slab*, classes> with_room{};     // the first is the one to take from
   std::array<Slab*, classes> empty{};         // one of each size, its pages still there
   std::array<std::uint32_t, classes> taken{}; // slabs of that size in use
@@ -93,7 +94,7 @@ struct Pool {
   std::size_t live = 0, mapped = 0;
 };
 
-constinit Pool the_pool; // never destroyed: trivial members only but for the mutex, whose destructor does nothing
+constinit Pool the_pool; // never destroyed: trivial members only
 
 Slab* slab_of(void* piece) noexcept {
   auto* at = static_cast<std::byte*>(piece);

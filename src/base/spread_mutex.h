@@ -17,11 +17,12 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
+#include "base/quick_mutex.h"
+
 #include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <mutex>
 
 namespace tenon::base {
 
@@ -72,7 +73,7 @@ private:
   std::atomic<int> writing_{0}; // the flag; with the mask in a line that only writers write to
   const std::uint32_t mask_;
   std::array<Slot, most_slots> slots_;
-  std::mutex writers_;
+  QuickMutex writers_;
   std::atomic<int> waiting_{0}; // readers that found the flag raised, until they are in
 };
 

@@ -396,7 +396,7 @@ void leave_superseded(ChangeState& change) noexcept {
 }
 
 // The usual way of modules that only a removal has, from commit_mutex on: `lock`.
-Result<void> commit_listed_removals(ChangeState& change, std::unique_lock<std::mutex>& lock) {
+Result<void> commit_listed_removals(ChangeState& change, std::unique_lock<base::QuickMutex>& lock) {
   EngineState& engine = *change.engine;
   Removal removal(change.removals);
   removal.quiet = change.quiet;

@@ -14,6 +14,7 @@
 #include <tenon/engine.h>
 
 #include "base/pages.h"
+#include "base/quick_mutex.h"
 #include "base/scratch.h"
 #include "base/spread_mutex.h"
 #include "engine/collector.h"
@@ -82,7 +83,7 @@ struct EngineState : std::enable_shared_from_this<EngineState> {
   std::vector<std::unique_ptr<Transition>> transitions; // atomic commits that are not over; under commit_mutex
 
   std::mutex walk_mutex; // one such walk at a time; outside of commit_mutex
-  std::mutex commit_mutex;
+  base::QuickMutex commit_mutex;
   base::SpreadMutex tables;
   Collection collection;
   HostCache host_cache; // under tables

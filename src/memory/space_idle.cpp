@@ -20,6 +20,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <mutex>
 #include <new>
 
 #include <sys/mman.h>

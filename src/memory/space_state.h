@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
+#include "base/quick_mutex.h"
 #include "memory/fork.h"
 #include "memory/free_space.h"
 #include "memory/space.h"
@@ -9,7 +10,6 @@
 
 #include <atomic>
 #include <memory>
-#include <mutex>
 
 namespace tenon::memory {
 
@@ -37,7 +37,7 @@ struct Space::State : fork::Participant {
   };
 
   struct Area {
-    std::mutex mutex;
+    base::QuickMutex mutex;
     FreeSpace space;
     std::uint64_t begin = 0, size = 0;
     std::unique_ptr<Page[]> pages;

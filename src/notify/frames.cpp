@@ -44,6 +44,7 @@
 #include <atomic>
 #include <bit>
 #include <cstring>
+#include <mutex>
 
 extern "C" void __register_frame(void*);
 extern "C" void __deregister_frame(void*);

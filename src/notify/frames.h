@@ -17,11 +17,11 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
+#include "base/quick_mutex.h"
 #include "memory/space.h"
 
 #include <atomic>
 #include <memory>
-#include <mutex>
 #include <span>
 #include <utility>
 
@@ -68,7 +68,7 @@ public:
 
 private:
   struct Preparing { // in the heap so that Frames can move
-    std::mutex mutex;
+    base::QuickMutex mutex;
     std::atomic<bool> begun{false}; // the header is there
   };
 
