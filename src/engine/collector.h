@@ -33,7 +33,7 @@ namespace tenon::engine {
 
 struct EngineState;
 struct ModuleState;
-struct SymbolRecord;
+class SymbolRecord;
 
 // Among a module's records, in the order in which they were made.
 struct RecordPosition {

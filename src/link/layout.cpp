@@ -155,7 +155,7 @@ Result<void> select_sections(Module& module, std::span<const std::uint8_t> dropp
   module.places.begin(sections.size(), sections.size() / 2);
   std::uint64_t total = 0;
   bool has_tls = false;
-  for (std::uint32_t i = 1; i < sections.size(); ++i) {
+  for (const std::uint32_t i : module.object.file().contents) {
     const Section& section = sections[i];
     if (!section.allocated) {
       if (module.debug_sections && section.kind == SectionKind::debug) module.places.add(i).kind = section.kind;
