@@ -7,9 +7,21 @@
 
 #include <atomic>
 #include <cstdint>
+#include <mutex>
+
+#if defined(__SANITIZE_THREAD__)
+#define TENON_ORDER_OF_LOCKS_IS_WATCHED
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define TENON_ORDER_OF_LOCKS_IS_WATCHED
+#endif
+#endif
 
 namespace tenon::base {
 
+#ifdef TENON_ORDER_OF_LOCKS_IS_WATCHED
+using QuickMutex = std::mutex; // ThreadSanitizer sees in which order these are taken
+#else
 class QuickMutex {
 public:
   constexpr QuickMutex() noexcept = default;
@@ -40,5 +52,6 @@ private:
 
   std::atomic<std::uint32_t> word_{is_free};
 };
+#endif
 
 } // namespace tenon::base
