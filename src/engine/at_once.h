@@ -7,8 +7,8 @@
 
 namespace tenon::engine {
 
-// Under commit_mutex, of one that can be removed and that no thread is inside of, if it is not pinned either. Nothing can need it that is removed
-// already, as there is nothing; nor can anybody else: see sweep.cpp for who could.
+// Under commit_mutex, of one that can be removed and that no thread is inside of, if it is not pinned either. Nothing can need
+// it that is removed already, as there is nothing; nor can anybody else: see sweep.cpp for who could.
 bool ends_at_once(const EngineState& engine, const ModuleState& module) noexcept;
 // Takes it out of its library, under commit_mutex and tables. True: there is something to sweep(), not of this module's.
 [[nodiscard]] bool leave_at_once(EngineState& engine, ModuleState& module) noexcept;
