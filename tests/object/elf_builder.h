@@ -78,7 +78,9 @@ public:
   std::uint32_t relocations(std::uint32_t target, const std::vector<Rela>& records) {
     std::vector<std::byte> content;
     for (const Rela& record : records) append(content, record);
-    const std::uint32_t index = section(".rela" + sections[target].name, elf::sht_rela, 0, std::move(content), 8);
+    // A section that comes later has no name yet.
+    const std::string name = ".rela" + (target < sections.size() ? sections[target].name : "");
+    const std::uint32_t index = section(name, elf::sht_rela, 0, std::move(content), 8);
     sections[index].header.info = target;
     sections[index].header.entsize = 24;
     links_to_symbols.push_back(index);
