@@ -83,8 +83,8 @@ public:
       draft_.replacement->updates.push_back({record, content});
       return record;
     }
-    SymbolRecord* record =
-        share != nullptr ? SymbolRecord::make_sharing(at_, *share) : SymbolRecord::make(at_, name.view(), name.hash, form);
+    SymbolRecord* record = share != nullptr ? SymbolRecord::make_sharing(at_, *share)
+                                            : SymbolRecord::make(at_, name.view(), name.hash, form, group);
     at_ += record->bytes();
     Additions& added = change_.added(draft_.library);
     ++(group ? added.groups : added.symbols);

@@ -45,14 +45,16 @@ struct RecordContent {
 class SymbolRecord {
 public:
   enum class Form : std::uint8_t { narrow, wide };
-  static constexpr std::size_t longest_name = (std::size_t(1) << 29) - 1;
+  static constexpr std::size_t longest_name = (std::size_t(1) << 28) - 1;
 
   // Whether a narrow record can say it; no module is as large as 48 bits can tell.
   static bool is_narrow(std::uint64_t address) noexcept { return address >> 48 == 0; }
 
-  // In memory for bytes(), aligned to 8.
-  static SymbolRecord* make(std::byte* at, std::string_view name, std::uint64_t hash, Form form) noexcept {
+  // In memory for bytes(), aligned to 8. `group`: of a COMDAT group, not of a symbol.
+  static SymbolRecord* make(std::byte* at, std::string_view name, std::uint64_t hash, Form form,
+                            bool group = false) noexcept {
     auto* record = new (at) SymbolRecord(hash, name.size(), form);
+    record->is_group_ = group ? 1 : 0;
     char* text = const_cast<char*>(record->text());
     std::memcpy(text, name.data(), name.size());
     text[name.size()] = 0;
@@ -68,7 +70,7 @@ public:
   void set(const RecordContent& content) noexcept {
     set_address(content.address);
     set_size(content.size);
-    if (shares_name_ == 0 && (content.flags & symbol_flag::group) == 0) set_group(content.group);
+    if (shares_name_ == 0 && is_group_ == 0) set_group(content.group);
     if (is_wide() && !has_slot_) wide().either = reinterpret_cast<std::uint64_t>(content.definition);
     flags = content.flags;
   }
@@ -122,10 +124,10 @@ public:
     module_low_ = std::uint32_t(word);
     module_high_ = std::uint16_t(word >> 32);
   }
-  // The COMDAT group that the symbol belongs to.
+  // The COMDAT group that the symbol belongs to. Flags are not asked: they change while changes read this without a lock.
   SymbolRecord* group() const noexcept {
     if (is_wide()) return wide().group;
-    if ((flags & symbol_flag::group) != 0 || users_or_group_ == 0) return nullptr;
+    if (is_group_ != 0 || users_or_group_ == 0) return nullptr;
     return reinterpret_cast<SymbolRecord*>(reinterpret_cast<std::uint64_t>(this) - std::uint64_t(users_or_group_) * 8);
   }
   // Groups only: modules that carry or use it, removed ones not counted.
@@ -155,8 +157,8 @@ private:
   static_assert(sizeof(Wide) == wide_bytes);
 
   SymbolRecord(std::uint64_t hash, std::size_t name_size, Form form) noexcept
-      : hash_(std::uint32_t(hash)), name_size_(std::uint32_t(name_size & longest_name)), shares_name_(0), has_slot_(0),
-        is_wide_(form == Form::wide ? 1 : 0) {
+      : hash_(std::uint32_t(hash)), name_size_(std::uint32_t(name_size & longest_name)), is_group_(0), shares_name_(0),
+        has_slot_(0), is_wide_(form == Form::wide ? 1 : 0) {
     if (is_wide()) new (this + 1) Wide;
   }
 
@@ -176,7 +178,8 @@ private:
   }
 
   std::uint32_t hash_;
-  std::uint32_t name_size_ : 29;
+  std::uint32_t name_size_ : 28;
+  std::uint32_t is_group_ : 1;
   std::uint32_t shares_name_ : 1; // its name is that of its COMDAT group
   std::uint32_t has_slot_ : 1;
   std::uint32_t is_wide_ : 1;
