@@ -157,9 +157,9 @@ std::optional<Addr> address_of(const engine::SymbolRecord* record) noexcept {
 
 } // namespace
 
-std::optional<Addr> Library::find(std::string_view name) const noexcept {
+[[gnu::flatten]] std::optional<Addr> Library::find(std::string_view name) const noexcept {
   std::uint64_t hash = engine::hash_name(name);
-  std::shared_lock lock(handle_->engine->tables);
+  const base::SpreadMutex::Shared lock(handle_->engine->tables);
   return address_of(handle_->state->find_symbol(name, hash));
 }
 

@@ -28,6 +28,10 @@ namespace tenon::base {
 
 // Processors fetch lines of 64 bytes, some of them two at a time.
 class alignas(128) SpreadMutex {
+  struct alignas(128) Slot {
+    std::atomic<int> readers{0};
+  };
+
 public:
   static constexpr std::size_t most_slots = 64;
 
@@ -35,13 +39,21 @@ public:
   SpreadMutex(const SpreadMutex&) = delete;
   SpreadMutex& operator=(const SpreadMutex&) = delete;
 
-  void lock_shared() noexcept {
-    Slot& slot = mine();
-    slot.readers.fetch_add(1, std::memory_order_seq_cst);
-    if (writing_.load(std::memory_order_seq_cst) != 0) [[unlikely]]
-      wait_for_writer(slot);
-  }
+  void lock_shared() noexcept { enter(mine()); }
   void unlock_shared() noexcept { leave(mine()); }
+
+  // Holds it shared for as long as it lives, and finds its slot but once.
+  class Shared {
+  public:
+    explicit Shared(SpreadMutex& mutex) noexcept : mutex_(mutex), slot_(mutex.mine()) { mutex_.enter(slot_); }
+    ~Shared() { mutex_.leave(slot_); }
+    Shared(const Shared&) = delete;
+    Shared& operator=(const Shared&) = delete;
+
+  private:
+    SpreadMutex& mutex_;
+    Slot& slot_;
+  };
 
   void lock();
   void unlock() noexcept;
@@ -50,10 +62,6 @@ public:
   void unlock_in_child() noexcept;
 
 private:
-  struct alignas(128) Slot {
-    std::atomic<int> readers{0};
-  };
-
   // Counted from 1; 0: the thread has none yet. Initial-exec: found without a call.
   __attribute__((tls_model("initial-exec"),
                  visibility("hidden"))) static inline thread_local constinit std::uint32_t thread_ = 0;
@@ -63,6 +71,11 @@ private:
     if (thread_ == 0) [[unlikely]]
       thread_ = number_thread();
     return slots_[thread_ & mask_];
+  }
+  void enter(Slot& slot) noexcept {
+    slot.readers.fetch_add(1, std::memory_order_seq_cst);
+    if (writing_.load(std::memory_order_seq_cst) != 0) [[unlikely]]
+      wait_for_writer(slot);
   }
   void leave(Slot& slot) noexcept {
     if (slot.readers.fetch_sub(1, std::memory_order_seq_cst) == 1 && writing_.load(std::memory_order_seq_cst) != 0)

@@ -67,7 +67,8 @@ struct LibraryState {
 
 private:
   SymbolRecord* there(SymbolRecord* record) const noexcept {
-    return record != nullptr && is_gone(*collection, *record) ? nullptr : record;
+    constexpr auto maybe = symbol_flag::erased | symbol_flag::collected; // few have either
+    return record != nullptr && (record->flags & maybe) != 0 && is_gone(*collection, *record) ? nullptr : record;
   }
 };
 

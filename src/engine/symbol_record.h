@@ -94,6 +94,27 @@ public:
     const SymbolRecord* named = shares_name_ != 0 ? group() : this;
     return {named->text(), name_size_};
   }
+  // Look-ups end here, mostly with a name of one or two words: a call of memcmp's would cost as much as the rest of them.
+  bool is_named(std::string_view text) const noexcept {
+    if (text.size() != name_size_) return false;
+    const SymbolRecord* named = shares_name_ != 0 ? group() : this;
+    const char *a = text.data(), *b = named->text();
+    const std::size_t size = name_size_;
+    if (size < 8) {
+      std::uint64_t differs = 0;
+      for (std::size_t i = 0; i < size; ++i) differs |= static_cast<unsigned char>(a[i] ^ b[i]);
+      return differs == 0;
+    }
+    if (size > 32) return std::memcmp(a, b, size) == 0;
+    const auto word = [](const char* at) {
+      std::uint64_t value = 0;
+      std::memcpy(&value, at, sizeof value);
+      return value;
+    };
+    for (std::size_t i = 0; i + 8 < size; i += 8)
+      if (word(a + i) != word(b + i)) return false;
+    return word(a + size - 8) == word(b + size - 8); // may overlap the word before
+  }
   // Enough of hash_name(name()) for a table's cells; the rest stands in the cell.
   std::uint32_t hash() const noexcept { return hash_; }
 

@@ -28,7 +28,7 @@ public:
       if (cell == empty) return nullptr;
       if (cell != erased && cell >> tag_shift == tag(wanted)) {
         SymbolRecord* record = pointer(cell);
-        if (record->hash() == wanted && record->name() == name) return record;
+        if (record->hash() == wanted && record->is_named(name)) return record;
       }
     }
   }
