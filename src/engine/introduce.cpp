@@ -71,13 +71,14 @@ void choose_groups(ChangeState& change, std::uint32_t index) {
   const auto read = [&](std::size_t at) {
     if (at >= groups.size()) return;
     hashes[at % ahead] = hash_name(groups[at].signature);
-    change.names->prefetch_cell(hashes[at % ahead], draft.library);
+    if (!change.names->is_small()) change.names->prefetch_cell(hashes[at % ahead], draft.library);
   };
   for (std::size_t at = 0; at + 1 < ahead; ++at) read(at);
   for (std::size_t at = 0; at < groups.size(); ++at) {
     const Group& group = groups[at];
     read(at + ahead - 1);
-    if (at + ahead / 2 < groups.size()) change.names->prefetch_name(hashes[(at + ahead / 2) % ahead], draft.library);
+    if (at + ahead / 2 < groups.size() && !change.names->is_small())
+      change.names->prefetch_name(hashes[(at + ahead / 2) % ahead], draft.library);
     const bool unwanted = !draft.dropped.empty() && std::all_of(group.sections.begin(), group.sections.end(),
                                                                 [&](std::uint32_t s) { return draft.dropped[s] != 0; });
     if (!group.comdat || unwanted || is_kept_by_everybody(group.signature)) {
@@ -146,7 +147,7 @@ std::uint8_t definition_flags(const link::Module& module, const Symbol& symbol) 
 }
 
 // False: it is defined twice.
-bool define_name(ChangeState& change, Name& name, std::uint32_t module, std::uint32_t index, const Symbol& symbol) {
+inline bool define_name(ChangeState& change, Name& name, std::uint32_t module, std::uint32_t index, const Symbol& symbol) {
   const Strength strength = strength_of(symbol);
   if (strength == Strength::common) {
     if (name.extra == link::none) {
@@ -172,7 +173,7 @@ bool define_name(ChangeState& change, Name& name, std::uint32_t module, std::uin
 }
 
 // The type of an undefined symbol says little; relocations decide, see survey.
-void mention(ChangeState& change, Name& name, const Symbol& symbol, const ModuleOptions& options) {
+inline void mention(ChangeState& change, Name& name, const Symbol& symbol, const ModuleOptions& options) {
   name.mentioned = true;
   name.needed |= symbol.binding != Binding::weak;
   name.called |= symbol.type == SymbolType::function;

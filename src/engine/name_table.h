@@ -77,12 +77,13 @@ public:
 
   // Asks for a name's memory ahead of its use: the table of a large change does not fit the caches.
   bool is_large() const noexcept { return cells_.size() > 4096; }
+  bool is_small() const noexcept { return cells_.empty(); }
   void prefetch(std::uint32_t index) const noexcept {
     if (index < names_.size()) __builtin_prefetch(&names_[index]);
   }
 
   // The same for names that will be interned soon, in three steps, each of which needs what the one before has asked for:
-  // the cell, the name that it leads to, its text.
+  // the cell, the name that it leads to, its text. Not of a small table.
   void prefetch_cell(std::uint64_t hash, std::uint32_t library) const noexcept {
     __builtin_prefetch(&cells_[mixed(hash, library) & (cells_.size() - 1)]);
   }
@@ -107,10 +108,14 @@ private:
     std::uint32_t tag;
   };
   static base::Vector<Cell> make_cells(std::size_t count) { return base::Vector<Cell>(count, Cell{link::none, link::none}); }
+  std::size_t cell_of(std::string_view text, std::uint32_t library, std::uint64_t hash) const noexcept;
+  std::uint32_t find_among_few(std::string_view text, std::uint32_t library, std::uint64_t plain) const noexcept;
+  std::uint32_t add(std::string_view text, std::uint32_t library, std::uint64_t plain);
   void grow();
 
+  static constexpr std::size_t few = 8; // names that are compared one after the other: tiny modules have no more
   base::Vector<Name> names_;
-  base::Vector<Cell> cells_;
+  base::Vector<Cell> cells_; // none while there are few names
 };
 
 } // namespace tenon::engine

@@ -79,10 +79,11 @@ void look_in_libraries(ChangeState& change, std::uint32_t from) {
   ++change.looks;
   std::shared_lock lock(change.engine->tables);
   const bool empty = are_empty(change);
+  const bool all_stay = change.removals.empty() && !change.has_identities; // nobody leaves, nor is replaced
   for (std::uint32_t i = from, count = names.size(); i < count; ++i) {
     Name& name = names[i];
     SymbolRecord* record = empty ? nullptr : change.libraries[name.library]->find_symbol(name.view(), name.hash);
-    if (record != nullptr && !leaves(change, *record) && !takes_over(change, name.module, *record)) {
+    if (record != nullptr && (all_stay || (!leaves(change, *record) && !takes_over(change, name.module, *record)))) {
       resolve_to_record(change, name, record);
       change.has_clashes |= name.module != link::none;
     }
