@@ -68,9 +68,10 @@ Result<void> register_frames(ChangeState& change) {
       });
       continue;
     }
-    for (const RunBlocks::View& block : state.blocks.all())
-      if (block)
-        if (Result<void> published = machinery.space->publish(*block); !published) return published;
+    if (machinery.space->mapping() != memory::Mapping::dual) // there everything is as it is to be
+      for (const RunBlocks::View& block : state.blocks.all())
+        if (block)
+          if (Result<void> published = machinery.space->publish(*block); !published) return published;
     if (!machinery.frames || module.frames.empty()) continue;
     const RunBlocks::View code = state.blocks[link::Run::code];
     std::span<notify::Frame> frames = few;

@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "link/arch/arch.h"
+#include "memory/fork.h"
 
 #include <algorithm>
 
@@ -96,6 +97,7 @@ Result<void> place_module(ChangeState& change, std::uint32_t index) {
   ModuleState& state = *change.drafts[index].state;
   const std::shared_ptr<Machinery>& machinery = change.engine->machinery;
   std::array<link::RunPlace, link::runs> run_places;
+  const memory::fork::Inside inside; // once for all blocks: each would enter for itself
   for (std::size_t run = 0; run < link::runs; ++run) {
     const link::RunSize& size = module.run_sizes[run];
     if (size.size == 0) continue;

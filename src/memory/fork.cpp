@@ -31,6 +31,8 @@
 
 namespace tenon::memory::fork {
 
+constinit thread_local Thread this_thread;
+
 namespace {
 
 using base::fault::Call;
@@ -61,12 +63,6 @@ std::mutex mutex;
 std::array<int, max_children> children; // read ends of the pipes of children that copy
 std::size_t copying = 0;
 std::array<int, 2> pipe_ends{-1, -1};
-
-struct Thread {
-  std::uint32_t depth = 0;
-  std::uint32_t cell = 0; // plus one
-};
-constinit thread_local Thread this_thread;
 
 void pause_a_little(unsigned round) noexcept {
   if (round < 64) {
@@ -171,18 +167,14 @@ void enter_when_open(std::atomic<std::uint32_t>& inside) noexcept {
 
 } // namespace
 
-void enter() noexcept {
-  if (this_thread.depth++ != 0) return;
+void enter_first() noexcept {
   if (this_thread.cell == 0) this_thread.cell = next_cell.fetch_add(1, std::memory_order_relaxed) % cell_count + 1;
   std::atomic<std::uint32_t>& inside = cells[this_thread.cell - 1].inside;
   inside.fetch_add(1);
   if (closed.load()) enter_when_open(inside);
 }
 
-void leave() noexcept {
-  TENON_CHECK(this_thread.depth != 0, "a thread leaves as often as it entered");
-  if (--this_thread.depth == 0) cells[this_thread.cell - 1].inside.fetch_sub(1, std::memory_order_release);
-}
+void leave_last() noexcept { cells[this_thread.cell - 1].inside.fetch_sub(1, std::memory_order_release); }
 
 Result<void> add(Participant& participant) {
   const std::lock_guard lock(list_mutex);

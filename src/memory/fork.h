@@ -21,11 +21,30 @@
 
 #include <tenon/result.h>
 
+#include "base/check.h"
+
+#include <cstdint>
+
 namespace tenon::memory::fork {
 
+struct Thread {
+  std::uint32_t depth = 0;
+  std::uint32_t cell = 0; // plus one
+};
+// Initial-exec: found without a call.
+__attribute__((tls_model("initial-exec"), visibility("hidden"))) extern constinit thread_local Thread this_thread;
+
 // Two atomic additions and a load of one flag, whatever the number of threads: each thread counts in one of several cells.
-void enter() noexcept;
-void leave() noexcept;
+// Inside of the gate: nothing but a count.
+void enter_first() noexcept;
+void leave_last() noexcept;
+inline void enter() noexcept {
+  if (this_thread.depth++ == 0) enter_first();
+}
+inline void leave() noexcept {
+  TENON_CHECK(this_thread.depth != 0, "a thread leaves as often as it entered");
+  if (--this_thread.depth == 0) leave_last();
+}
 
 class Inside {
 public:

@@ -50,8 +50,8 @@ public:
 
   // Once for every block of code, after it is allocated and before anything runs in it, frames or none: makes sure that
   // there is memory for its entries and takes them over from whoever had the addresses before. The only step that fails
-  // (system, exhausted: then nothing has changed and the block may be freed). Any thread; takes a WriteGuard itself, so the
-  // caller holds none. Costs the block's slots, and those that the free range around it has left over.
+  // (system, exhausted: then nothing has changed and the block may be freed). Any thread; takes a WriteGuard itself, whether
+  // the caller is inside of the gate or not. Costs the block's slots, and those that the free range around it has left over.
   Result<void> prepare(const memory::Block& code);
   // `frames` sorted by pc, at most code.slots of them, each inside `code`; fewer than code.slots unless the first one starts
   // at code.begin. The caller holds a WriteGuard. Lock-free.
