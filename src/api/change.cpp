@@ -447,7 +447,7 @@ std::optional<Addr> Code::find(std::string_view name) const noexcept {
 Usage Code::usage() const noexcept {
   Usage sum;
   for (const auto& module : state_->modules) {
-    const Usage u = module->usage;
+    const Usage u = module->usage();
     sum.code += u.code;
     sum.rodata += u.rodata;
     sum.data += u.data;

@@ -80,7 +80,7 @@ void count_modules(engine::EngineState& engine, EngineUsage& usage) noexcept {
   std::lock_guard lock(engine.commit_mutex);
   auto count = [&](const engine::ModuleState& module) {
     ++(module.auxiliary ? usage.superseded : usage.modules);
-    usage.bookkeeping += module.usage.bookkeeping();
+    usage.bookkeeping += module.bookkeeping();
   };
   for (const std::weak_ptr<engine::LibraryState>& weak : engine.libraries) {
     std::shared_ptr<engine::LibraryState> library = weak.lock();
@@ -327,9 +327,9 @@ Result<void> Module::touch_thread_locals() const {
 Usage Module::usage() const noexcept {
   std::shared_ptr<engine::LibraryState> library = state_->library.lock();
   std::shared_ptr<engine::EngineState> owner = library ? library->engine.lock() : nullptr;
-  if (owner == nullptr) return state_->usage;
+  if (owner == nullptr) return state_->usage();
   std::lock_guard lock(owner->commit_mutex); // a new version may be taking the old one's place
-  return state_->usage;
+  return state_->usage();
 }
 
 } // namespace tenon

@@ -26,8 +26,8 @@ bool is_code(const link::SectionPlace& place) {
 } // namespace
 
 CodeGraph::CodeGraph(const ModuleState& holder, const ModuleState& module) {
-  for (std::uint32_t i = 0; i < holder.places.size(); ++i)
-    if (const link::SectionPlace& place = holder.places[i]; is_code(place))
+  for (std::uint32_t i = 0; i < holder.places().size(); ++i)
+    if (const link::SectionPlace& place = holder.places()[i]; is_code(place))
       // What __start_ and __stop_ symbols bound is reached by walking from one to the other.
       sections_.push_back({place.address, place.address + place.size, i, 0, place.leads || place.follows, false});
   std::sort(sections_.begin(), sections_.end(), [](const Section& a, const Section& b) { return a.begin < b.begin; });
@@ -44,9 +44,9 @@ CodeGraph::CodeGraph(const ModuleState& holder, const ModuleState& module) {
 
   sites_.assign(holder.extra().sites.begin(), holder.extra().sites.end());
   std::sort(sites_.begin(), sites_.end());
-  holder.relocations.for_each([&](std::uint32_t place, const Relocation& relocation) {
-    if (!holder.places[place].kept) return; // replaced already, and perhaps freed
-    is_code(holder.places[place]) ? follow_code(holder, place, relocation) : follow_data(holder, place, relocation);
+  holder.relocations().for_each([&](std::uint32_t place, const Relocation& relocation) {
+    if (!holder.places()[place].kept) return; // replaced already, and perhaps freed
+    is_code(holder.places()[place]) ? follow_code(holder, place, relocation) : follow_data(holder, place, relocation);
   });
   sites_ = {};
   auto by_from = [](const Edge& a, const Edge& b) { return std::tie(a.from, a.to) < std::tie(b.from, b.to); };
@@ -67,10 +67,10 @@ std::uint32_t CodeGraph::at(std::uint64_t address) const noexcept {
 
 // Where the bytes lead: the linker has led every reference to a function to its stub, or made it a site.
 void CodeGraph::follow_code(const ModuleState& holder, std::uint32_t place, const Relocation& relocation) {
-  const std::uint64_t begin = holder.places[place].address;
-  const std::size_t got = holder.places.size() - link::synthetic_sections + std::size_t(link::Synthetic::got);
+  const std::uint64_t begin = holder.places()[place].address;
+  const std::size_t got = holder.places().size() - link::synthetic_sections + std::size_t(link::Synthetic::got);
   const link::arch::LinkedField field =
-      link::arch::linked_field(Addr{begin}.as<const std::byte*>(), begin, holder.places[got].address, relocation, true);
+      link::arch::linked_field(Addr{begin}.as<const std::byte*>(), begin, holder.places()[got].address, relocation, true);
   if (field.width == 0 || std::binary_search(sites_.begin(), sites_.end(), begin + field.offset)) return;
   // A displacement counts from where its field ends, or a few bytes behind that, where the instruction does.
   const bool displacement = field.relative && field.width == 4;
@@ -83,8 +83,8 @@ void CodeGraph::follow_code(const ModuleState& holder, std::uint32_t place, cons
 }
 
 void CodeGraph::follow_data(const ModuleState& holder, std::uint32_t place, const Relocation& relocation) {
-  const link::SectionPlace& from = holder.places[place];
-  const link::Target& target = holder.bindings.at(relocation.symbol, holder.places);
+  const link::SectionPlace& from = holder.places()[place];
+  const link::Target& target = holder.bindings()[relocation.symbol];
   if (from.serves_all || target.kind != link::TargetKind::section) return;
   const link::arch::LinkedField field = link::arch::field_shape(relocation);
   if (field.width == 0 || field.relative) return;

@@ -363,17 +363,17 @@ void help_to_free(EngineState& engine, std::size_t commits_behind) noexcept {
   }
 }
 
-void forget_bindings(ModuleState& state) noexcept {
-  state.usage.set_bookkeeping(state.usage.bookkeeping() - state.bindings.bytes() - state.places.bytes());
-  state.bindings = KeptBindings();
-  state.places = KeptPlaces();
+void forget_linking_of_released(ModuleState& state) noexcept {
+  state.set_bookkeeping(state.bookkeeping() - state.linking.bytes());
+  state.linking = KeptLinking();
 }
 
 // An old version is not linked again: it needs nothing but its code and data.
 void forget_linking(Version& version) noexcept {
-  version.relocations = KeptRelocations();
-  version.bindings = KeptBindings();
-  if (version.extra().client.memory == nullptr) version.places = KeptPlaces();
+  if (version.extra().client.memory == nullptr)
+    version.linking = KeptLinking();
+  else
+    version.linking.keep_places();
 }
 
 // What is left to do for versions that nobody enters any more.
@@ -598,7 +598,7 @@ release(ChangeState& change, std::vector<std::shared_ptr<ModuleState>>& needed, 
   std::vector<std::shared_ptr<ModuleState>> states;
   for (const ModuleDraft& draft : change.drafts) {
     states.push_back(draft.state);
-    forget_bindings(*draft.state); // released code is not linked again
+    forget_linking_of_released(*draft.state); // released code is not linked again
   }
   std::vector<PendingCall> initializers;
   if (initialize) initializers = collect_initializers(change);

@@ -36,7 +36,8 @@ bool lies_in(const base::List<Stretch>& stretches, std::uint64_t address) {
 }
 
 bool lies_in_code(const ModuleState& holder, std::uint64_t address) {
-  return std::any_of(holder.places.begin(), holder.places.end(), [&](const link::SectionPlace& place) {
+  const KeptPlaces places = holder.places();
+  return std::any_of(places.begin(), places.end(), [&](const link::SectionPlace& place) {
     return place.kept && place.run == link::Run::code && address - place.address < place.size;
   });
 }
@@ -134,7 +135,7 @@ void make_stale(ChangeState& change, Loss& loss) {
   }
   // Nobody else calls by its veneers, and what these lead to goes with it.
   const link::SectionPlace stubs =
-      loss.holder->places[loss.holder->places.size() - link::synthetic_sections + std::size_t(link::Synthetic::stubs)];
+      loss.holder->places()[loss.holder->places().size() - link::synthetic_sections + std::size_t(link::Synthetic::stubs)];
   if (!loss.holder->opaque && stubs.kept) stale->rare().stale.push_back({{stubs.address}, {stubs.address + stubs.size}});
   std::sort(stale->extra().functions.begin(), stale->extra().functions.end(),
             [](const OwnFunction& a, const OwnFunction& b) { return a.address < b.address; });
@@ -232,8 +233,7 @@ void supersede(EngineState& engine, const std::shared_ptr<ModuleState>& module, 
   uncount_references(engine, fragment);
   fragment.superseded = fragment.removed = fragment.auxiliary = fragment.waiting = true;
   fragment.rare().current = module;
-  fragment.relocations = KeptRelocations();
-  fragment.bindings = {};
+  fragment.linking.keep_places();
   fragment.extra().graph.reset();
   leave_moved(engine, fragment);
   ++engine.module_count;
@@ -278,7 +278,7 @@ void supersede_one(ChangeState& change, Loss& loss) noexcept {
   }
   loss.holder->extra().graph->supersede(loss.bodies, loss.sections);
   if (loss.stale == nullptr) return;
-  for (std::uint32_t i : loss.sections) loss.holder->places.leave_out(loss.holder->extra().graph->section(i).place);
+  for (std::uint32_t i : loss.sections) loss.holder->linking.leave_out(loss.holder->extra().graph->section(i).place);
   strip(loss);
   for (Use& use : loss.stale->extra().uses) {
     // They lead where their version's did, until somebody retargets them.

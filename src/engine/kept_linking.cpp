@@ -1,13 +1,16 @@
-// Packing and unpacking places and bindings.
+// Packing and unpacking places and bindings, and putting all of it into one piece.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "engine/kept_linking.h"
 
 #include "base/check.h"
-#include "base/room.h"
+#include "base/pool.h"
+#include "engine/kept_packing.h"
 
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cstring>
+#include <span>
 
 namespace tenon::engine {
 
@@ -87,73 +90,152 @@ bool takes_part(const link::SectionPlace& place) noexcept { return place.run != 
 
 bool is_near(std::uint64_t distance) noexcept { return std::uint64_t(std::int64_t(std::int32_t(distance))) == distance; }
 
-// The first unit of a binding: bits 0..17 where | 18..23 flags | 24..27 kind | 28 has an entry | 29 odd: it stands in full
-// where the second unit says. If it has two units, the second is the distance from the base, signed; if three, the others
-// are its address.
+// What is said of a binding: a byte, 0..2 form | 3..5 kind | 6 has an entry | 7 its flags follow; flags, unless there are none;
+// then what its form has. `Where` stands as the distance to that of the one before in its cell, signed; it and a distance in
+// the section take seven bits a byte, the last of which has its eighth clear.
+enum class Form : std::uint8_t {
+  nothing,      // and is nowhere
+  begins,       // where: the section that begins there
+  within,       // where, distance from the section's begin
+  within_far,   // where, the same in eight bytes
+  near,         // distance from the base in four bytes, signed; nowhere
+  somewhere,    // where, the same
+  far,          // address in eight bytes; nowhere
+  far_somewhere // where, the same
+};
 namespace binding_bit {
-constexpr unsigned flags = 18, kind = 24;
-constexpr std::uint32_t where_mask = (1U << 18) - 1, kind_mask = 15;
-constexpr std::uint32_t entry = 1U << 28, odd = 1U << 29;
+constexpr unsigned kind = 3;
+constexpr std::uint8_t form_mask = 7, kind_mask = 7, entry = 1U << 6, has_flags = 1U << 7;
 } // namespace binding_bit
+constexpr std::size_t most_binding_bytes = 2 + 5 + 8;
 
-// The begin of a section of the module, and nothing else.
-bool begins_section(const link::Target& target, const link::Places& places) noexcept {
+constexpr bool has_where(Form form) noexcept {
+  return form != Form::nothing && form != Form::near && form != Form::far;
+}
+
+// It is where a section of the module is, and goes with it.
+bool lies_in_section(const link::Target& target) noexcept {
   constexpr auto elsewhere = link::target_flag::identity | link::target_flag::ifunc | link::target_flag::tls;
-  if (target.kind != link::TargetKind::section || (target.flags & elsewhere) != 0 || target.where >= places.size())
-    return false;
-  const link::SectionPlace& place = places[target.where];
-  return place.run != link::Run::none && place.address == target.address;
+  return target.kind == link::TargetKind::section && (target.flags & elsewhere) == 0;
 }
 
 // What is another module's is an address from now on.
-bool is_anothers(const link::Target& target) noexcept { return target.kind == link::TargetKind::module; }
-
 link::Target settled(link::Target target) noexcept {
-  if (!is_anothers(target)) return target;
+  if (target.kind != link::TargetKind::module) return target;
   target.kind = link::TargetKind::fixed;
   target.where = 0;
   return target;
 }
 
-bool is_odd(const link::Target& target) noexcept { return target.where > binding_bit::where_mask && !is_anothers(target); }
-
-// Of a symbol that nothing is said of.
-bool is_nothing(const link::Target& target) noexcept {
-  return target.kind == link::TargetKind::missing && target.address == 0 && target.where == 0 && target.flags == 0 &&
-         target.entry == 0;
+std::uint8_t* put_number(std::uint32_t number, std::uint8_t* at) noexcept {
+  for (; number > 0x7F; number >>= 7) *at++ = std::uint8_t(number | 0x80);
+  *at++ = std::uint8_t(number);
+  return at;
 }
 
-// The units of one that is not odd; returns where they end.
-constexpr std::size_t most_units = 3;
-std::uint32_t* put(const link::Target& given, const link::Places& places, std::uint64_t base, std::uint32_t* at) noexcept {
-  const link::Target target = settled(given);
-  if (is_nothing(target)) return at;
-  *at++ = target.where | std::uint32_t(target.flags) << binding_bit::flags |
-          std::uint32_t(target.kind) << binding_bit::kind | (target.entry != 0 ? binding_bit::entry : 0);
-  if (begins_section(target, places)) return at;
+std::uint32_t take_number(const std::uint8_t*& at) noexcept {
+  std::uint32_t number = *at & 0x7F;
+  for (unsigned shift = 7; (*at++ & 0x80) != 0; shift += 7) number |= std::uint32_t(*at & 0x7F) << shift;
+  return number;
+}
+
+template <class Number> std::uint8_t* put_whole(Number number, std::uint8_t* at) noexcept {
+  std::memcpy(at, &number, sizeof number);
+  return at + sizeof number;
+}
+
+template <class Number> Number take_whole(const std::uint8_t*& at) noexcept {
+  Number number;
+  std::memcpy(&number, at, sizeof number);
+  at += sizeof number;
+  return number;
+}
+
+struct FormOf {
+  Form form = Form::nothing;
+  std::uint64_t number = 0; // that stands behind it
+};
+
+FormOf form_of(const link::Target& target, const link::Places& places, std::uint64_t base) noexcept {
+  if (lies_in_section(target) && target.where < places.size())
+    if (const link::SectionPlace& place = places[target.where]; takes_part(place)) {
+      const std::uint64_t distance = target.address - place.address;
+      if (distance == 0) return {Form::begins, 0};
+      return {distance <= std::uint32_t(-1) ? Form::within : Form::within_far, distance};
+    }
+  if (target.address == 0 && target.where == 0) return {Form::nothing, 0};
   const std::uint64_t distance = target.address - base;
-  if (is_near(distance)) {
-    *at++ = std::uint32_t(distance);
-    return at;
+  if (is_near(distance)) return {target.where == 0 ? Form::near : Form::somewhere, distance};
+  return {target.where == 0 ? Form::far : Form::far_somewhere, target.address};
+}
+
+// Returns where it ends. `where`: of the one before.
+std::uint8_t* put(const link::Target& given, const link::Places& places, std::uint64_t base, std::uint32_t& where,
+                  std::uint8_t* at) noexcept {
+  const link::Target target = settled(given);
+  const FormOf chosen = form_of(target, places, base);
+  *at++ = std::uint8_t(std::uint32_t(chosen.form) | std::uint32_t(target.kind) << binding_bit::kind |
+                       (target.entry != 0 ? binding_bit::entry : 0) | (target.flags != 0 ? binding_bit::has_flags : 0));
+  if (target.flags != 0) *at++ = std::uint8_t(target.flags);
+  if (has_where(chosen.form)) {
+    const auto by = std::int32_t(target.where - where);
+    at = put_number(std::uint32_t(by) << 1 ^ std::uint32_t(by >> 31), at);
+    where = target.where;
   }
-  *at++ = std::uint32_t(target.address);
-  *at++ = std::uint32_t(target.address >> 32);
-  return at;
+  switch (chosen.form) {
+  case Form::nothing:
+  case Form::begins: return at;
+  case Form::within: return put_number(std::uint32_t(chosen.number), at);
+  case Form::near:
+  case Form::somewhere: return put_whole(std::uint32_t(chosen.number), at);
+  default: return put_whole(chosen.number, at);
+  }
+}
+
+// One binding, without looking for the section that it lies in.
+struct Said {
+  Form form = Form::nothing;
+  link::Target target; // without its address
+  std::uint64_t number = 0;
+};
+
+Said take(const std::uint8_t*& at, std::uint32_t& where) noexcept {
+  Said said;
+  const std::uint8_t bits = *at++;
+  said.form = Form(bits & binding_bit::form_mask);
+  said.target.kind = link::TargetKind(bits >> binding_bit::kind & binding_bit::kind_mask);
+  said.target.entry = (bits & binding_bit::entry) != 0 ? 1 : 0;
+  if ((bits & binding_bit::has_flags) != 0) said.target.flags = *at++ & 63;
+  if (has_where(said.form)) {
+    const std::uint32_t by = take_number(at);
+    where += by >> 1 ^ (0 - (by & 1));
+    said.target.where = where;
+  }
+  switch (said.form) {
+  case Form::nothing:
+  case Form::begins: break;
+  case Form::within: said.number = take_number(at); break;
+  case Form::near:
+  case Form::somewhere: said.number = std::uint64_t(std::int64_t(take_whole<std::int32_t>(at))); break;
+  default: said.number = take_whole<std::uint64_t>(at); break;
+  }
+  return said;
 }
 
 } // namespace
 
-KeptPlaces::KeptPlaces(const link::Places& places) {
+std::size_t KeptPlaces::most_words(const link::Places& places) noexcept {
+  return head + cells(places.size()) + places.list().size() + Traits::most_words;
+}
+
+void KeptPlaces::pack(Packing& packing, const link::Places& places) {
   const std::span<const link::SectionPlace> list = places.list();
   const auto first = std::find_if(list.begin(), list.end(), takes_part);
   const std::uint64_t base = first != list.end() ? first->address : 0;
-  const std::size_t before = head + cells(places.size());
-  // All but those that do not fit their entries, which are few if any.
-  base::Room<std::uint64_t, 64> room(before + list.size() + Traits::most_words);
-  base::Vector<std::uint64_t> far;
+  base::Vector<std::uint64_t> far; // of those that do not fit their entries, which are few if any
   Traits traits;
-  std::uint64_t* const words = room.begin();
-  std::uint64_t* const entries = words + before;
+  std::uint64_t* const words = packing.reserve(most_words(places));
+  std::uint64_t* const entries = words + head + cells(places.size());
   std::uint64_t* cell = words + head - 1; // the last that has been begun
   std::uint64_t* next = entries;
   const auto begin_cells = [&](const std::uint64_t* last) {
@@ -178,13 +260,9 @@ KeptPlaces::KeptPlaces(const link::Places& places) {
   words[0] = places.size() | std::uint64_t(next - entries) << 32;
   words[1] = base;
   if (next != entries) next = traits.pack(next);
-  if (far.empty()) {
-    words_.assign(words, next);
-    return;
-  }
-  words_.reserve(std::size_t(next - words) + far.size());
-  words_.append(words, next);
-  words_.append(far.begin(), far.end());
+  packing.end_at(next);
+  if (far.empty()) return;
+  packing.end_at(std::copy(far.begin(), far.end(), packing.reserve(far.size())));
 }
 
 std::size_t KeptPlaces::entry_of(std::size_t section) const noexcept {
@@ -219,98 +297,162 @@ link::SectionPlace KeptPlaces::operator[](std::size_t section) const noexcept {
   return place;
 }
 
-void KeptPlaces::leave_out(std::size_t section) noexcept { words_[entry_of(section)] &= ~entry_bit::kept; }
+std::uint64_t KeptPlaces::address_of(std::size_t section) const noexcept {
+  const std::size_t at = entry_of(section);
+  if (at == 0) return 0;
+  const std::uint64_t entry = words_[at];
+  if ((entry & entry_bit::traits_mask) == entry_bit::is_far) return words_[far_of(entry)];
+  return base() + std::uint64_t(std::int64_t(entry) >> entry_bit::distance);
+}
 
-void KeptPlaces::move(std::size_t section, std::uint64_t distance) noexcept {
-  std::uint64_t& entry = words_[entry_of(section)];
+std::size_t KeptBindings::most_words(std::size_t symbols) noexcept {
+  return (offset_bytes * (1 + offsets(symbols)) + most_binding_bytes * symbols + 7) / 8;
+}
+
+void KeptBindings::pack(Packing& packing, const link::Module& module, std::uint64_t base) {
+  const std::span<const link::Target> targets(module.targets);
+  TENON_CHECK(targets.size() <= std::uint32_t(-1) / most_binding_bytes, "symbols of one module beyond 286 million");
+  auto* const first = reinterpret_cast<std::uint8_t*>(packing.reserve(most_words(targets.size())));
+  std::uint8_t* offset = put_whole(std::uint32_t(targets.size()), first);
+  std::uint8_t* const data = offset + offset_bytes * offsets(targets.size());
+  std::uint8_t* next = data;
+  std::uint32_t where = 0;
+  std::size_t left = in_cell;
+  for (const link::Target& target : targets) {
+    if (left-- == 0) {
+      offset = put_whole(std::uint32_t(next - data), offset);
+      where = 0;
+      left = in_cell - 1;
+    }
+    next = put(target, module.places, base, where, next);
+  }
+  packing.end_at(next);
+}
+
+std::size_t KeptBindings::size() const noexcept {
+  const std::uint8_t* at = bytes_;
+  return at != nullptr ? take_whole<std::uint32_t>(at) : 0;
+}
+
+const std::uint8_t* KeptBindings::data() const noexcept { return bytes_ + offset_bytes * (1 + offsets(size())); }
+
+link::Target KeptBindings::operator[](std::size_t symbol) const noexcept {
+  const std::size_t cell = symbol / in_cell;
+  const std::uint8_t* at = data();
+  if (cell != 0) {
+    const std::uint8_t* offset = bytes_ + offset_bytes * cell; // the first cell has none
+    at += take_whole<std::uint32_t>(offset);
+  }
+  Iterator found(places_, at, cell * in_cell);
+  while (found.symbol_ != symbol) ++found;
+  return *found;
+}
+
+link::Target KeptBindings::Iterator::operator*() const noexcept {
+  const std::uint8_t* at = at_;
+  std::uint32_t where = where_;
+  Said said = take(at, where);
+  switch (said.form) {
+  case Form::nothing: break;
+  case Form::begins:
+  case Form::within:
+  case Form::within_far: said.target.address = places_.address_of(where) + said.number; break;
+  case Form::near:
+  case Form::somewhere: said.target.address = places_.base() + said.number; break;
+  case Form::far:
+  case Form::far_somewhere: said.target.address = said.number; break;
+  }
+  return said.target;
+}
+
+KeptBindings::Iterator& KeptBindings::Iterator::operator++() noexcept {
+  take(at_, where_);
+  if (++symbol_ % in_cell == 0) where_ = 0;
+  return *this;
+}
+
+namespace {
+RareRelocations* make_rare(const RareRelocations& from) {
+  void* const piece = base::pool::allocate(sizeof(RareRelocations));
+  try {
+    return new (piece) RareRelocations(from);
+  } catch (...) {
+    base::pool::deallocate(piece, sizeof(RareRelocations));
+    throw;
+  }
+}
+} // namespace
+
+KeptLinking KeptLinking::of(const link::Module& module) {
+  const bool is_rare = KeptRelocations::are_rare(module);
+  Packing packing(2 + KeptPlaces::most_words(module.places) + KeptBindings::most_words(module.targets.size()) +
+                  module.places.list().size() + 2 + module.relocation_count / 2);
+  const std::size_t places_at = is_rare ? 2 : 1;
+  packing.end_at(packing.begin() + places_at);
+  KeptPlaces::pack(packing, module.places);
+  const std::size_t bindings_at = packing.size();
+  KeptBindings::pack(packing, module, KeptPlaces(packing.begin() + places_at).base());
+  const std::size_t relocations_at = packing.size();
+  KeptRelocations::pack(packing, module);
+  TENON_CHECK(relocations_at <= offset_mask, "tables of one module beyond 16 GiB");
+  packing.begin()[0] = bindings_at | std::uint64_t(relocations_at) << relocations_bit;
+  KeptLinking kept;
+  kept.words_.resize_for_overwrite(packing.size());
+  std::memcpy(kept.words_.data(), packing.begin(), packing.size() * sizeof(std::uint64_t));
+  if (!is_rare) return kept;
+  kept.own(make_rare({}));
+  kept.relocations().keep(*kept.rare(), module);
+  return kept;
+}
+
+void KeptLinking::own(RareRelocations* rare) noexcept {
+  words_[1] = reinterpret_cast<std::uint64_t>(rare);
+  words_[0] |= has_rare;
+}
+
+void KeptLinking::give_up_rare() noexcept {
+  RareRelocations* const mine = rare();
+  if (mine == nullptr) return;
+  mine->~RareRelocations();
+  base::pool::deallocate(mine, sizeof *mine);
+}
+
+KeptLinking::~KeptLinking() { give_up_rare(); }
+
+void KeptLinking::keep_places() noexcept {
+  if (words_.empty()) return;
+  give_up_rare();
+  const std::size_t first = places_at(), end = bindings_at();
+  words_.erase(words_.begin() + 1, words_.begin() + std::ptrdiff_t(first));
+  words_.resize(end - (first - 1));
+  words_[0] = words_.size() | std::uint64_t(words_.size()) << relocations_bit;
+}
+
+KeptLinking KeptLinking::copy() const {
+  KeptLinking made;
+  made.words_ = words_;
+  if (rare() == nullptr) return made;
+  made.words_[0] &= ~has_rare; // it is this one's
+  made.own(make_rare(*rare()));
+  return made;
+}
+
+std::size_t KeptLinking::bytes() const noexcept { return words_.bytes() + (rare() != nullptr ? rare()->bytes() : 0); }
+
+void KeptLinking::leave_out(std::size_t section) noexcept {
+  words_[places_at() + places().entry_of(section)] &= ~entry_bit::kept;
+}
+
+void KeptLinking::move(std::size_t section, std::uint64_t distance) noexcept {
+  std::uint64_t* const words = words_.data() + places_at();
+  std::uint64_t& entry = words[places().entry_of(section)];
   if ((entry & entry_bit::traits_mask) == entry_bit::is_far) {
-    words_[far_of(entry)] += distance;
+    words[places().far_of(entry)] += distance;
     return;
   }
   const std::uint64_t now = std::uint64_t(std::int64_t(entry) >> entry_bit::distance) + distance;
   TENON_CHECK(is_near(now), "code was moved out of its reservation");
   entry = std::uint32_t(entry) | now << entry_bit::distance;
-}
-
-KeptBindings::KeptBindings(std::span<const link::Target> targets, const link::Places& places) {
-  const std::span<const link::SectionPlace> list = places.list();
-  const auto first = std::find_if(list.begin(), list.end(), [](const link::SectionPlace& place) { return place.kept; });
-  const std::uint64_t base = first != list.end() ? first->address : 0;
-  const std::size_t data = head + 2 * cells(targets.size());
-  base::Room<std::uint32_t, 256> room(data + most_units * targets.size());
-  std::uint32_t* const units = room.begin();
-  units[0] = std::uint32_t(targets.size());
-  units[1] = std::uint32_t(base);
-  units[2] = std::uint32_t(base >> 32);
-  std::uint32_t* cell = units + head;
-  std::uint32_t* next = units + data;
-  for (std::size_t begin = 0; begin < targets.size(); begin += in_cell, cell += 2) {
-    cell[0] = std::uint32_t(next - units - data);
-    std::uint32_t counts = 0;
-    unsigned shift = 0;
-    for (const link::Target& target : targets.subspan(begin, std::min(in_cell, targets.size() - begin))) {
-      const std::uint32_t* const its = next;
-      next = is_odd(target) ? put_odd(target, next) : put(target, places, base, next);
-      counts |= std::uint32_t(next - its) << shift;
-      shift += 2;
-    }
-    cell[1] = counts;
-  }
-  units_.assign(units, next);
-}
-
-std::uint32_t* KeptBindings::put_odd(const link::Target& target, std::uint32_t* at) {
-  *at++ = binding_bit::odd;
-  *at++ = std::uint32_t(odd_.size());
-  odd_.push_back(settled(target));
-  return at;
-}
-
-KeptBindings::Found KeptBindings::find(std::size_t symbol) const noexcept {
-  const std::uint32_t* cell = units_.data() + head + 2 * (symbol / in_cell);
-  const unsigned shift = 2 * (symbol % in_cell);
-  const std::uint32_t before = cell[1] & ((std::uint32_t(1) << shift) - 1);
-  const auto units =
-      std::size_t(std::popcount(before & 0x5555'5555U)) + 2 * std::size_t(std::popcount(before & 0xAAAA'AAAAU));
-  return {head + 2 * cells(size()) + cell[0] + units, cell[1] >> shift & 3};
-}
-
-link::Target KeptBindings::at(std::size_t symbol, const KeptPlaces& places) const noexcept {
-  link::Target target;
-  const Found found = find(symbol);
-  if (found.units == 0) return target;
-  const std::uint32_t first = units_[found.at];
-  if ((first & binding_bit::odd) != 0) return odd_[units_[found.at + 1]];
-  target.where = first & binding_bit::where_mask;
-  target.flags = first >> binding_bit::flags & 63;
-  target.kind = link::TargetKind(first >> binding_bit::kind & binding_bit::kind_mask);
-  target.entry = (first & binding_bit::entry) != 0 ? 1 : 0;
-  if (found.units == 1)
-    target.address = places[target.where].address;
-  else if (found.units == 2)
-    target.address = base() + std::uint64_t(std::int64_t(std::int32_t(units_[found.at + 1])));
-  else
-    target.address = units_[found.at + 1] | std::uint64_t(units_[found.at + 2]) << 32;
-  return target;
-}
-
-void KeptBindings::move(std::size_t symbol, std::uint64_t distance) noexcept {
-  const Found found = find(symbol);
-  if (found.units <= 1) return; // it is where its section is
-  if ((units_[found.at] & binding_bit::odd) != 0) {
-    odd_[units_[found.at + 1]].address += distance;
-    return;
-  }
-  std::uint32_t& low = units_[found.at + 1];
-  if (found.units == 2) {
-    const std::uint64_t now = std::uint64_t(std::int64_t(std::int32_t(low))) + distance;
-    TENON_CHECK(is_near(now), "code was moved out of its reservation");
-    low = std::uint32_t(now);
-    return;
-  }
-  const std::uint64_t now = (low | std::uint64_t(units_[found.at + 2]) << 32) + distance;
-  low = std::uint32_t(now);
-  units_[found.at + 2] = std::uint32_t(now >> 32);
 }
 
 } // namespace tenon::engine

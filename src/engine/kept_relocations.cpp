@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "base/room.h"
+#include "engine/kept_packing.h"
 #include "link/arch/arch.h"
 
 #include <cstring>
@@ -132,11 +133,10 @@ Relocation KeptRelocations::Reader::next() noexcept {
   return r;
 }
 
-KeptRelocations KeptRelocations::of(const link::Module& module) {
-  KeptRelocations kept;
+void KeptRelocations::pack(Packing& packing, const link::Module& module) {
   const std::span<const link::SectionPlace> places = module.places.of_object();
-  base::Room<std::uint64_t, 32> ranges(places.size() + 2);
-  std::uint64_t* next = ranges.begin() + 1;
+  std::uint64_t* const first = packing.reserve(places.size() + 2);
+  std::uint64_t* next = first + 1;
   std::size_t relocations = 0;
   Writer writer(module.relocation_count); // sections may have been left out since the survey
   for (const link::SectionPlace& place : places) {
@@ -147,38 +147,38 @@ KeptRelocations KeptRelocations::of(const link::Module& module) {
     *next++ = writer.size() | std::uint64_t(place.section) << 32;
     writer.add_section(its);
   }
-  if (relocations != 0) {
-    const std::size_t size = writer.size();
-    TENON_CHECK(size <= std::uint32_t(-1), "relocations of one module beyond 4 GiB");
-    *ranges.begin() = std::size_t(next - ranges.begin() - 1) | std::uint64_t(relocations) << 32;
-    *next++ = size;
-    const auto words = std::size_t(next - ranges.begin());
-    kept.words_.resize_for_overwrite(words + (size + 7) / 8);
-    std::memcpy(kept.words_.data(), ranges.begin(), words * sizeof *next);
-    kept.words_.back() = 0; // where the last bytes leave some of it
-    std::memcpy(kept.words_.data() + words, writer.bytes(), size);
-  }
-  const bool any = !module.entries.empty() || !module.thunks.empty() || !module.tls_bindings.empty() ||
-                   module.tls_ld != link::none || !module.rewritten.empty();
-  if (!any) return kept;
-  Rare& rare = kept.rare_.emplace_back();
+  if (relocations == 0) return;
+  const std::size_t size = writer.size();
+  TENON_CHECK(size <= std::uint32_t(-1), "relocations of one module beyond 4 GiB");
+  *first = std::size_t(next - first - 1) | std::uint64_t(relocations) << 32;
+  *next++ = size;
+  packing.end_at(next);
+  auto* const bytes = reinterpret_cast<std::uint8_t*>(packing.reserve((size + 7) / 8));
+  std::memcpy(bytes, writer.bytes(), size);
+  packing.end_at(bytes + size);
+}
+
+bool KeptRelocations::are_rare(const link::Module& module) noexcept {
+  return !module.entries.empty() || !module.thunks.empty() || !module.tls_bindings.empty() || module.tls_ld != link::none ||
+         !module.rewritten.empty();
+}
+
+void KeptRelocations::keep(RareRelocations& rare, const link::Module& module) const {
   rare.entries.assign(module.entries.begin(), module.entries.end());
   rare.thunks.assign(module.thunks.begin(), module.thunks.end());
   rare.tls_bindings.assign(module.tls_bindings.begin(), module.tls_bindings.end());
   for (link::TlsBinding& binding : rare.tls_bindings) binding.owner = {};
   rare.tls_ld = module.tls_ld;
-  if (!module.rewritten.empty()) {
-    link::Module::List<std::uint32_t> rewritten = module.rewritten;
-    std::sort(rewritten.begin(), rewritten.end());
-    rewritten.erase(std::unique(rewritten.begin(), rewritten.end()), rewritten.end());
-    for (std::uint32_t section : rewritten) kept.keep_replaced(module, section);
-    if (rare.replaced.empty()) rare.replaced = {}; // the room, too
-  }
-  return kept;
+  if (module.rewritten.empty()) return;
+  link::Module::List<std::uint32_t> rewritten = module.rewritten;
+  std::sort(rewritten.begin(), rewritten.end());
+  rewritten.erase(std::unique(rewritten.begin(), rewritten.end()), rewritten.end());
+  for (std::uint32_t section : rewritten) keep_replaced(rare, module, section);
+  if (rare.replaced.empty()) rare.replaced = {}; // the room, too
 }
 
 // Whatever of the section the relocations alone do not bring back.
-void KeptRelocations::keep_replaced(const link::Module& module, std::uint32_t section) {
+void KeptRelocations::keep_replaced(RareRelocations& rare, const link::Module& module, std::uint32_t section) const {
   const Bytes original = module.sections()[section].content;
   const std::byte* linked = module.places[section].local;
   std::vector<std::byte> bytes(linked, linked + original.size());
@@ -193,7 +193,7 @@ void KeptRelocations::keep_replaced(const link::Module& module, std::uint32_t se
     for (std::size_t i = 0; i < piece.bytes.size() && at + i < bytes.size(); ++i)
       if (bytes[at + i] != original[at + i]) piece.size = std::uint8_t(i + 1);
     std::copy_n(original.begin() + std::ptrdiff_t(at), piece.size, piece.bytes.begin());
-    rare_[0].replaced.push_back(piece);
+    rare.replaced.push_back(piece);
     at += piece.size - 1U;
   }
 }
@@ -229,11 +229,11 @@ void KeptRelocations::put_back(std::uint32_t section, std::span<std::byte> bytes
 }
 
 void KeptRelocations::complete(link::Bound& bound) const noexcept {
-  if (rare_.empty()) return;
-  bound.entries = rare_[0].entries;
-  bound.thunks = rare_[0].thunks;
-  bound.tls_bindings = rare_[0].tls_bindings;
-  bound.tls_ld = rare_[0].tls_ld;
+  if (rare_ == nullptr) return;
+  bound.entries = rare_->entries;
+  bound.thunks = rare_->thunks;
+  bound.tls_bindings = rare_->tls_bindings;
+  bound.tls_ld = rare_->tls_ld;
 }
 
 } // namespace tenon::engine

@@ -1,6 +1,6 @@
 // What the linker keeps of a module's relocations: the program's reference graph, at less than 5 bytes an edge.
 //
-// In one list of words: how many sections and relocations there are, then a word for each section that has any, which says
+// In words: how many sections and relocations there are, then a word for each section that has any, which says
 // where its relocations begin in the bytes behind these words. Each relocation of an allocated section, in the order of the
 // object's tables, is
 //
@@ -19,9 +19,9 @@
 // there (link::Module::rewritten). Such a section is taken back as a whole, compared with the object, and what differs is
 // kept, so that restore() is exact by construction.
 //
-// No names are kept: a symbol is its index in the object. What that was bound to is kept by the module's state (`bindings`,
-// with final addresses); which GOT entries, stubs and thunks belong to it is kept here. So the object can go, and relink.h
-// links sections again.
+// No names are kept: a symbol is its index in the object. What that was bound to is kept beside this (kept_linking.h, with
+// final addresses); which GOT entries, stubs and thunks belong to it is kept here. So the object can go, and relink.h links
+// sections again.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
@@ -36,10 +36,32 @@
 
 namespace tenon::engine {
 
+class Packing;
+
+// What a module without a GOT and stubs has nothing of.
+struct RareRelocations {
+  // A piece of the object that restore() can't know.
+  struct Replaced {
+    std::uint64_t offset;
+    std::uint32_t section;
+    std::uint8_t size;
+    std::array<std::byte, 11> bytes;
+  };
+  base::List<Replaced> replaced; // sorted by section and offset
+  base::List<link::Entry> entries;
+  base::List<link::Thunk> thunks;
+  base::List<link::TlsBinding> tls_bindings; // without owners
+  std::uint32_t tls_ld = link::none;
+
+  std::size_t bytes() const noexcept {
+    return sizeof *this + replaced.bytes() + entries.bytes() + thunks.bytes() + tls_bindings.bytes();
+  }
+};
+
+// A view of KeptLinking.
 class KeptRelocations {
 public:
-  // Of a module whose bytes are final, and still where they were written. May throw std::bad_alloc.
-  static KeptRelocations of(const link::Module& module);
+  KeptRelocations() = default;
 
   // Makes of a section's linked bytes what the object had. What else has changed in them since stays. `code`: its kind.
   void restore(std::uint32_t section, std::span<std::byte> bytes, bool code) const noexcept;
@@ -65,34 +87,25 @@ public:
     for (std::size_t i = 0; i < ranges.size(); ++i) read(i, [&](const Relocation& r) { visit(section_of(ranges[i]), r); });
   }
 
-  std::size_t size() const noexcept { return words_.empty() ? 0 : words_[0] >> 32; }
+  std::size_t size() const noexcept { return words_ == nullptr ? 0 : words_[0] >> 32; }
   std::size_t bytes() const noexcept {
-    std::size_t bytes = words_.bytes() + rare_.bytes();
-    for (const Rare& rare : rare_)
-      bytes += rare.replaced.bytes() + rare.entries.bytes() + rare.thunks.bytes() + rare.tls_bindings.bytes();
-    return bytes;
+    const std::span<const std::uint64_t> ranges = this->ranges();
+    const std::size_t packed = words_ == nullptr ? 0 : 16 + ranges.size_bytes() + std::uint32_t(words_[1 + ranges.size()]);
+    return packed + (rare_ != nullptr ? rare_->bytes() : 0);
   }
 
 private:
-  // A piece of the object that restore() can't know.
-  struct Replaced {
-    std::uint64_t offset;
-    std::uint32_t section;
-    std::uint8_t size;
-    std::array<std::byte, 11> bytes;
-  };
-  // What a module without a GOT and stubs has nothing of.
-  struct Rare {
-    base::List<Replaced> replaced; // sorted by section and offset
-    base::List<link::Entry> entries;
-    base::List<link::Thunk> thunks;
-    base::List<link::TlsBinding> tls_bindings; // without owners
-    std::uint32_t tls_ld = link::none;
-  };
+  friend class KeptLinking;
+  using Replaced = RareRelocations::Replaced;
+
+  KeptRelocations(const std::uint64_t* words, const RareRelocations* rare) noexcept : words_(words), rare_(rare) {}
   std::span<const Replaced> replaced() const noexcept {
-    return rare_.empty() ? std::span<const Replaced>() : std::span<const Replaced>(rare_[0].replaced);
+    return rare_ == nullptr ? std::span<const Replaced>() : std::span<const Replaced>(rare_->replaced);
   }
-  void keep_replaced(const link::Module& module, std::uint32_t section);
+  static void pack(Packing& packing, const link::Module& module); // nothing if there are none; may throw std::bad_alloc
+  static bool are_rare(const link::Module& module) noexcept;
+  void keep(RareRelocations& rare, const link::Module& module) const; // `rare` is what this shows; may throw std::bad_alloc
+  void keep_replaced(RareRelocations& rare, const link::Module& module, std::uint32_t section) const;
   void put_back(std::uint32_t section, std::span<std::byte> bytes, std::uint64_t begin, std::uint64_t end) const noexcept;
 
   // Of one section, in order.
@@ -111,17 +124,17 @@ private:
   static std::uint32_t section_of(std::uint64_t range) noexcept { return std::uint32_t(range >> 32); }
   // Of each section that has relocations: its index, and where they begin among the bytes. One more says where they end.
   std::span<const std::uint64_t> ranges() const noexcept {
-    return words_.empty() ? std::span<const std::uint64_t>() : std::span(words_.data() + 1, std::uint32_t(words_[0]));
+    return words_ == nullptr ? std::span<const std::uint64_t>() : std::span(words_ + 1, std::uint32_t(words_[0]));
   }
   template <class Visit> void read(std::size_t range, Visit&& visit) const {
-    const std::uint64_t* first = words_.data() + 1 + range;
-    const auto* bytes = reinterpret_cast<const std::uint8_t*>(words_.data() + 2 + std::uint32_t(words_[0]));
+    const std::uint64_t* first = words_ + 1 + range;
+    const auto* bytes = reinterpret_cast<const std::uint8_t*>(words_ + 2 + std::uint32_t(words_[0]));
     const std::uint8_t* end = bytes + std::uint32_t(first[1]);
     for (Reader reader(bytes + std::uint32_t(first[0])); reader.at() != end;) visit(reader.next());
   }
 
-  base::List<std::uint64_t> words_; // how many: sections, relocations above; ranges; bytes
-  base::List<Rare> rare_;           // one or none
+  const std::uint64_t* words_ = nullptr; // how many: sections, relocations above; ranges; bytes. Null: none
+  const RareRelocations* rare_ = nullptr;
 };
 
 } // namespace tenon::engine

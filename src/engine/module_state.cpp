@@ -34,6 +34,20 @@ void call(const InitCall& finalizer) { reinterpret_cast<void (*)()>(finalizer.fu
 
 } // namespace
 
+Usage Version::usage() const noexcept {
+  Usage usage = extra().usage != nullptr ? *extra().usage : usage_.sizes();
+  usage.bookkeeping = bookkeeping();
+  return usage;
+}
+
+void Version::set_usage(const Usage& usage) {
+  usage_ = KeptUsage(usage);
+  if (!usage_.is(usage))
+    make_extra().usage = std::make_unique<Usage>(usage);
+  else if (has_extra())
+    extra().usage.reset();
+}
+
 ModuleState::ModuleState() = default;
 
 std::shared_ptr<ModuleState> make_state() { return std::allocate_shared<ModuleState>(base::PoolAllocator<ModuleState>()); }

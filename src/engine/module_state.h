@@ -13,7 +13,6 @@
 #include "engine/collector.h"
 #include "engine/definition.h"
 #include "engine/kept_linking.h"
-#include "engine/kept_relocations.h"
 #include "engine/machinery.h"
 #include "engine/matching.h"
 #include "engine/run_blocks.h"
@@ -78,31 +77,22 @@ struct ClientMemory {
   ~ClientMemory();
 };
 
-// Usage in half the room: what is beyond 2 GiB, as only memory of the client's is, to 64 KiB.
-class KeptUsage {
-public:
-  KeptUsage() = default;
-  KeptUsage(const Usage& usage) noexcept // NOLINT: they are the same
-      : sizes_{pack(usage.code),  pack(usage.rodata), pack(usage.data),   pack(usage.stubs),      pack(usage.got),
-               pack(usage.slots), pack(usage.tls),    pack(usage.unwind), pack(usage.bookkeeping)} {}
-  operator Usage() const noexcept { // NOLINT
-    return {unpack(sizes_[0]), unpack(sizes_[1]), unpack(sizes_[2]), unpack(sizes_[3]), unpack(sizes_[4]),
-            unpack(sizes_[5]), unpack(sizes_[6]), unpack(sizes_[7]), unpack(sizes_[8])};
-  }
-  std::uint64_t bookkeeping() const noexcept { return unpack(sizes_[8]); }
-  void set_code(std::uint64_t size) noexcept { sizes_[0] = pack(size); }
-  void set_bookkeeping(std::uint64_t size) noexcept { sizes_[8] = pack(size); }
+// A module's sizes in two words, if they fit: of the bookkeeping see Version.
+struct KeptUsage {
+  std::uint64_t code : 28 = 0, rodata : 24 = 0, stubs : 12 = 0;
+  std::uint64_t data : 24 = 0, unwind : 20 = 0, got : 10 = 0, slots : 5 = 0, tls : 5 = 0;
 
-private:
-  static constexpr std::uint32_t coarse = std::uint32_t(1) << 31;
-  static std::uint32_t pack(std::uint64_t size) noexcept {
-    return size < coarse ? std::uint32_t(size) : coarse | std::uint32_t((size + 0xFFFF) >> 16);
+  KeptUsage() = default;
+  explicit KeptUsage(const Usage& usage) noexcept
+      : code(usage.code), rodata(usage.rodata), stubs(usage.stubs), data(usage.data), unwind(usage.unwind), got(usage.got),
+        slots(usage.slots), tls(usage.tls) {}
+  Usage sizes() const noexcept { return {code, rodata, data, stubs, got, slots, tls, unwind, 0}; }
+  bool is(const Usage& usage) const noexcept {
+    return code == usage.code && rodata == usage.rodata && stubs == usage.stubs && data == usage.data &&
+           unwind == usage.unwind && got == usage.got && slots == usage.slots && tls == usage.tls;
   }
-  static std::uint64_t unpack(std::uint32_t size) noexcept {
-    return (size & coarse) == 0 ? size : std::uint64_t(size & ~coarse) << 16;
-  }
-  std::array<std::uint32_t, 9> sizes_{};
 };
+static_assert(sizeof(KeptUsage) == 16);
 
 // Where a function of a version lies, for messages.
 struct OwnFunction {
@@ -156,6 +146,7 @@ struct VersionExtra {
   base::List<MovedCopy> copies;
   std::uint64_t moves = 0;           // how often code of it was moved
   std::unique_ptr<DebugNames> debug; // what debug information says of it; null: nothing
+  std::unique_ptr<Usage> usage;      // its sizes if they don't fit KeptUsage
 };
 
 // One linked incarnation of a module. When a module is replaced, the new version's content and the old one's are exchanged:
@@ -169,22 +160,39 @@ private:
   base::Aside<VersionExtra> extra_;
 
 public:
-  KeptRelocations relocations;
-  KeptBindings bindings; // of each symbol, for relinking
-  KeptPlaces places;
+  KeptLinking linking;
 
   // Under commit_mutex.
   base::List<Dependency> dependencies;
   base::List<SymbolRecord*> groups; // COMDAT groups that it provides or shares
 
-  KeptUsage usage;
+private:
+  KeptUsage usage_;
+  std::uint32_t bookkeeping_ = 0; // in steps of 64 KiB from 2 GiB on
+public:
   bool opaque = false; // ModuleOptions::opaque
+
+  KeptPlaces places() const noexcept { return linking.places(); }
+  KeptBindings bindings() const noexcept { return linking.bindings(); } // of each symbol, for relinking
+  KeptRelocations relocations() const noexcept { return linking.relocations(); }
+
+  Usage usage() const noexcept;
+  void set_usage(const Usage& usage); // but for the bookkeeping; may throw std::bad_alloc
+  std::uint64_t bookkeeping() const noexcept {
+    return (bookkeeping_ & coarse) == 0 ? bookkeeping_ : std::uint64_t(bookkeeping_ & ~coarse) << 16;
+  }
+  void set_bookkeeping(std::uint64_t size) noexcept {
+    bookkeeping_ = size < coarse ? std::uint32_t(size) : coarse | std::uint32_t((size + 0xFFFF) >> 16);
+  }
 
   // Where there may be none it is only read, or make_extra() comes first, which may throw std::bad_alloc.
   const VersionExtra& extra() const noexcept { return extra_.get(); }
   VersionExtra& extra() noexcept { return extra_.get(); }
   VersionExtra& make_extra() { return extra_.make(); }
   bool has_extra() const noexcept { return extra_.made(); }
+
+private:
+  static constexpr std::uint32_t coarse = std::uint32_t(1) << 31;
 };
 
 // Records of symbols one after another.

@@ -262,11 +262,7 @@ private:
     base::erase_if(holder_.extra().copies, [](const MovedCopy& copy) { return copy.sections.empty(); });
     if (copy_.data != nullptr) holder_.extra().copies.push_back(std::move(copies_.front())); // has the room
     for (const MovePlan::Section& section : plan_.sections)
-      holder_.places.move(section.index, std::uint64_t(copy_.bytes.distance[section.index]));
-    for (std::size_t i = 0; i < holder_.bindings.size(); ++i)
-      if (const link::Target target = holder_.bindings.at(i, holder_.places);
-          s_.is_section(target) && !MoveSnapshot::has_stub(target) && moved_[target.where] != 0)
-        holder_.bindings.move(i, std::uint64_t(copy_.bytes.distance[target.where]));
+      holder_.linking.move(section.index, std::uint64_t(copy_.bytes.distance[section.index]));
     holder_.extra().functions.swap(functions_);
     holder_.extra().graph.reset(); // made of addresses
   }

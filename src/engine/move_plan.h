@@ -40,8 +40,9 @@ struct MoveSnapshot {
   };
 
   std::string name;
-  KeptPlaces places;
-  KeptBindings bindings; // read by binding()
+  KeptLinking linking;
+  KeptPlaces places; // views of it
+  KeptBindings bindings;
   KeptRelocations relocations;
   std::vector<Function> functions;                         // beside Version::functions
   std::unordered_map<std::uint64_t, std::uint64_t> bodies; // of functions, by their stubs
@@ -65,7 +66,7 @@ struct MoveSnapshot {
   }
   const std::byte* bytes_of(std::uint32_t section) const noexcept { return bytes.data() + at[section]; }
   // The symbol lies in a section of the module's own.
-  link::Target binding(std::size_t symbol) const noexcept { return bindings.at(symbol, places); }
+  link::Target binding(std::size_t symbol) const noexcept { return bindings[symbol]; }
   bool is_section(const link::Target& target) const noexcept {
     return target.kind == link::TargetKind::section && (target.flags & link::target_flag::tls) == 0 &&
            target.where < places.size();

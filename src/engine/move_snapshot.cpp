@@ -59,13 +59,14 @@ void find_stub_distances(MoveSnapshot& snapshot) {
 MoveSnapshot MoveSnapshot::of(const ModuleState& module, const ModuleState& holder) {
   MoveSnapshot snapshot;
   snapshot.name = module.name;
-  snapshot.places = holder.places;
-  snapshot.bindings = holder.bindings;
-  snapshot.relocations = holder.relocations;
+  snapshot.linking = holder.linking.copy();
+  snapshot.places = snapshot.linking.places();
+  snapshot.bindings = snapshot.linking.bindings();
+  snapshot.relocations = snapshot.linking.relocations();
   snapshot.sites.assign(holder.extra().sites.begin(), holder.extra().sites.end());
   std::sort(snapshot.sites.begin(), snapshot.sites.end());
   std::unordered_map<std::uint64_t, std::uint32_t> section_of; // by stub
-  for (const link::Target& target : AllBindings(snapshot.bindings, snapshot.places))
+  for (const link::Target& target : snapshot.bindings)
     // What stands for an IFUNC is in no section of the object: its own section is its resolver's.
     if (snapshot.is_section(target) && (target.flags & link::target_flag::identity) != 0 &&
         (target.flags & link::target_flag::ifunc) == 0)

@@ -328,13 +328,12 @@ void account(ChangeState& change, std::uint32_t m) {
     else
       usage.data += place.size;
   });
-  state.usage = usage;
+  state.set_usage(usage);
   if (has_tables) read_init_tables(change, m);
 }
 
 std::size_t count_bookkeeping(const ModuleState& state) noexcept {
-  return sizeof(ModuleState) + state.name.capacity() + state.records.bytes() + state.relocations.bytes() +
-         state.bindings.bytes() + state.places.bytes() + state.dependencies.bytes() + state.groups.bytes() +
+  return sizeof(ModuleState) + state.name.capacity() + state.records.bytes() + state.linking.bytes() + state.dependencies.bytes() + state.groups.bytes() +
          state.extra().initializers.bytes() + state.extra().finalizers.bytes() +
          (state.has_extra() ? sizeof(VersionExtra) : 0) + (state.has_rare() ? sizeof(ModuleRare) : 0);
 }
@@ -344,9 +343,7 @@ std::size_t count_bookkeeping(const ModuleState& state) noexcept {
 void keep_linked(ChangeState& change, std::uint32_t m) {
   const link::Module& module = *change.modules[m];
   ModuleState& state = *change.drafts[m].state;
-  state.relocations = KeptRelocations::of(module);
-  state.bindings = KeptBindings(module.targets, module.places);
-  state.places = KeptPlaces(module.places);
+  state.linking = KeptLinking::of(module);
   if (module.wants_dso_handle) state.make_rare().dso_handle = module.place(link::Synthetic::dso_handle).address;
   account(change, m);
 }
@@ -368,7 +365,7 @@ Result<void> prepare_states(ChangeState& change) {
       find_dependencies(change, m, all, published);
       make_uses(change, m);
     }
-    draft.state->usage.set_bookkeeping(count_bookkeeping(*draft.state));
+    draft.state->set_bookkeeping(count_bookkeeping(*draft.state));
   }
   if (change.has_identities) note_shared_bodies(change);
   tie_named_sections(change);

@@ -50,7 +50,7 @@ void add_code_of(const EngineState& engine, const ModuleState& module, std::vect
   });
   all.insert(all.end(), ranges.begin(), ranges.end());
   if (module.extra().client.memory == nullptr) return;
-  for (const link::SectionPlace& place : module.places)
+  for (const link::SectionPlace& place : module.places())
     if (place.kept && place.run == link::Run::code && place.size != 0)
       all.push_back({{place.address}, {place.address + place.size}});
 }

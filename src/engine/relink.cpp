@@ -32,12 +32,15 @@ bool is_before(const SymbolMove& a, const SymbolMove& b) {
 }
 
 std::vector<link::Target> all_bindings(const ModuleState& state) {
-  const AllBindings all(state.bindings, state.places);
-  return {all.begin(), all.end()};
+  const KeptBindings all = state.bindings();
+  std::vector<link::Target> list;
+  list.reserve(all.size());
+  for (const link::Target& target : all) list.push_back(target);
+  return list;
 }
 
 link::Target binding(const ModuleState& state, std::size_t symbol) noexcept {
-  return state.bindings.at(symbol, state.places);
+  return state.bindings()[symbol];
 }
 
 } // namespace
@@ -45,11 +48,11 @@ link::Target binding(const ModuleState& state, std::size_t symbol) noexcept {
 Relink::Relink(const ModuleState& state) : state_(&state), targets_(all_bindings(state)) {
   // As they are kept they don't know their entries.
   link::Bound kept;
-  state.relocations.complete(kept);
+  state.relocations().complete(kept);
   for (link::Target& target : targets_) target.entry = 0;
   for (std::uint32_t i = 0; i < kept.entries.size(); ++i) targets_[kept.entries[i].symbol].entry = i + 1;
-  addresses_.reserve(state.places.size());
-  for (const link::SectionPlace& place : state.places) addresses_.push_back(place.address);
+  addresses_.reserve(state.places().size());
+  for (const link::SectionPlace& place : state.places()) addresses_.push_back(place.address);
 }
 
 Result<Relink> Relink::create(const ModuleState& state, std::span<const SectionMove> moves) {
@@ -57,12 +60,12 @@ Result<Relink> Relink::create(const ModuleState& state, std::span<const SectionM
   for (const SectionMove& move : moves) relink.addresses_[move.section] = move.address;
   const link::Bound bound = relink.bound();
   for (link::Target& target : relink.targets_) {
-    if (target.kind != TargetKind::section || !is_address(target) || target.where >= state.places.size()) continue;
+    if (target.kind != TargetKind::section || !is_address(target) || target.where >= state.places().size()) continue;
     if ((target.flags & link::target_flag::identity) != 0) continue; // the permanent stub stays
     if ((target.flags & link::target_flag::ifunc) != 0 && target.entry != 0)
       target.address = bound.stubs + bound.entries[target.entry - 1].stub;
     else
-      target.address += relink.addresses_[target.where] - state.places[target.where].address;
+      target.address += relink.addresses_[target.where] - state.places()[target.where].address;
   }
   if (Result<void> moved = relink.move_bounds(); !moved) return std::move(moved).error();
   return relink;
@@ -73,7 +76,7 @@ Result<void> Relink::move_bounds() {
   bool any = false, differ = false;
   std::uint64_t distance = 0;
   for (std::uint32_t i = 0; i < addresses_.size(); ++i) {
-    const link::SectionPlace& place = state_->places[i];
+    const link::SectionPlace& place = state_->places()[i];
     if (!place.kept || (!place.leads && !place.follows)) continue;
     differ |= any && addresses_[i] - place.address != distance;
     distance = addresses_[i] - place.address;
@@ -88,10 +91,10 @@ Result<void> Relink::move_bounds() {
 }
 
 void Relink::follow(const Relink& other) {
-  const KeptPlaces& places = other.state_->places;
+  const KeptPlaces places = other.state_->places();
   std::vector<SymbolMove> moves;
   for (std::size_t i = 0; i < other.targets_.size(); ++i) {
-    const link::Target& linked = other.state_->bindings.at(i, places);
+    const link::Target& linked = other.state_->bindings()[i];
     if (linked.kind != TargetKind::section || !is_address(linked)) continue;
     const bool at_end =
         linked.where < places.size() && linked.address - places[linked.where].address == places[linked.where].size;
@@ -120,11 +123,11 @@ bool Relink::has_thunk(std::uint32_t section) const noexcept {
   return of != bound.thunks.end() && of->section == section;
 }
 
-bool Relink::moves(Synthetic which) const noexcept { return address(which) != state_->places[own(which)].address; }
+bool Relink::moves(Synthetic which) const noexcept { return address(which) != state_->places()[own(which)].address; }
 
 link::Bound Relink::bound() const {
   link::Bound bound;
-  state_->relocations.complete(bound);
+  state_->relocations().complete(bound);
   bound.targets = targets_;
   bound.got = address(Synthetic::got);
   bound.stubs = address(Synthetic::stubs);
@@ -144,15 +147,15 @@ Result<void> Relink::section(std::uint32_t section, std::span<std::byte> bytes) 
 }
 
 Result<void> Relink::object_section(const link::Bound& bound, std::uint32_t section, std::span<std::byte> bytes) const {
-  const bool code = is_code(state_->places[section]);
-  state_->relocations.restore(section, bytes, code);
+  const bool code = is_code(state_->places()[section]);
+  state_->relocations().restore(section, bytes, code);
   // Fields of odd objects may overlap: instructions are looked at as they were before the first was applied.
   std::vector<std::byte> copy;
-  if (state_->relocations.keeps_bytes_of(section)) copy.assign(bytes.begin(), bytes.end());
+  if (state_->relocations().keeps_bytes_of(section)) copy.assign(bytes.begin(), bytes.end());
   const Bytes original = copy.empty() ? Bytes(bytes) : Bytes(copy);
   const link::SectionBytes site{section, addresses_[section], bytes.data(), original, code, false};
   Result<void> done;
-  state_->relocations.for_each_of(section, [&](const Relocation& r) {
+  state_->relocations().for_each_of(section, [&](const Relocation& r) {
     if (done) done = link::arch::relocate(bound, site, r);
   });
   for (const link::Thunk& thunk : bound.thunks)
@@ -165,16 +168,16 @@ Result<void> Relink::references(std::uint32_t section, std::span<std::byte> byte
   // What goes through the linker's own sections is not told from what does not; nor are fields that overlap, or thunks'
   // sites.
   const bool all = moves(Synthetic::stubs) || moves(Synthetic::got) || moves(Synthetic::slots) ||
-                   addresses_[section] != state_->places[section].address || section >= own(Synthetic::stubs) ||
-                   state_->relocations.keeps_bytes_of(section) || has_thunk(section);
+                   addresses_[section] != state_->places()[section].address || section >= own(Synthetic::stubs) ||
+                   state_->relocations().keeps_bytes_of(section) || has_thunk(section);
   if (all) return this->section(section, bytes);
   const link::Bound bound = this->bound();
-  const bool code = is_code(state_->places[section]);
+  const bool code = is_code(state_->places()[section]);
   const link::SectionBytes site{section, addresses_[section], bytes.data(), bytes, code, false};
   Result<void> done;
-  state_->relocations.for_each_of(section, [&](const Relocation& r) {
+  state_->relocations().for_each_of(section, [&](const Relocation& r) {
     if (!done || targets_[r.symbol].address == binding(*state_, r.symbol).address) return;
-    state_->relocations.restore(section, bytes, code, r);
+    state_->relocations().restore(section, bytes, code, r);
     done = link::arch::relocate(bound, site, r);
   });
   return done;
@@ -201,8 +204,8 @@ Result<void> Relink::frames(std::span<std::byte> bytes) const {
     if (record.is_cie) return;
     std::byte* description = bytes.data() + record.offset;
     std::uint64_t distance = std::uint64_t(base::load_le<std::int32_t>(description + link::arch::frame_address_field));
-    std::uint64_t field = state_->places[frames].address + record.offset + link::arch::frame_address_field;
-    std::uint64_t stub = field + distance - state_->places[stubs].address;
+    std::uint64_t field = state_->places()[frames].address + record.offset + link::arch::frame_address_field;
+    std::uint64_t stub = field + distance - state_->places()[stubs].address;
     near &= link::arch::set_frame_address(description, addresses_[frames] + record.offset, addresses_[stubs] + stub);
   });
   if (walked && !near)

@@ -59,7 +59,7 @@ std::uint32_t count_shared(const ModuleState& module) noexcept {
 bool is_divisible(const ModuleState& module) noexcept {
   return module.extra().client.memory == nullptr && module.extra().recalls == nullptr && module.extra().tls == nullptr &&
          module.rare().stale.empty() && (module.replaceable == nullptr || module.replaceable->fragments.empty()) &&
-         std::none_of(module.places.begin(), module.places.end(), [](const link::SectionPlace& place) {
+         std::none_of(module.places().begin(), module.places().end(), [](const link::SectionPlace& place) {
            return place.leads || place.follows || (place.kept && place.run == link::Run::slots);
          });
 }
@@ -84,14 +84,14 @@ std::optional<std::vector<Edge>> edges_of(const ModuleState& module) {
   std::optional<std::vector<std::uint64_t>> functions;
   std::uint32_t functions_of = link::none;
   bool sound = true;
-  module.relocations.for_each([&](std::uint32_t section, const Relocation& relocation) {
-    const link::Target& target = module.bindings.at(relocation.symbol, module.places);
-    if (target.kind != link::TargetKind::section || target.where >= module.places.size() || !sound) return;
+  module.relocations().for_each([&](std::uint32_t section, const Relocation& relocation) {
+    const link::Target& target = module.bindings()[relocation.symbol];
+    if (target.kind != link::TargetKind::section || target.where >= module.places().size() || !sound) return;
     const std::uint64_t field = relocation.offset; // a packed field has no address to pass on
-    if (const link::SectionPlace& from = module.places[section]; from.serves_all) {
+    if (const link::SectionPlace& from = module.places()[section]; from.serves_all) {
       if (std::exchange(functions_of, section) != section) functions = function_fields(from);
       sound = functions.has_value();
-      if (!sound || (module.places[target.where].run == link::Run::code &&
+      if (!sound || (module.places()[target.where].run == link::Run::code &&
                      std::binary_search(functions->begin(), functions->end(), field)))
         return;
     }
@@ -112,8 +112,8 @@ bool reach_groups(const ModuleState& module, Needed& needed) {
   std::sort(addresses.begin(), addresses.end());
   addresses.erase(std::unique(addresses.begin(), addresses.end()), addresses.end());
   std::vector<std::uint8_t> found(addresses.size());
-  for (const link::Target& target : AllBindings(module.bindings, module.places)) {
-    if (target.kind != link::TargetKind::section || target.where >= module.places.size()) continue;
+  for (const link::Target& target : module.bindings()) {
+    if (target.kind != link::TargetKind::section || target.where >= module.places().size()) continue;
     auto at = std::lower_bound(addresses.begin(), addresses.end(), target.address);
     if (at == addresses.end() || *at != target.address) continue;
     found[std::size_t(at - addresses.begin())] = 1;
@@ -125,29 +125,29 @@ bool reach_groups(const ModuleState& module, Needed& needed) {
 // What has to stay; nothing: all of it.
 std::optional<Needed> find_needed(const ModuleState& module) {
   const std::optional<std::vector<Edge>> edges = edges_of(module);
-  Needed needed(module.places.size());
+  Needed needed(module.places().size());
   if (!edges || !reach_groups(module, needed)) return std::nullopt;
   needed.follow(*edges);
-  for (std::uint32_t i = 0; i < module.places.size(); ++i)
-    if (needed.sections[i] != 0 && is_writable(module.places[i])) return std::nullopt;
+  for (std::uint32_t i = 0; i < module.places().size(); ++i)
+    if (needed.sections[i] != 0 && is_writable(module.places()[i])) return std::nullopt;
 
   // The linker's own sections serve whatever is left.
-  for (std::uint32_t i = 0; i < module.places.size(); ++i)
-    if (module.places[i].serves_all) needed.sections[i] = 1;
+  for (std::uint32_t i = 0; i < module.places().size(); ++i)
+    if (module.places()[i].serves_all) needed.sections[i] = 1;
   const std::vector<std::uint8_t> by_program = needed.sections;
   for (const Edge& edge : *edges)
-    if (module.places[edge.from].serves_all) needed.reach(edge.to);
+    if (module.places()[edge.from].serves_all) needed.reach(edge.to);
   needed.follow(*edges);
-  for (std::uint32_t i = 0; i < module.places.size(); ++i)
-    if (needed.sections[i] != by_program[i] && module.places[i].run == link::Run::code) return std::nullopt;
+  for (std::uint32_t i = 0; i < module.places().size(); ++i)
+    if (needed.sections[i] != by_program[i] && module.places()[i].run == link::Run::code) return std::nullopt;
   return needed;
 }
 
 // What stays, in whole granules.
 std::vector<Stretch> stretches(const ModuleState& module, const Needed& needed) {
   std::vector<Stretch> kept;
-  for (std::uint32_t i = 0; i < module.places.size(); ++i)
-    if (const link::SectionPlace& place = module.places[i]; place.kept && !place.overlies && needed.sections[i] != 0)
+  for (std::uint32_t i = 0; i < module.places().size(); ++i)
+    if (const link::SectionPlace& place = module.places()[i]; place.kept && !place.overlies && needed.sections[i] != 0)
       kept.push_back({{place.address}, {place.address + place.size}});
   return whole_granules(std::move(kept));
 }

@@ -140,7 +140,7 @@ void fill(const std::shared_ptr<ModuleState>& module, ModuleState& version) {
       kept.address = use.address;
     }
   });
-  version.usage.set_bookkeeping(module->usage.bookkeeping());
+  version.set_bookkeeping(module->bookkeeping());
 }
 
 Result<void> allocate(const std::shared_ptr<Machinery>& machinery, ModuleState& version, std::uint64_t trampolines) {
@@ -200,7 +200,9 @@ Result<void> make_trampolines(const std::shared_ptr<Machinery>& machinery, Modul
   version.extra().functions.reserve(version.extra().recalls->entries.size());
   if (Result<void> done = allocate(machinery, version, bytes); !done) return done;
   write(*machinery->space, version, bytes);
-  version.usage.set_code(bytes);
+  Usage usage;
+  usage.code = bytes;
+  version.set_usage(usage);
   return publish(*machinery, version);
 }
 

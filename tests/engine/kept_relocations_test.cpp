@@ -80,28 +80,28 @@ struct KeptRelocations : testing::Test {
   }
 
   SectionBytes bytes_of(const ModuleState& state, std::uint32_t section) {
-    const auto* at = reinterpret_cast<const std::byte*>(state.places[section].address);
-    return {at, at + state.places[section].content_size()};
+    const auto* at = reinterpret_cast<const std::byte*>(state.places()[section].address);
+    return {at, at + state.places()[section].content_size()};
   }
 
   // (a) restored bytes are the object's, (b) bytes that are linked again where they are do not change.
   void expect_same_place(const ModuleState& state, const Object& object) {
     const Relink relink = expect(Relink::create(state, {}));
-    for (std::uint32_t s = 1; s < state.places.size(); ++s) {
-      if (!state.places[s].kept || state.places[s].content_size() == 0) continue;
+    for (std::uint32_t s = 1; s < state.places().size(); ++s) {
+      if (!state.places()[s].kept || state.places()[s].content_size() == 0) continue;
       const SectionBytes linked = bytes_of(state, s);
       SectionBytes again = linked;
       expect(relink.section(s, again));
       EXPECT_TRUE(again == linked) << object.name() << " section " << s;
       if (s >= object.sections().size()) continue;
       SectionBytes restored = linked;
-      state.relocations.restore(s, restored, state.places[s].run == link::Run::code);
+      state.relocations().restore(s, restored, state.places()[s].run == link::Run::code);
       EXPECT_TRUE(std::ranges::equal(restored, object.sections()[s].content)) << object.name() << " section " << s;
       ++sections;
       relocations += object.relocations(s).size();
       differing += restored != linked;
     }
-    keeps += state.relocations.bytes();
+    keeps += state.relocations().bytes();
   }
 
   // What a link at these addresses gives, of every section.
@@ -123,7 +123,7 @@ struct KeptRelocations : testing::Test {
   // GOT entries that no address decides: keys of thread-local blocks, of which each link has its own.
   static void blank_keys(const ModuleState& state, SectionBytes& got) {
     link::Bound bound;
-    state.relocations.complete(bound);
+    state.relocations().complete(bound);
     auto blank = [&](std::uint32_t at) {
       if (at != link::none) std::memset(got.data() + at, 0, 8);
     };
@@ -142,7 +142,7 @@ struct KeptRelocations : testing::Test {
 
   void expect_image(const ModuleState& state, std::uint32_t section, SectionBytes bytes, const Image& image,
                     std::uint32_t module, const std::string& what) {
-    const std::uint32_t own = std::uint32_t(state.places.size() - link::synthetic_sections);
+    const std::uint32_t own = std::uint32_t(state.places().size() - link::synthetic_sections);
     // What holds a pointer to its module, and what is chosen at commit.
     if (section == own + std::uint32_t(Synthetic::dso_handle) || section == own + std::uint32_t(Synthetic::slots)) return;
     SectionBytes expected = image.at({module, section});
@@ -180,8 +180,8 @@ struct KeptRelocations : testing::Test {
           for (const Relink& other : relinks)
             if (&other != &relink) relink.follow(other);
         for (std::uint32_t m = 0; m < states.size(); ++m)
-          for (std::uint32_t s = 1; s < states[m]->places.size(); ++s) {
-            if (!states[m]->places[s].kept || states[m]->places[s].content_size() == 0) continue;
+          for (std::uint32_t s = 1; s < states[m]->places().size(); ++s) {
+            if (!states[m]->places()[s].kept || states[m]->places()[s].content_size() == 0) continue;
             SectionBytes bytes = bytes_of(*states[m], s), fields = bytes;
             expect(relinks[m].section(s, bytes));
             expect_image(*states[m], s, bytes, images[p], m, "all");
@@ -409,7 +409,7 @@ words_here: .quad __start_words
   const ModuleState& state = *commit(engine, library, two).state();
   std::vector<SectionMove> moves;
   for (std::uint32_t s = 1; s < two.sections().size(); ++s)
-    if (state.places[s].leads) moves.push_back({s, 0x1000 + 0x1000 * s});
+    if (state.places()[s].leads) moves.push_back({s, 0x1000 + 0x1000 * s});
   ASSERT_EQ(moves.size(), 2U);
   Result<Relink> refused = Relink::create(state, moves);
   ASSERT_FALSE(refused);
@@ -427,8 +427,8 @@ TEST_F(KeptRelocations, WhatMovesIsFollowedOnce) {
   auto section_of = [&](std::size_t module, const char* symbol) {
     const ModuleState& state = *committed.modules()[module].state();
     std::uint32_t found = 0;
-    for (std::uint32_t s = 1; s < state.places.size(); ++s)
-      if (state.places[s].size != 0 && state.places[s].address == address_of(library, symbol).value) found = s;
+    for (std::uint32_t s = 1; s < state.places().size(); ++s)
+      if (state.places()[s].size != 0 && state.places()[s].address == address_of(library, symbol).value) found = s;
     EXPECT_NE(found, 0U);
     return found;
   };
@@ -439,7 +439,7 @@ TEST_F(KeptRelocations, WhatMovesIsFollowedOnce) {
   user.follow(expect(Relink::create(*committed.modules()[2].state(), other)));
   const ModuleState& state = *committed.modules()[0].state();
   std::uint32_t data = 1;
-  while (state.places[data].run != link::Run::data || state.places[data].size == 0) ++data;
+  while (state.places()[data].run != link::Run::data || state.places()[data].size == 0) ++data;
   SectionBytes bytes = bytes_of(state, data);
   expect(user.section(data, bytes));
   std::array<std::uint64_t, 3> words{};

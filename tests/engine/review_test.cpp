@@ -440,7 +440,7 @@ namespace {
 void check_kept(const engine::ModuleState& state, const Object& object, std::size_t& checked, std::size_t& wide) {
   std::size_t next = 0, allocated = 0;
   std::uint32_t section = 0;
-  state.relocations.for_each([&](std::uint32_t s, const Relocation& kept) {
+  state.relocations().for_each([&](std::uint32_t s, const Relocation& kept) {
     next = s == section ? next : 0;
     section = s;
     const Relocation& own = object.relocations(s)[next++];
@@ -448,9 +448,9 @@ void check_kept(const engine::ModuleState& state, const Object& object, std::siz
               std::tuple(own.offset, own.type, own.symbol, own.addend));
     wide += own.addend != std::int16_t(own.addend) || own.offset > 0xFFFFFF ? 1 : 0;
     ++allocated;
-    const link::Target& target = state.bindings.at(kept.symbol, state.places);
+    const link::Target& target = state.bindings()[kept.symbol];
     EXPECT_NE(target.kind, link::TargetKind::module) << "an index into a change that is over";
-    const link::SectionPlace& place = state.places[s];
+    const link::SectionPlace& place = state.places()[s];
     constexpr std::uint32_t r_64 = 1; // S + A, psABI table 4.9
     if (kept.type != r_64 || target.kind == link::TargetKind::slot || target.kind == link::TargetKind::discarded ||
         (target.flags & link::target_flag::tls) != 0)
@@ -462,9 +462,9 @@ void check_kept(const engine::ModuleState& state, const Object& object, std::siz
   });
   std::size_t expected = 0;
   for (std::uint32_t s = 1; s < object.sections().size(); ++s)
-    expected += state.places[s].kept ? object.relocations(s).size() : 0;
+    expected += state.places()[s].kept ? object.relocations(s).size() : 0;
   EXPECT_EQ(allocated, expected);
-  EXPECT_EQ(state.relocations.size(), expected);
+  EXPECT_EQ(state.relocations().size(), expected);
 }
 
 } // namespace
