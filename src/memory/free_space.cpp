@@ -189,6 +189,11 @@ std::uint32_t FreeSpace::live_end() const noexcept {
   return last == none ? fresh_ : node(last).begin;
 }
 
+std::uint32_t FreeSpace::live_slots_end() const noexcept {
+  const std::uint32_t last = fresh_ == 0 ? none : ending_at(fresh_);
+  return last == none || node(last).slots == 0 ? slot_count_ : node(last).first_slot;
+}
+
 // The block gets the entries it asked for and, by size, its share of those that are left; lower addresses get lower entries.
 Piece FreeSpace::carve(std::uint32_t index, std::uint32_t begin, std::uint32_t size, std::uint32_t slots) noexcept {
   if (Node& whole = node(index); begin == whole.begin && bin_of(whole.end - begin) == bin_of(whole.end - begin - size)) {

@@ -129,6 +129,8 @@ public:
   // Where the last block ends: what is behind is free, if it was used.
   std::uint32_t live_end() const noexcept;
   std::uint32_t slot_count() const noexcept { return slot_count_; }
+  // Where the last block's entries end: those behind belong to the free range at the end.
+  std::uint32_t live_slots_end() const noexcept;
   std::uint32_t free_ranges() const noexcept { return free_ranges_; }
 
 private:

@@ -148,10 +148,10 @@ std::array<AreaBounds, area_kinds> area_layout(std::uint64_t size, std::uint64_t
   const auto cut = [&](std::uint64_t units) { return base::align_up(size / 64 * units, rounding); };
   std::array<AreaBounds, area_kinds> bounds;
   bounds[std::size_t(AreaKind::data)] = {reserved_prefix, std::max(cut(data), reserved_prefix)};
-  bounds[std::size_t(AreaKind::frames)] = {bounds[std::size_t(AreaKind::data)].end, cut(data + frames)};
-  bounds[std::size_t(AreaKind::rodata)] = {cut(data + frames), cut(data + frames + rodata)};
-  bounds[std::size_t(AreaKind::slots)] = {cut(data + rodata + frames), cut(data + rodata + frames + slots)};
-  bounds[std::size_t(AreaKind::code)] = {cut(data + rodata + frames + slots), size};
+  bounds[std::size_t(AreaKind::rodata)] = {bounds[std::size_t(AreaKind::data)].end, cut(data + rodata)};
+  bounds[std::size_t(AreaKind::slots)] = {cut(data + rodata), cut(data + rodata + slots)};
+  bounds[std::size_t(AreaKind::code)] = {cut(data + rodata + slots), cut(64 - frames)};
+  bounds[std::size_t(AreaKind::frames)] = {cut(64 - frames), size};
   return bounds;
 }
 

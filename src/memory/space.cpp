@@ -1,7 +1,7 @@
 // Areas, their mappings and their growth.
 //
-// The kernel's mappings of a Space, however many blocks there are (dual mode): data in use, data to come; frames; read-only
-// data in use, the rest up to the code; code in use, code to come; the alias; the allocator's table in use and to come. "In
+// The kernel's mappings of a Space, however many blocks there are (dual mode): data in use, data to come; read-only data in
+// use, the rest up to the code; code in use, code to come; frames; the alias; the allocator's table in use and to come. "In
 // use" and "to come" differ for data by protection, and for the shared views only by whether core dumps hold them: a dump
 // would otherwise touch, and so allocate, every page of the file. Frames and slots are not dumped, the alias never.
 //
@@ -43,9 +43,7 @@ namespace {
 constexpr std::uint64_t largest = std::uint64_t(1) << 31;
 constexpr std::uint64_t smallest = std::uint64_t(1) << 20;
 constexpr std::uint64_t largest_alignment = std::uint64_t(2) << 20;
-constexpr std::uint64_t frame_entry_size = 8;
-constexpr std::uint64_t frame_header_room = 4096; // notify keeps a header in the frames area
-constexpr int trap_byte = 0xCC;                   // int3
+constexpr int trap_byte = 0xCC; // int3
 // Huge pages, where most of one is wanted at once or the area is so large that what may stay unused of one is little of it.
 constexpr std::uint64_t much_at_once = std::uint64_t(256) << 10, large_area = std::uint64_t(8) << 20;
 constexpr std::uint64_t first_data_step = std::uint64_t(256) << 10;
@@ -90,12 +88,13 @@ Result<void> Space::State::map_views(int fd) {
   const std::uint64_t code = owner.area_begin(AreaKind::code).value;
   const std::uint64_t readable = code - owner.dual_begin_;
   const std::uint64_t executable = owner.area_end(AreaKind::code).value - code;
-  Result<std::byte*> view = map_unread(owner.dual_begin_, readable + executable, MAP_FIXED, fd, "the view of shared memory");
+  const std::uint64_t whole = owner.end().value - owner.dual_begin_;
+  Result<std::byte*> view = map_unread(owner.dual_begin_, whole, MAP_FIXED, fd, "the view of shared memory");
   if (!view) return std::move(view).error();
-  Result<void> done = system::protect(*view, readable, PROT_READ, "the view of read-only data");
+  Result<void> done = system::protect(*view, whole, PROT_READ, "the view of read-only data");
   if (done) done = system::protect(*view + readable, executable, PROT_READ | PROT_EXEC, "the executable view of code");
   if (!done) return done;
-  system::advise(reinterpret_cast<void*>(owner.dual_begin_), readable + executable, MADV_DONTDUMP);
+  system::advise(reinterpret_cast<void*>(owner.dual_begin_), whole, MADV_DONTDUMP);
   return {};
 }
 
@@ -195,7 +194,7 @@ Result<std::shared_ptr<Space>> Space::create(const SpaceOptions& options, Addres
   const std::array<AreaBounds, area_kinds> layout = area_layout(range.size, range.reserved_prefix);
   for (std::size_t kind = 0; kind < area_kinds; ++kind)
     space->bounds_[kind] = {{begin + layout[kind].begin}, {begin + layout[kind].end}};
-  space->dual_begin_ = space->area_begin(AreaKind::frames).value;
+  space->dual_begin_ = space->area_begin(AreaKind::rodata).value;
 
   const fork::Inside inside; // no fork() sees half a Space
   if (Result<void> done = state.map_data(); !done) return std::move(done).error();

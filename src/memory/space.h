@@ -7,10 +7,12 @@
 //
 // Layout of a reservation, from low to high addresses:
 //
-//     data | frames | rodata | slots | code
+//     data | rodata | slots | code | frames
 //
-// Code lies highest because the kernel hands out addresses downwards: the host's libraries lie above, and what code refers
-// to PC-relatively there must be within 2 GiB. Any two bytes of one reservation are within reach of each other.
+// Code lies high because the kernel hands out addresses downwards: the host's libraries lie above, and what code refers to
+// PC-relatively there must be within 2 GiB. The unwinder's table lies above all code so that its memory can go: an entry in
+// a page that has gone is zero, which says "behind all code" (notify/frames.cpp). Any two bytes of one reservation are
+// within reach of each other.
 //
 // Single-mapping mode (`Mapping::single`) has no alias: emulators and Valgrind do not see writes through one, and some
 // kernels forbid executable shared memory. There every block of code and read-only data takes whole pages, which are
@@ -164,11 +166,11 @@ public:
   // Makes sure that the first `bytes` of the frames area are backed (they are used from the front). Errors: system,
   // exhausted.
   Result<void> commit_frames(std::uint64_t bytes);
-  // If there is no block of code, and before anybody gets one: calls forget(context), then gives the memory of the frames
-  // area back to the system, if much of it is there, but for its first bytes. Takes a lock that others of the memory come
-  // after; never fails.
-  static constexpr std::uint64_t kept_frame_bytes = std::uint64_t(64) << 10;
-  void release_frames(void (*forget)(void* context) noexcept, void* context) noexcept;
+  // If much memory of the frames area lies behind the entries of the last block of code, it goes back to the system, after
+  // a call of forget(context, end): from `end` on no entry belongs to a block, and nobody gets one before this is over.
+  // `forget` may take locks that come after those of the areas. Never fails. Any thread; a look at two numbers most often.
+  static constexpr std::uint64_t frame_step = std::uint64_t(64) << 10; // what stays is whole steps
+  void release_frames(void (*forget)(void* context, std::uint32_t end) noexcept, void* context) noexcept;
 
   // For spare.h: whether it could serve another engine.
   bool is_reusable() const noexcept;

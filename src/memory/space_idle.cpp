@@ -80,6 +80,8 @@ void Space::State::mark_used(AreaKind kind, std::uint64_t begin, std::uint64_t e
 void Space::State::put_back(AreaKind kind, const Piece& run) noexcept {
   Area& of = area(kind);
   const Piece range = of.space.give_back(run);
+  if (range.slots != 0 && range.end() == of.space.used_end())
+    of.last_slots.store(range.first_slot, std::memory_order_relaxed);
   if (range.size < step_granules || of.idle == nullptr) return;
   if (of.space.is_sparse()) of.space.pack_nodes();
   // Of the range only what the block has a part in was not idle before.
@@ -162,23 +164,28 @@ void Space::release_unused(AreaKind kind) noexcept {
   state_->give_back_idle(kind, 0);
 }
 
-// Who allocates code takes its area's lock first, and only then asks for frames: with no block there, nobody is between.
-void Space::release_frames(void (*forget)(void* context) noexcept, void* context) noexcept {
-  constexpr std::uint64_t much = 4 * kept_frame_bytes;
+// Who allocates code takes its area's lock first, and only then asks for frames: what a block has asked for, or will, is
+// below the end that is seen here under both locks, and stays.
+void Space::release_frames(void (*forget)(void* context, std::uint32_t end) noexcept, void* context) noexcept {
+  constexpr std::uint64_t much = 3 * frame_step; // filling so much again costs less than making its blocks, by far
   State::Area& code = state_->area(AreaKind::code);
   State::Area& of = state_->area(AreaKind::frames);
-  if (code.live.load(std::memory_order_relaxed) != 0 || of.committed.load(std::memory_order_relaxed) <= much) return;
+  const auto bytes_of = [](std::uint64_t slots) {
+    return base::align_up(frame_header_room + slots * frame_entry_size, frame_step);
+  };
+  if (of.committed.load(std::memory_order_relaxed) <= bytes_of(code.last_slots.load(std::memory_order_relaxed)) + much)
+    return;
   if (!state_->dual(AreaKind::frames) || prefault_ != Prefault::none) return;
   const fork::Inside inside;
-  const std::lock_guard no_code(code.mutex);
+  const std::lock_guard no_new_code(code.mutex);
   const std::lock_guard lock(of.mutex);
-  const std::uint64_t committed = of.committed.load(std::memory_order_relaxed);
-  if (code.live.load(std::memory_order_relaxed) != 0 || committed <= much) return;
-  forget(context);
-  std::byte* const bytes = writable({of.begin + kept_frame_bytes});
-  if (!system::punch(bytes, committed - kept_frame_bytes)) return;
-  system::advise(reinterpret_cast<void*>(of.begin + kept_frame_bytes), committed - kept_frame_bytes, MADV_DONTDUMP);
-  of.committed.store(kept_frame_bytes, std::memory_order_release);
+  const std::uint32_t end = code.space.live_slots_end();
+  code.last_slots.store(end, std::memory_order_relaxed);
+  const std::uint64_t kept = bytes_of(end), committed = of.committed.load(std::memory_order_relaxed);
+  if (committed <= kept + much) return;
+  forget(context, end);
+  if (!system::punch(writable({of.begin + kept}), committed - kept)) return;
+  of.committed.store(kept, std::memory_order_release);
 }
 
 } // namespace tenon::memory

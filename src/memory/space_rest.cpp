@@ -20,7 +20,7 @@ namespace {
 
 constexpr std::array shared_areas = {AreaKind::rodata, AreaKind::frames, AreaKind::slots, AreaKind::code};
 constexpr std::uint64_t little = std::uint64_t(4) << 20;   // emptying that is cheaper than mapping a new file
-constexpr std::uint64_t kept_readable = system::page_size; // of the unwinder's table, which comes first
+constexpr std::uint64_t kept_readable = system::page_size; // of the unwinder's table
 
 } // namespace
 
@@ -46,8 +46,7 @@ bool Space::State::empty_shared() {
     if (!anew && !system::punch(owner.writable({of.begin}), std::min(end - of.begin, of.size))) return false;
     of.committed.store(0, std::memory_order_relaxed);
   }
-  const std::uint64_t end = owner.area_end(AreaKind::code).value;
-  if (!anew) system::advise(reinterpret_cast<void*>(owner.dual_begin_), end - owner.dual_begin_, MADV_DONTDUMP);
+  if (!anew) system::advise(reinterpret_cast<void*>(owner.dual_begin_), alias_size, MADV_DONTDUMP);
   touched.store(false, std::memory_order_relaxed);
   return true;
 }
@@ -75,9 +74,11 @@ bool Space::rest() noexcept {
     of.forget_steps();
     of.live.store(0, std::memory_order_relaxed);
     of.slot_count.store(0, std::memory_order_relaxed);
+    of.last_slots.store(0, std::memory_order_relaxed);
   }
-  const Addr unseen = area_begin(AreaKind::frames) + kept_readable;
-  if (!system::deny_access(unseen.as<void*>(), end() - unseen) || !system::deny_access(state.alias, state.alias_size))
+  const Addr below{dual_begin_}, frames = area_begin(AreaKind::frames), above = frames + kept_readable;
+  if (!system::deny_access(below.as<void*>(), frames - below) || !system::deny_access(above.as<void*>(), end() - above) ||
+      !system::deny_access(state.alias, state.alias_size))
     return false;
   state.fork::Participant::copy_in_child = State::leave_to_parent;
   fork::set_resting(&state);
@@ -88,10 +89,10 @@ bool Space::wake() noexcept {
   State& state = *state_;
   if (state.lost) return false;
   state.fork::Participant::copy_in_child = State::copy_in_child;
-  const Addr unseen = area_begin(AreaKind::frames) + kept_readable, code = area_begin(AreaKind::code);
+  const Addr shared{dual_begin_}, code = area_begin(AreaKind::code), code_end = area_end(AreaKind::code);
   try {
-    if (!system::protect(unseen.as<void*>(), code - unseen, PROT_READ, area_name(AreaKind::rodata)) ||
-        !system::protect(code.as<void*>(), end() - code, PROT_READ | PROT_EXEC, area_name(AreaKind::code)) ||
+    if (!system::protect(shared.as<void*>(), end() - shared, PROT_READ, area_name(AreaKind::rodata)) ||
+        !system::protect(code.as<void*>(), code_end - code, PROT_READ | PROT_EXEC, area_name(AreaKind::code)) ||
         !system::protect(state.alias, state.alias_size, PROT_READ | PROT_WRITE, "the writable alias") || !fork::add(state))
       return false;
   } catch (const std::bad_alloc&) {

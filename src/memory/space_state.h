@@ -13,6 +13,8 @@
 
 namespace tenon::memory {
 
+inline constexpr std::uint64_t frame_entry_size = 8;
+inline constexpr std::uint64_t frame_header_room = 4096; // notify keeps a header in the frames area
 inline constexpr std::uint64_t small_step = std::uint64_t(64) << 10;
 inline constexpr std::uint32_t least_kept = 2, most_kept = 256; // small_steps
 
@@ -44,6 +46,7 @@ struct Space::State : fork::Participant {
     std::atomic<std::uint64_t> committed{0}; // bytes from the begin: backed
     std::atomic<std::uint64_t> live{0};
     std::atomic<std::uint32_t> slot_count{0};
+    std::atomic<std::uint32_t> last_slots{0}; // where the last blocks' ended when somebody looked
     // A bit for each small_step below `committed`; null: there are none yet (or no memory to remember them).
     std::unique_ptr<std::uint64_t[]> holes; // not backed
     std::unique_ptr<std::uint64_t[]> idle;  // backed, and all of it in one free range

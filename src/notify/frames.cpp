@@ -18,11 +18,18 @@
 //     Where a push may stop: the entries of everything between two live blocks ascend, up to the number of entries. Those of
 //     a live block do, so do those that it leaves behind when it dies, beside its neighbours'; pushing and filling keep it.
 //     So the first entry on the right side, counted from the block, ends the search.
-//   - the number of entries grows in prepare only. Blocks may be prepared in another order than they were allocated in: runs
+//   - the number of entries grows in prepare. Blocks may be prepared in another order than they were allocated in: runs
 //     below a new one that nobody has prepared yet are filled with entries at B.begin, which satisfy the invariant for all
 //     live blocks, those above included (there are none); their own prepare replaces them later. Entries below those, of
 //     blocks that lay higher up before, may be on the wrong side of B nevertheless, so pushing begins below what was filled.
 //     So the number never waits for a slow thread, and a block that is dropped before it is prepared leaves nothing behind.
+//   - shrink lowers the number to the end of the last block's run, and then gives the memory behind it back. What a search
+//     that has read a higher number before finds there is what was there or zero. Zero is the header's own address, and the
+//     header lies above all code: so such an entry, too, is on the side of every live block B where it was, and B's last
+//     entry <= PC is still one of R. (This is why the frames area lies above the code, and why only the table's end can go:
+//     zeros below a live block's run would be on the wrong side of it.) Who searches for a PC in a block that was prepared
+//     after that has read the lower number or a later one; and prepare writes all entries between the number and the new
+//     one before it raises it, so whatever was left behind the number never counts again.
 //
 // Within a run unused entries come first, not last: the search takes the last entry that is <= PC, so the first byte of the
 // block, and everything up to its end, finds the entry of its function. An unused entry repeats the first function's if that
@@ -192,14 +199,14 @@ void Frames::remove(const memory::Block& code) noexcept {
     table.set(i, make_entry(location_of(table.get(i)), empty));
 }
 
-// No block is live, so the invariant asks nothing of any entry: a search that has read the old number finds zeros or what
-// was there, neither of which unwinds anything. Nobody prepares a block meanwhile, since there is none to prepare.
 void Frames::shrink() noexcept {
   space_->release_frames(
-      [](void* context) noexcept {
+      [](void* context, std::uint32_t end) noexcept {
         const Frames& frames = *static_cast<const Frames*>(context);
         const memory::WriteGuard guard(*frames.space_);
-        Table::of(*frames.space_, frames.header_).count().store(0, std::memory_order_release);
+        const std::lock_guard lock(frames.preparing_->mutex); // others are preparing blocks below
+        const Table table = Table::of(*frames.space_, frames.header_);
+        if (table.count().load(std::memory_order_relaxed) > end) table.count().store(end, std::memory_order_release);
       },
       this);
 }

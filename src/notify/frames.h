@@ -58,7 +58,8 @@ public:
   void add(const memory::Block& code, std::span<const Frame> frames) noexcept;
   // After this no search finds a frame of `code`, which may be a part of a prepared block. The caller holds a WriteGuard.
   void remove(const memory::Block& code) noexcept;
-  // After the last block of code was freed: the memory of a large table goes back to the system. Any thread.
+  // After a block of code was freed: if that has left much of the table's end to nobody, its memory goes back to the system.
+  // Any thread.
   void shrink() noexcept;
   // Asks for the entries that remove() will write.
   void prefetch(const memory::Block& code) const noexcept;

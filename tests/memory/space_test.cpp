@@ -54,7 +54,7 @@ TEST_P(SpaceTest, code_that_was_written_runs) {
 
 TEST_P(SpaceTest, areas_lie_in_their_order_and_hold_their_blocks) {
   const auto space = make_space(GetParam());
-  const std::array order = {AreaKind::data, AreaKind::frames, AreaKind::rodata, AreaKind::slots, AreaKind::code};
+  const std::array order = {AreaKind::data, AreaKind::rodata, AreaKind::slots, AreaKind::code, AreaKind::frames};
   Addr end = space->begin();
   for (const AreaKind kind : order) {
     EXPECT_EQ(space->area_begin(kind), end);
@@ -361,11 +361,11 @@ TEST(SpaceLayout, scales_and_has_room_for_the_prefix) {
                        frames = layout[std::size_t(AreaKind::frames)], slots = layout[std::size_t(AreaKind::slots)],
                        code = layout[std::size_t(AreaKind::code)];
       EXPECT_EQ(data.begin, prefix);
-      EXPECT_EQ(data.end, frames.begin);
-      EXPECT_EQ(frames.end, rodata.begin);
+      EXPECT_EQ(data.end, rodata.begin);
       EXPECT_EQ(rodata.end, slots.begin);
       EXPECT_EQ(slots.end, code.begin);
-      EXPECT_EQ(code.end, size);
+      EXPECT_EQ(code.end, frames.begin);
+      EXPECT_EQ(frames.end, size);
       for (const AreaBounds& bounds : layout) {
         EXPECT_LT(bounds.begin, bounds.end);
         EXPECT_EQ(bounds.begin % 4096, 0u);

@@ -160,6 +160,49 @@ TEST(FramesRaces, ManyThreadsThatWaitBetweenTheSteps) {
   EXPECT_EQ(wrong, 0) << "seed " << seed;
 }
 
+// One thread makes the table large and small, another moves in and out behind a block that stays: a third looks for that.
+TEST(FramesRaces, ATableThatShrinksUnderSearches) {
+  Engine engine;
+  const Module steady = engine.load({{16}, {32, true}, {20}});
+  std::atomic<bool> stop{false};
+  std::atomic<long> wrong{0}, searches{0};
+  const auto look = [&](const Module& module) {
+    for (Addr pc = module.code.begin; pc < module.code.end(); pc = pc + 1) wrong += find_fde(pc) != module.expected(pc);
+    ++searches;
+  };
+  std::thread reader([&] {
+    while (!stop) look(steady);
+  });
+  std::thread neighbour([&] {
+    std::mt19937 random(1);
+    while (!stop) {
+      const Module module = emit_some(engine, random);
+      engine.prepare(module);
+      engine.add(module);
+      look(module);
+      engine.unload(module);
+      engine.frames().shrink();
+    }
+  });
+  const auto committed = [&] { return engine.space().usage(memory::AreaKind::frames).committed; };
+  int shrunk = 0;
+  for (int round = 0; round < 30; ++round) {
+    std::vector<Module> modules;
+    for (int i = 0; i < 70; ++i) modules.push_back(engine.load(std::vector<FunctionSpec>(1000, FunctionSpec{16})));
+    look(modules.front());
+    look(modules.back());
+    for (const Module& module : modules) engine.unload(module);
+    engine.frames().shrink();
+    shrunk += committed() < (256U << 10);
+  }
+  while (searches < 1000) sched_yield();
+  stop = true;
+  reader.join();
+  neighbour.join();
+  EXPECT_EQ(wrong, 0);
+  EXPECT_GT(shrunk, 0) << "at times the neighbour lies at the end, and keeps the table long";
+}
+
 } // namespace
 } // namespace tenon
 #endif

@@ -156,6 +156,19 @@ TEST(Frames, NothingIsFoundAfterRemove) {
   EXPECT_EQ(wrong_pcs(above), 0u);
 }
 
+std::uint32_t& entry_count(Engine& engine) {
+  const Addr count = engine.space().area_begin(memory::AreaKind::frames) + notify::fde_count_offset;
+  return *reinterpret_cast<std::uint32_t*>(engine.space().writable(count));
+}
+
+// Pages of the table beyond its first bytes that are in memory.
+long present_beyond(Engine& engine, std::uint64_t first) {
+  std::vector<unsigned char> present(256);
+  const Addr beyond = engine.space().area_begin(memory::AreaKind::frames) + first;
+  EXPECT_EQ(::mincore(beyond.as<void*>(), present.size() * 4096, present.data()), 0);
+  return std::count_if(present.begin(), present.end(), [](unsigned char page) { return (page & 1) != 0; });
+}
+
 TEST(Frames, ATableOfNothingGivesItsMemoryBack) {
   Engine engine;
   const auto committed = [&] { return engine.space().usage(memory::AreaKind::frames).committed; };
@@ -168,16 +181,53 @@ TEST(Frames, ATableOfNothingGivesItsMemoryBack) {
     const memory::Block last = modules.back().code;
     for (const Module& module : modules) engine.unload(module);
     engine.frames().shrink();
-    EXPECT_EQ(committed(), memory::Space::kept_frame_bytes);
-    std::vector<unsigned char> present(256);
-    const Addr beyond = engine.space().area_begin(memory::AreaKind::frames) + memory::Space::kept_frame_bytes;
-    ASSERT_EQ(::mincore(beyond.as<void*>(), present.size() * 4096, present.data()), 0);
-    EXPECT_TRUE(std::all_of(present.begin(), present.end(), [](unsigned char page) { return (page & 1) == 0; }));
+    EXPECT_EQ(committed(), memory::Space::frame_step);
+    EXPECT_EQ(present_beyond(engine, memory::Space::frame_step), 0);
     EXPECT_EQ(found_pcs(last), 0u);
     const Module module = engine.load({{16}, {16}, {40}});
     EXPECT_EQ(wrong_pcs(module), 0u);
     EXPECT_EQ(caught_through(module.function(1)), 7);
     engine.unload(module);
+  }
+}
+
+// Blocks at the front stay, and are found by who has read the number of entries before it was lowered as by who reads it
+// now.
+TEST(Frames, ATableGivesItsEndBackWhileCodeIsThere) {
+  Engine engine;
+  const auto committed = [&] { return engine.space().usage(memory::AreaKind::frames).committed; };
+  const Module first = engine.load({{16}, {40}, {16, true}}), second = engine.load({{32, true}});
+  for (int round = 0; round < 3; ++round) {
+    std::vector<Module> modules;
+    while (committed() < (1U << 20)) modules.push_back(engine.load(std::vector<FunctionSpec>(500, FunctionSpec{16})));
+    const std::uint32_t full = entry_count(engine);
+    const std::size_t half = modules.size() / 2;
+    for (std::size_t i = 0; i < half; ++i) engine.unload(modules[i]); // what is before others has to stay
+    engine.frames().shrink();
+    EXPECT_GE(committed(), 1U << 20);
+    EXPECT_EQ(wrong_pcs(modules.back()), 0u);
+    for (std::size_t i = modules.size() - 1; i > half; --i) engine.unload(modules[i]);
+    engine.frames().shrink();
+    EXPECT_LE(committed(), 700U << 10);
+    EXPECT_EQ(wrong_pcs(modules[half]), 0u);
+    engine.unload(modules[half]);
+    const Module unprepared = engine.emit({{16}, {16}});
+    engine.frames().shrink();
+    EXPECT_EQ(committed(), memory::Space::frame_step);
+    EXPECT_EQ(present_beyond(engine, memory::Space::frame_step), 0);
+
+    const std::uint32_t count = entry_count(engine);
+    EXPECT_LT(count, 100U);
+    for (std::uint32_t seen = count; seen <= full; seen += seen < count + 64 ? 1 : 4999) {
+      entry_count(engine) = seen;
+      ASSERT_EQ(wrong_pcs(first) + wrong_pcs(second), 0u) << seen << " of " << full << " entries";
+      ASSERT_EQ(caught_through(second.function(0)), 7);
+    }
+    entry_count(engine) = count;
+    engine.prepare(unprepared);
+    engine.add(unprepared);
+    EXPECT_EQ(wrong_pcs(first) + wrong_pcs(second) + wrong_pcs(unprepared), 0u);
+    engine.unload(unprepared);
   }
 }
 
