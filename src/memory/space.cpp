@@ -341,7 +341,10 @@ Result<Piece> Space::State::backed(AreaKind kind, const Piece& run) {
   Result<void> done;
   if (of.hole_bytes.load(std::memory_order_relaxed) != 0)
     done = fill_holes(kind, begin, std::min(end, of.committed.load(std::memory_order_relaxed)));
-  if (done && dual(kind) && end > of.committed.load(std::memory_order_relaxed)) done = commit(kind, end);
+  if (const std::uint64_t old = of.committed.load(std::memory_order_relaxed); done && dual(kind) && end > old) {
+    done = commit(kind, end);
+    if (done && begin > old) mark_idle(kind, old, begin); // free, and backed now, for the sake of the block's alignment
+  }
   if (done) return run;
   put_back(kind, run);
   return std::move(done).error();
@@ -381,7 +384,10 @@ Result<Piece> Space::State::take(AreaKind kind, std::uint32_t size, std::uint32_
   }
   if (Result<void> done = table.grow(static_cast<std::size_t>(of.index), place->end); !done) return std::move(done).error();
   if (Result<void> done = commit(kind, place->end * granule); !done) return std::move(done).error();
+  const std::uint32_t used = of.space.used_end(), live = place->begin > used ? of.space.live_end() : used;
   const Piece run = of.space.take_fresh(*place, slots);
+  if (place->begin > used) // what alignment leaves free is backed from the start
+    mark_idle(kind, std::max(live * granule, base::align_down(used * granule, small_step)), place->begin * granule);
   of.slot_count.store(of.space.slot_count(), std::memory_order_release);
   return backed(kind, run); // it may begin in what came back
 }

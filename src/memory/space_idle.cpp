@@ -53,7 +53,12 @@ void Space::State::watch_steps(AreaKind kind, std::uint64_t least_committed) noe
   of.holes.reset(new (std::nothrow) std::uint64_t[words]());
   if (of.holes == nullptr) return;
   of.idle.reset(new (std::nothrow) std::uint64_t[words]());
-  of.space.for_each_range([&](std::uint32_t begin, std::uint32_t end) { mark_idle(kind, begin * granule, end * granule); });
+  mark_all_idle(kind);
+}
+
+void Space::State::mark_all_idle(AreaKind kind) noexcept {
+  area(kind).space.for_each_range(
+      [&](std::uint32_t begin, std::uint32_t end) { mark_idle(kind, begin * granule, end * granule); });
 }
 
 // The steps that lie in a part of a free range.
@@ -105,7 +110,8 @@ void Space::State::give_back_idle(AreaKind kind, std::uint64_t least_free) noexc
   of.refilled = 0;
 }
 
-// What the system refuses to take (memory that mlockall has locked) stays, and is not asked for until it was in use again.
+// What the system refuses to take (memory that mlockall has locked) stays, and is not asked for until it was in use again or
+// somebody calls release_unused().
 void Space::State::make_holes(AreaKind kind) noexcept {
   Area& of = area(kind);
   const std::uint64_t steps = of.committed.load(std::memory_order_relaxed) / small_step;
@@ -161,6 +167,7 @@ void Space::release_unused(AreaKind kind) noexcept {
   const fork::Inside inside;
   const std::lock_guard lock(state_->area(kind).mutex);
   state_->watch_steps(kind, 0);
+  state_->mark_all_idle(kind); // what the system has refused before, too
   state_->give_back_idle(kind, 0);
 }
 

@@ -100,6 +100,7 @@ struct Space::State : fork::Participant {
   bool gives_back(AreaKind kind) const noexcept;
   void watch_steps(AreaKind kind, std::uint64_t least_committed = (least_kept + 1) * small_step) noexcept;
   void mark_idle(AreaKind kind, std::uint64_t begin, std::uint64_t end) noexcept;
+  void mark_all_idle(AreaKind kind) noexcept;
   void mark_used(AreaKind kind, std::uint64_t begin, std::uint64_t end) noexcept;
   void put_back(AreaKind kind, const Piece& run) noexcept;
   void give_back_idle(AreaKind kind, std::uint64_t least_free) noexcept;
