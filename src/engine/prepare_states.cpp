@@ -333,9 +333,10 @@ void account(ChangeState& change, std::uint32_t m) {
 }
 
 std::size_t count_bookkeeping(const ModuleState& state) noexcept {
-  return sizeof(ModuleState) + state.name.capacity() + state.records.bytes() + state.linking.bytes() + state.dependencies.bytes() + state.groups.bytes() +
-         state.extra().initializers.bytes() + state.extra().finalizers.bytes() +
-         (state.has_extra() ? sizeof(VersionExtra) : 0) + (state.has_rare() ? sizeof(ModuleRare) : 0);
+  return sizeof(ModuleState) + state.name.capacity() + state.records.bytes() + state.linking.bytes() +
+         state.dependencies.bytes() + state.groups.bytes() + state.extra().initializers.bytes() +
+         state.extra().finalizers.bytes() + (state.has_extra() ? sizeof(VersionExtra) : 0) +
+         (state.has_rare() ? sizeof(ModuleRare) : 0);
 }
 
 } // namespace

@@ -24,18 +24,14 @@
 //     blocks that lay higher up before, may be on the wrong side of B nevertheless, so pushing begins below what was filled.
 //     So the number never waits for a slow thread, and a block that is dropped before it is prepared leaves nothing behind.
 //   - shrink lowers the number to the end of the last block's run, and then gives the memory behind it back. What a search
-//     that has read a higher number before finds there is what was there or zero. Zero is the header's own address, and the
-//     header lies above all code: so such an entry, too, is on the side of every live block B where it was, and B's last
-//     entry <= PC is still one of R. (This is why the frames area lies above the code, and why only the table's end can go:
-//     zeros below a live block's run would be on the wrong side of it.) Who searches for a PC in a block that was prepared
-//     after that has read the lower number or a later one; and prepare writes all entries between the number and the new
-//     one before it raises it, so whatever was left behind the number never counts again.
+//     that has read the higher number finds there is what was there, or zero: the header's own address, above all code. So
+//     it is on its side of every live block still (zeros below a live block's run would not be: only the table's end can
+//     go). prepare writes all entries up to the new number before it raises it, so nothing that was left counts again.
 //
 // Within a run unused entries come first, not last: the search takes the last entry that is <= PC, so the first byte of the
 // block, and everything up to its end, finds the entry of its function. An unused entry repeats the first function's if that
-// begins the block (a search that stops at the first equal location then finds it too), and is empty otherwise. A block
-// without unused entries whose first function begins later would leave its first bytes to the block below: add refuses it
-// (slots_for says how many to ask for).
+// begins the block (a search may stop at the first equal location), and is empty otherwise. A block without unused entries
+// whose first function begins later would leave its first bytes to the block below: add refuses it (see slots_for).
 //
 // Memory order: the unwinder reads without barriers, and on x86-64 (TSO) sees stores in program order. Entries are written
 // before the count that covers them (release). A thread that runs code of a block got to know it by a synchronized
