@@ -11,7 +11,7 @@ constinit thread_local Thread self;
 
 namespace {
 
-constexpr std::uint32_t most_spares = 4;
+constexpr std::uint32_t most_spares = 1;
 // How many chunks of the ring are looked at for each new one: others may have emptied them.
 constexpr int looks = 4;
 

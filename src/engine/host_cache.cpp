@@ -22,7 +22,7 @@ HostGeneration HostGeneration::now() noexcept {
 
 namespace {
 SymbolRecord::Form form_of(const HostCache::Entry& entry) noexcept {
-  return SymbolRecord::is_narrow(entry.address) ? SymbolRecord::Form::narrow : SymbolRecord::Form::wide;
+  return SymbolRecord::is_narrow(entry.address, 0) ? SymbolRecord::Form::narrow : SymbolRecord::Form::wide;
 }
 } // namespace
 

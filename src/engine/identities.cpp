@@ -96,8 +96,9 @@ bool is_numbered(std::string_view name) noexcept {
 }
 
 SymbolRecord::Form record_form(const ChangeState& change, std::uint32_t module, std::uint32_t symbol) noexcept {
-  const bool narrow = has_narrow_records(change, change.drafts[module]) &&
-                      change.modules[module]->symbols()[symbol].section != section_absolute;
+  const Symbol& of = change.modules[module]->symbols()[symbol];
+  const bool narrow = has_narrow_records(change, change.drafts[module]) && of.section != section_absolute &&
+                      SymbolRecord::is_narrow(0, of.size);
   return narrow ? SymbolRecord::Form::narrow : SymbolRecord::Form::wide;
 }
 

@@ -90,9 +90,9 @@ bool takes_part(const link::SectionPlace& place) noexcept { return place.run != 
 
 bool is_near(std::uint64_t distance) noexcept { return std::uint64_t(std::int64_t(std::int32_t(distance))) == distance; }
 
-// What is said of a binding: a byte, 0..2 form | 3..5 kind | 6 has an entry | 7 its flags follow; flags, unless there are none;
-// then what its form has. `Where` stands as the distance to that of the one before in its cell, signed; it and a distance in
-// the section take seven bits a byte, the last of which has its eighth clear.
+// What is said of a binding: a byte, 0..2 form | 3..5 kind | 6 has an entry | 7 its flags follow; flags, unless there are
+// none; then what its form has. `Where` stands as the distance to that of the one before in its cell, signed; it and a
+// distance in the section take seven bits a byte, the last of which has its eighth clear.
 enum class Form : std::uint8_t {
   nothing,      // and is nowhere
   begins,       // where: the section that begins there
@@ -109,9 +109,7 @@ constexpr std::uint8_t form_mask = 7, kind_mask = 7, entry = 1U << 6, has_flags 
 } // namespace binding_bit
 constexpr std::size_t most_binding_bytes = 2 + 5 + 8;
 
-constexpr bool has_where(Form form) noexcept {
-  return form != Form::nothing && form != Form::near && form != Form::far;
-}
+constexpr bool has_where(Form form) noexcept { return form != Form::nothing && form != Form::near && form != Form::far; }
 
 // It is where a section of the module is, and goes with it.
 bool lies_in_section(const link::Target& target) noexcept {
@@ -121,7 +119,6 @@ bool lies_in_section(const link::Target& target) noexcept {
 
 // What is another module's is an address from now on.
 link::Target settled(link::Target target) noexcept {
-  if (target.kind != link::TargetKind::module) return target;
   target.kind = link::TargetKind::fixed;
   target.where = 0;
   return target;
@@ -151,45 +148,34 @@ template <class Number> Number take_whole(const std::uint8_t*& at) noexcept {
   return number;
 }
 
-struct FormOf {
-  Form form = Form::nothing;
-  std::uint64_t number = 0; // that stands behind it
-};
-
-FormOf form_of(const link::Target& target, const link::Places& places, std::uint64_t base) noexcept {
-  if (lies_in_section(target) && target.where < places.size())
-    if (const link::SectionPlace& place = places[target.where]; takes_part(place)) {
-      const std::uint64_t distance = target.address - place.address;
-      if (distance == 0) return {Form::begins, 0};
-      return {distance <= std::uint32_t(-1) ? Form::within : Form::within_far, distance};
-    }
-  if (target.address == 0 && target.where == 0) return {Form::nothing, 0};
-  const std::uint64_t distance = target.address - base;
-  if (is_near(distance)) return {target.where == 0 ? Form::near : Form::somewhere, distance};
-  return {target.where == 0 ? Form::far : Form::far_somewhere, target.address};
+std::uint8_t* put_where(std::uint32_t now, std::uint32_t& where, std::uint8_t* at) noexcept {
+  const auto by = std::int32_t(now - where);
+  where = now;
+  return put_number(std::uint32_t(by) << 1 ^ std::uint32_t(by >> 31), at);
 }
 
 // Returns where it ends. `where`: of the one before.
-std::uint8_t* put(const link::Target& given, const link::Places& places, std::uint64_t base, std::uint32_t& where,
+std::uint8_t* put(const link::Target& target, const link::Places& places, std::uint64_t base, std::uint32_t& where,
                   std::uint8_t* at) noexcept {
-  const link::Target target = settled(given);
-  const FormOf chosen = form_of(target, places, base);
-  *at++ = std::uint8_t(std::uint32_t(chosen.form) | std::uint32_t(target.kind) << binding_bit::kind |
-                       (target.entry != 0 ? binding_bit::entry : 0) | (target.flags != 0 ? binding_bit::has_flags : 0));
+  std::uint8_t* const first = at++;
+  const auto traits = std::uint32_t(target.kind) << binding_bit::kind | (target.entry != 0 ? binding_bit::entry : 0U) |
+                      (target.flags != 0 ? binding_bit::has_flags : 0U);
   if (target.flags != 0) *at++ = std::uint8_t(target.flags);
-  if (has_where(chosen.form)) {
-    const auto by = std::int32_t(target.where - where);
-    at = put_number(std::uint32_t(by) << 1 ^ std::uint32_t(by >> 31), at);
-    where = target.where;
-  }
-  switch (chosen.form) {
-  case Form::nothing:
-  case Form::begins: return at;
-  case Form::within: return put_number(std::uint32_t(chosen.number), at);
-  case Form::near:
-  case Form::somewhere: return put_whole(std::uint32_t(chosen.number), at);
-  default: return put_whole(chosen.number, at);
-  }
+  const auto put_form = [&](Form form) { *first = std::uint8_t(traits | std::uint32_t(form)); };
+  if (lies_in_section(target) && target.where < places.size())
+    if (const link::SectionPlace& place = places[target.where]; takes_part(place)) {
+      const std::uint64_t distance = target.address - place.address;
+      at = put_where(target.where, where, at);
+      if (distance == 0) return put_form(Form::begins), at;
+      if (distance <= std::uint32_t(-1)) return put_form(Form::within), put_number(std::uint32_t(distance), at);
+      return put_form(Form::within_far), put_whole(distance, at);
+    }
+  if (target.address == 0 && target.where == 0) return put_form(Form::nothing), at;
+  if (target.where != 0) at = put_where(target.where, where, at);
+  const std::uint64_t distance = target.address - base;
+  if (is_near(distance))
+    return put_form(target.where == 0 ? Form::near : Form::somewhere), put_whole(std::uint32_t(distance), at);
+  return put_form(target.where == 0 ? Form::far : Form::far_somewhere), put_whole(target.address, at);
 }
 
 // One binding, without looking for the section that it lies in.
@@ -324,7 +310,7 @@ void KeptBindings::pack(Packing& packing, const link::Module& module, std::uint6
       where = 0;
       left = in_cell - 1;
     }
-    next = put(target, module.places, base, where, next);
+    next = put(target.kind != link::TargetKind::module ? target : settled(target), module.places, base, where, next);
   }
   packing.end_at(next);
 }
@@ -412,16 +398,13 @@ void KeptLinking::own(RareRelocations* rare) noexcept {
 
 void KeptLinking::give_up_rare() noexcept {
   RareRelocations* const mine = rare();
-  if (mine == nullptr) return;
   mine->~RareRelocations();
   base::pool::deallocate(mine, sizeof *mine);
 }
 
-KeptLinking::~KeptLinking() { give_up_rare(); }
-
 void KeptLinking::keep_places() noexcept {
   if (words_.empty()) return;
-  give_up_rare();
+  if (rare() != nullptr) give_up_rare();
   const std::size_t first = places_at(), end = bindings_at();
   words_.erase(words_.begin() + 1, words_.begin() + std::ptrdiff_t(first));
   words_.resize(end - (first - 1));

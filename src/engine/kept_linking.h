@@ -1,8 +1,8 @@
-// Where a committed module's sections lie, what its symbols are bound to, and its relocations: what linking works with, packed
-// for keeps in one piece of memory.
+// Where a committed module's sections lie, what its symbols are bound to, and its relocations: what linking works with,
+// packed for keeps in one piece of memory.
 //
-// Of link::SectionPlace a word is kept, and only of sections that take part. Of link::Target two or three bytes are kept where
-// the symbol is the beginning of a section, as most are; five where it is near the module's own memory; else more. Of
+// Of link::SectionPlace a word is kept, and only of sections that take part. Of link::Target two or three bytes are kept
+// where the symbol is the beginning of a section, as most are; five where it is near the module's own memory; else more. Of
 // relocations: kept_relocations.h.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
@@ -150,7 +150,9 @@ public:
     words_.swap(taken.words_);
     return *this;
   }
-  ~KeptLinking();
+  ~KeptLinking() {
+    if (rare() != nullptr) give_up_rare();
+  }
   KeptLinking copy() const; // may throw std::bad_alloc
 
   // Good until this is changed or gone, wherever it is moved to.

@@ -1,5 +1,5 @@
-// Where what is kept of a module is put together, before its size is known: words one after another, on the stack if they are
-// few.
+// Where what is kept of a module is put together, before its size is known: words one after another, on the stack if they
+// are few.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
@@ -18,7 +18,8 @@ public:
   std::uint64_t* begin() noexcept { return room_.begin(); }
   // Room for so many more: where the first goes. What has been put there may move. May throw std::bad_alloc.
   std::uint64_t* reserve(std::size_t more) {
-    while (std::size_t(room_.end() - room_.begin()) < size_ + more) room_.grow(size_);
+    if (std::size_t(room_.end() - room_.begin()) < size_ + more) [[unlikely]]
+      grow(more);
     return room_.begin() + size_;
   }
   // All before `end` has been written.
@@ -31,6 +32,10 @@ public:
   }
 
 private:
+  __attribute__((noinline)) void grow(std::size_t more) {
+    while (std::size_t(room_.end() - room_.begin()) < size_ + more) room_.grow(size_);
+  }
+
   base::Room<std::uint64_t, 256> room_;
   std::size_t size_ = 0;
 };

@@ -195,7 +195,7 @@ private:
   static constexpr std::uint32_t coarse = std::uint32_t(1) << 31;
 };
 
-// Records of symbols one after another.
+// Whose records these are, and records of symbols one after another.
 using RecordChunk = base::List<std::byte>;
 
 // Ends what ~ModuleState begins: a module's pieces go back to the pool together.
@@ -290,6 +290,7 @@ struct ModuleState : EndOfGathering, std::enable_shared_from_this<ModuleState>, 
   template <class Visit> bool visit_records_from(RecordPosition& from, Visit&& visit) const {
     for (; from.chunk <= rare().more_records.size(); ++from.chunk, from.at = 0) {
       const RecordChunk& chunk = from.chunk != 0 ? rare().more_records[from.chunk - 1] : records;
+      from.at = std::max(from.at, SymbolRecord::chunk_head);
       while (from.at < chunk.size()) {
         SymbolRecord* record = record_at(chunk, from.at);
         from.at += record->bytes();
@@ -319,7 +320,7 @@ private:
     return reinterpret_cast<SymbolRecord*>(const_cast<std::byte*>(chunk.data()) + at);
   }
   template <class Visit> static void visit_records(const RecordChunk& chunk, Visit& visit) {
-    for (std::size_t at = 0; at < chunk.size();) {
+    for (std::size_t at = SymbolRecord::chunk_head; at < chunk.size();) {
       SymbolRecord* record = record_at(chunk, at);
       at += record->bytes();
       visit(*record);

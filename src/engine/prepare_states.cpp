@@ -64,14 +64,16 @@ public:
     bytes_ -= SymbolRecord::bytes((*change_.names)[id].size, usual_) - SymbolRecord::bytes_sharing();
   }
   void allocate() {
-    draft_.state->records.resize_for_overwrite(bytes_); // end() cuts off what no record has been made in
-    at_ = draft_.state->records.data();
+    if (bytes_ > SymbolRecord::longest_chunk - SymbolRecord::chunk_head) throw std::bad_alloc();
+    // end() cuts off what no record has been made in.
+    draft_.state->records.resize_for_overwrite(SymbolRecord::chunk_head + bytes_);
+    at_ = SymbolRecord::begin_chunk(draft_.state->records.data(), draft_.identity().get());
     if (draft_.replaces != nullptr) draft_.replacement->updates.reserve(count_);
   }
   // No more are made.
   void end() noexcept {
     const auto used = std::size_t(at_ - draft_.state->records.data());
-    TENON_CHECK(used <= bytes_, "more records of symbols than were counted");
+    TENON_CHECK(used <= SymbolRecord::chunk_head + bytes_, "more records of symbols than were counted");
     draft_.state->records.resize(used);
   }
   // What others refer to. One that is there already will say so from the commit on. `share`: a group of that name.
@@ -83,12 +85,12 @@ public:
       draft_.replacement->updates.push_back({record, content});
       return record;
     }
-    SymbolRecord* record = share != nullptr ? SymbolRecord::make_sharing(at_, *share)
-                                            : SymbolRecord::make(at_, name.view(), name.hash, form, group);
+    const std::byte* const chunk = draft_.state->records.data();
+    SymbolRecord* record = share != nullptr ? SymbolRecord::make_sharing(at_, *share, chunk)
+                                            : SymbolRecord::make(at_, name.view(), name.hash, form, chunk, group);
     at_ += record->bytes();
     Additions& added = change_.added(draft_.library);
     ++(group ? added.groups : added.symbols);
-    record->set_module(draft_.identity().get());
     record->set(content);
     if (draft_.replaces != nullptr && !draft_.partial) record->flags |= symbol_flag::current;
     return record;
@@ -147,7 +149,8 @@ void make_records(ChangeState& change, std::uint32_t m) {
         [&](std::uint32_t id, std::uint32_t) { records.count(id, true); });
   } else {
     records.add_bytes(change.drafts[m].records_bytes);
-    if (!has_narrow_records(change, change.drafts[m])) // which was not known when bytes were counted
+    // In the client's memory, which was not known when bytes were counted.
+    if (!change.libraries[change.drafts[m].library]->replaceable && !has_narrow_records(change, change.drafts[m]))
       records.add_bytes(change.drafts[m].names.size() * SymbolRecord::wide_bytes);
     for (std::uint32_t g = 0; g < change.drafts[m].groups.size(); ++g)
       if (std::uint32_t id = change.drafts[m].groups[g]; id != link::none && (*change.names)[id].group == m) {

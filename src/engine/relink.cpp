@@ -39,9 +39,7 @@ std::vector<link::Target> all_bindings(const ModuleState& state) {
   return list;
 }
 
-link::Target binding(const ModuleState& state, std::size_t symbol) noexcept {
-  return state.bindings()[symbol];
-}
+link::Target binding(const ModuleState& state, std::size_t symbol) noexcept { return state.bindings()[symbol]; }
 
 } // namespace
 
