@@ -55,6 +55,7 @@ void SpreadMutex::lock() {
     for (int n = slots_[i].readers.load(std::memory_order_seq_cst); n != 0;
          n = slots_[i].readers.load(std::memory_order_seq_cst))
       slots_[i].readers.wait(n, std::memory_order_seq_cst);
+  ++times_held_;
 }
 
 void SpreadMutex::unlock() noexcept {

@@ -57,6 +57,9 @@ public:
 
   void lock();
   void unlock() noexcept;
+  // How often it has been held exclusively. By who holds it, in either way: as long as this stays the same, so does what it
+  // guards.
+  std::uint64_t times_held() const noexcept { return times_held_; }
   // By the only thread of a child process, for the one that held it exclusively when it called fork(): others of the
   // parent's may have been counted, or be waiting.
   void unlock_in_child() noexcept;
@@ -87,7 +90,8 @@ private:
   const std::uint32_t mask_;
   std::array<Slot, most_slots> slots_;
   QuickMutex writers_;
-  std::atomic<int> waiting_{0}; // readers that found the flag raised, until they are in
+  std::uint64_t times_held_ = 0; // guarded by this mutex
+  std::atomic<int> waiting_{0};  // readers that found the flag raised, until they are in
 };
 
 } // namespace tenon::base

@@ -138,7 +138,7 @@ std::map<std::uint32_t, std::vector<std::string>> users_of_missing(const ChangeS
   std::map<std::uint32_t, std::vector<std::string>> users;
   for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
     const link::Module& module = *change.modules[m];
-    const base::Vector<std::uint32_t>& names = change.drafts[m].names;
+    const std::span<const std::uint32_t> names = change.drafts[m].names;
     std::uint32_t first = module.object.first_global();
     std::map<std::uint32_t, std::size_t> told;
     for (std::uint32_t s = 1; s < module.object_sections(); ++s) {
@@ -190,6 +190,7 @@ void bind_targets(ChangeState& change, std::uint32_t index) {
   module.tls_bindings.clear();
   module.bounds.clear();
   module.wants_dso_handle = module.wants_got_base = false;
+  const auto usual = has_narrow_records(change, draft) ? SymbolRecord::Form::narrow : SymbolRecord::Form::wide;
   for (std::uint32_t i = 0; i < count; ++i) {
     constexpr std::uint32_t ahead = 8;
     if (i + ahead < count) change.names->prefetch(draft.names[i + ahead]);
@@ -199,7 +200,7 @@ void bind_targets(ChangeState& change, std::uint32_t index) {
     if (name.module != link::none) {
       target = target_in_change(change, name, index, first + i);
       if (name.module == index && name.symbol == first + i)
-        draft.records_bytes += SymbolRecord::bytes(name.size, record_form(change, index, first + i));
+        draft.records_bytes += SymbolRecord::bytes(name.size, record_form(usual, name, module.symbols()[first + i]));
     } else if (target = {}; name.kind != TargetKind::missing || !bind_own(change, index, draft.names[i], target))
       target = target_outside(name);
     change.has_missing |= target.kind == TargetKind::missing;
@@ -241,7 +242,7 @@ void settle_bound(ChangeState& change) noexcept {
           definition_of(change, redirect.module, redirect.definition).address;
 }
 
-const Target& definition_of(const ChangeState& change, std::uint32_t module, std::uint32_t symbol) noexcept {
+const Target& definition_before_edits(const ChangeState& change, std::uint32_t module, std::uint32_t symbol) noexcept {
   const BoundSymbol* bound = find_bound(change.drafts[module], symbol);
   return bound != nullptr && bound->definition.kind != TargetKind::missing ? bound->definition
                                                                            : change.modules[module]->targets[symbol];

@@ -16,6 +16,8 @@
 #include "engine/transition.h"
 #include "link/passes.h"
 
+#include "base/scratch_list.h"
+
 #include <optional>
 #include <set>
 #include <tuple>
@@ -66,14 +68,14 @@ struct EditedSymbols {
 // is apart.
 struct ModuleDraft {
   std::uint32_t library = 0;
-  std::uint32_t mark = 0;                 // scratch of prepare_states()
-  bool partial = false;                   // of the module that it replaces only what the object defines: a fragment
-  const ModuleOptions* options = nullptr; // the addition's, or those of archive members
-  base::Vector<std::uint8_t> dropped;     // by section: in a COMDAT group that somebody else provides; empty: none
-  base::Vector<std::uint32_t> names;      // of each global symbol (index less the first global), or link::none
-  base::Vector<std::uint32_t> groups;     // name of each COMDAT group's signature
-  std::size_t records_bytes = 0;          // of the symbols that it defines: no fewer than it will publish
-  base::Vector<std::pair<std::string_view, SymbolRecord*>> shared_groups;
+  std::uint32_t mark = 0;                  // scratch of prepare_states()
+  bool partial = false;                    // of the module that it replaces only what the object defines: a fragment
+  const ModuleOptions* options = nullptr;  // the addition's, or those of archive members
+  base::ScratchList<std::uint8_t> dropped; // by section: in a COMDAT group that somebody else provides; empty: none
+  base::Vector<std::uint32_t> names;       // of each global symbol (index less the first global), or link::none
+  base::Vector<std::uint32_t> groups;      // name of each COMDAT group's signature
+  std::size_t records_bytes = 0;           // of the symbols that it defines: no fewer than it will publish
+  base::ScratchList<std::pair<std::string_view, SymbolRecord*>> shared_groups;
   std::shared_ptr<ModuleState> state;       // made before bytes are written: __dso_handle holds its address
   std::shared_ptr<ModuleState> replaces;    // the module that this is a new version of
   std::unique_ptr<Replacement> replacement; // null until replaceable modules are added, replaced or referred to
@@ -130,67 +132,70 @@ struct Additions {
 
 enum class PlaceMode : std::uint8_t { none, engine, client, addresses };
 
+// Its lists are one word each: every change makes and drops all of them, and most have nothing in most of them.
 struct ChangeState {
   std::shared_ptr<EngineState> engine;
-  base::Vector<std::shared_ptr<LibraryState>> libraries;
-  base::Vector<Addition> additions;
-  base::Vector<std::shared_ptr<ModuleState>> removals;
+  base::ScratchList<std::shared_ptr<LibraryState>> libraries;
+  base::ScratchList<Addition> additions;
+  base::ScratchList<std::shared_ptr<ModuleState>> removals;
   base::Vector<const ModuleState*> quiet; // of these: the client guarantees that no thread is inside
-  std::vector<Unload> unloads;
-  std::vector<Lead> leads;
+  base::ScratchList<Unload> unloads;
+  base::ScratchList<Lead> leads;
   std::vector<Edit> edits;
   std::vector<std::string> edited_modules; // beside `edits`: the name of the module, as it was when the client saw it
   std::optional<Error> misuse;             // of the calls that collected the change
 
   // From draft() on.
-  base::Vector<std::shared_ptr<ModuleState>> pins; // published modules that names were resolved to
+  base::ScratchList<std::shared_ptr<ModuleState>> pins; // published modules that names were resolved to
   base::Vector<std::unique_ptr<link::Module>> modules;
   base::Vector<ModuleDraft> drafts;                                      // beside `modules`
   std::set<std::tuple<const void*, std::size_t, std::uint32_t>> members; // of archives that are in: archive, member, library
   std::unique_ptr<const ModuleOptions> usual_options;                    // made when a member of an archive has them
   std::optional<NameTable> names;
-  base::Vector<NameExtra> extras;
-  std::uint32_t looks = 0; // at the tables of published symbols, each under one lock; asking sources counts as several
+  base::ScratchList<NameExtra> extras;
+  std::uint32_t looks = 0;     // at the tables of published symbols, each under one lock; asking sources counts as several
+  std::uint64_t looked_at = 0; // at the first look: how often EngineState::tables had been held exclusively
   std::uint32_t found_begin = 0, found_end = 0; // among these names are all that were resolved to published symbols
-  base::Vector<std::uint32_t> pending;          // names that are not resolved yet
+  base::ScratchList<std::uint32_t> pending;     // names that are not resolved yet
   // Most changes have nothing of these, and leave out what they ask for.
-  bool has_clashes = false;           // some name is defined here, and was resolved to a published symbol
-  bool has_slots = false;             // some published symbol is reached through a slot
-  bool has_unique = false;            // some name has a definition of GNU_UNIQUE binding
-  bool has_missing = false;           // some symbol is bound to nothing
-  bool has_forwards = false;          // some name is, or may be, a forward reference
-  bool has_identities = false;        // replaceable modules are added, replaced or referred to
-  bool has_ifuncs = false;            // some module defines one
-  bool has_collected = false;         // some module is of a library whose modules are collected
-  bool shares_groups = false;         // some module shares a published COMDAT group
-  bool committed = false;             // what it has added is the engine's, or released code
-  base::Vector<NameRecords> records;  // beside `names`, from prepare_states() on
-  Additions added_first;              // to libraries[0], which most changes add to only; from prepare_states() on
-  base::Vector<Additions> added_more; // to the others
+  bool has_clashes = false;                // some name is defined here, and was resolved to a published symbol
+  bool has_slots = false;                  // some published symbol is reached through a slot
+  bool has_unique = false;                 // some name has a definition of GNU_UNIQUE binding
+  bool has_missing = false;                // some symbol is bound to nothing
+  bool has_forwards = false;               // some name is, or may be, a forward reference
+  bool has_identities = false;             // replaceable modules are added, replaced or referred to
+  bool has_ifuncs = false;                 // some module defines one
+  bool has_collected = false;              // some module is of a library whose modules are collected
+  bool shares_groups = false;              // some module shares a published COMDAT group
+  bool committed = false;                  // what it has added is the engine's, or released code
+  base::Vector<NameRecords> records;       // beside `names`, from prepare_states() on
+  Additions added_first;                   // to libraries[0], which most changes add to only; from prepare_states() on
+  base::ScratchList<Additions> added_more; // to the others
   std::vector<const SymbolRecord*> leaving_groups; // COMDAT groups that only removed modules share, sorted
   std::vector<const SymbolRecord*> kept_groups;    // that new versions lack and others share, sorted
-  std::vector<std::pair<std::uint32_t, link::SectionBound>> section_bounds; // of __start_ and __stop_ names, sorted by name
-  std::vector<Missing> missing;
-  std::vector<Warning> warnings;
-  std::vector<std::shared_ptr<const object::DebugInfo>> debug_infos; // beside `additions`
-  base::Vector<std::uint8_t> edits_used;                             // beside `edits`: the symbol has been met
-  ShownLists shown;                                                  // filled by describe_layouts() and describe_places()
+  base::ScratchList<std::pair<std::uint32_t, link::SectionBound>>
+      section_bounds; // of __start_ and __stop_ names, sorted by name
+  base::ScratchList<Missing> missing;
+  base::ScratchList<Warning> warnings;
+  base::ScratchList<std::shared_ptr<const object::DebugInfo>> debug_infos; // beside `additions`
+  base::ScratchList<std::uint8_t> edits_used;                              // beside `edits`: the symbol has been met
+  ShownLists shown; // filled by describe_layouts() and describe_places()
 
   // From place() on.
   PlaceMode mode = PlaceMode::none;
   Memory* memory = nullptr;
   Granularity granularity = Granularity::section;
-  std::vector<BlockRequest> requests; // client memory and plain addresses
-  std::vector<Placement> placements;
+  base::ScratchList<BlockRequest> requests; // client memory and plain addresses
+  base::ScratchList<Placement> placements;
   bool placements_owned = false; // release() them if the change is dropped
-  std::vector<std::vector<std::byte>>
+  base::ScratchList<std::vector<std::byte>>
       buffers; // local bytes where the client gives none; zero fill at the end of a block has none
-  std::vector<OwnedBlock> forward_slots;
-  std::vector<OwnedBlock> forward_traps; // beside `forward_slots`: what the slot leads to until the symbol is defined
+  base::ScratchList<OwnedBlock> forward_slots;
+  base::ScratchList<OwnedBlock> forward_traps; // beside `forward_slots`: what the slot leads to until the symbol is defined
 
   bool atomic = false; // the replaced functions become visible as a set
   std::unique_ptr<Transition> transition;
-  std::vector<Loss> losses;
+  base::ScratchList<Loss> losses;
   ModuleList superseded; // the states of replaced modules' new versions, for EngineState::removed
 
   // From link() on.
@@ -209,6 +214,15 @@ struct ChangeState {
   bool exchanges() const noexcept { return has_identities || !unloads.empty() || !leads.empty(); }
   // With a whole new version.
   bool replaces(const ModuleState* module) const noexcept;
+  // Notes a look; under EngineState::tables.
+  void look() noexcept {
+    if (looks++ == 0) looked_at = engine->tables.times_held();
+  }
+  // Whether all that it was drafted on is as it was at the first look: the tables have not been held exclusively since,
+  // other than by the caller, who holds them. Versions come and go under other locks, too.
+  bool is_up_to_date(std::uint64_t times_by_caller) const noexcept {
+    return looks != 0 && !has_identities && removals.empty() && looked_at + times_by_caller == engine->tables.times_held();
+  }
   std::uint32_t library_index(const std::shared_ptr<LibraryState>& library);
   // Forgets everything from draft() on.
   void undo_draft() noexcept;
@@ -286,7 +300,12 @@ void settle_all(ChangeState& change);
 // Once sections have addresses: definitions that edits have hidden from their own module get theirs.
 void settle_bound(ChangeState& change) noexcept;
 // What a module defines by a symbol, as others see it.
-const link::Target& definition_of(const ChangeState& change, std::uint32_t module, std::uint32_t symbol) noexcept;
+const link::Target& definition_before_edits(const ChangeState& change, std::uint32_t module, std::uint32_t symbol) noexcept;
+inline const link::Target& definition_of(const ChangeState& change, std::uint32_t module, std::uint32_t symbol) noexcept {
+  if (change.drafts[module].edited != nullptr) [[unlikely]]
+    return definition_before_edits(change, module, symbol);
+  return change.modules[module]->targets[symbol];
+}
 inline const link::Target& definition_of(const ChangeState& change, const Name& name) noexcept {
   return definition_of(change, name.module, name.symbol);
 }
@@ -297,6 +316,18 @@ void keep_linked(ChangeState& change, std::uint32_t module);
 // Parts of commit().
 Result<void> prepare_states(ChangeState& change); // everything that allocates
 void tie_named_sections(ChangeState& change);     // dependencies of modules whose sections lie together
+
+// Its symbols have narrow records, but for absolute ones. A client may place what it likes beyond 48 bits.
+inline bool has_narrow_records(const ChangeState& change, const ModuleDraft& draft) noexcept {
+  return !change.libraries[draft.library]->replaceable &&
+         (change.mode == PlaceMode::none || change.mode == PlaceMode::engine);
+}
+// `usual`: of the module's symbols. A value may be anything, far outside of its section, too: with an address of user space
+// it makes no more than 48 bits.
+inline SymbolRecord::Form record_form(SymbolRecord::Form usual, const Name& name, const Symbol& said) noexcept {
+  const bool is_ordinary = said.value >> 46 == 0 && SymbolRecord::is_narrow(0, said.size);
+  return name.absolute || !is_ordinary ? SymbolRecord::Form::wide : usual;
+}
 
 std::string module_context(const ChangeState& change, std::uint32_t index);
 

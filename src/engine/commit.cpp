@@ -497,8 +497,12 @@ Result<std::vector<Module>> commit(ChangeState& change, bool initialize, std::sh
     }
     if (Result<void> open = check_libraries(change); !open) return std::move(open).error();
     std::unique_lock tables(engine.tables);
-    if (Result<void> found = check_references(change); !found) return std::move(found).error();
-    if (Result<void> defined = check_definitions(change); !defined) return std::move(defined).error();
+    // Names of the dead must be out of the way before others take them, which looking for them sees to.
+    const bool all_live = engine.collection.phase != Collection::Phase::unpublish;
+    if (!all_live || !change.is_up_to_date(1)) { // by now: this is the first time since
+      if (Result<void> found = check_references(change); !found) return std::move(found).error();
+      if (Result<void> defined = check_definitions(change); !defined) return std::move(defined).error();
+    }
     if (change.exchanges()) {
       if (Result<void> versions = check_versions(change); !versions) return std::move(versions).error();
       if (Result<void> unloads = check_unloads(change); !unloads) return std::move(unloads).error();

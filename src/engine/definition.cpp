@@ -91,8 +91,8 @@ void lead_switch(memory::Space& space, Definition& definition, std::uint64_t add
 void point(memory::Space& space, Definition& definition, std::uint64_t slot, std::uint64_t entry) noexcept {
   if (definition.led && definition.choice != nullptr) return lead_switch(space, definition, slot, entry);
   definition.entry = entry;
-  // The slot last: a call that a site, or a follower's, has led to a trampoline goes on through the slot, and the next one by
-  // the site again, which must not be behind.
+  // The slot last: a call that a site, or a follower's, has led to a trampoline goes on through the slot, and the next one
+  // by the site again, which must not be behind.
   for (Definition* follower = definition.followers; follower != nullptr; follower = follower->next_follower)
     if (follower->led) point(space, *follower, entry, entry);
   for (Use* use = definition.uses; use != nullptr; use = use->next)

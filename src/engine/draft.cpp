@@ -76,6 +76,7 @@ bool is_of_one_piece(ChangeState& change, bool drafted) {
   if (change.pins.empty()) return true; // nothing of what was found can be removed
   if (drafted && change.looks == 1 && !change.has_identities) return true;
   std::shared_lock lock(change.engine->tables);
+  if (change.is_up_to_date(0)) return true;
   for (std::uint32_t i = change.found_begin; !drafted && i < change.found_end; ++i)
     if (const SymbolRecord* record = (*change.names)[i].record;
         record != nullptr && is_gone(change.engine->collection, *record))

@@ -95,18 +95,6 @@ bool is_numbered(std::string_view name) noexcept {
          std::all_of(name.begin() + std::ptrdiff_t(dot) + 1, name.end(), [](char c) { return c >= '0' && c <= '9'; });
 }
 
-SymbolRecord::Form record_form(const ChangeState& change, std::uint32_t module, std::uint32_t symbol) noexcept {
-  const Symbol& of = change.modules[module]->symbols()[symbol];
-  const bool narrow = has_narrow_records(change, change.drafts[module]) && of.section != section_absolute &&
-                      SymbolRecord::is_narrow(0, of.size);
-  return narrow ? SymbolRecord::Form::narrow : SymbolRecord::Form::wide;
-}
-
-bool has_narrow_records(const ChangeState& change, const ModuleDraft& draft) noexcept {
-  return !change.libraries[draft.library]->replaceable &&
-         (change.mode == PlaceMode::none || change.mode == PlaceMode::engine);
-}
-
 bool is_replaceable(const ChangeState& change, const ModuleDraft& draft) noexcept {
   return change.libraries[draft.library]->replaceable &&
          (change.mode == PlaceMode::none || change.mode == PlaceMode::engine);

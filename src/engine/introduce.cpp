@@ -64,8 +64,8 @@ void choose_groups(ChangeState& change, std::uint32_t index) {
   std::span<const Group> groups = module.object.groups();
   LibraryState& library = *change.libraries[draft.library];
   draft.groups.reserve(groups.size());
-  ++change.looks;
   std::shared_lock lock(change.engine->tables);
+  change.look();
   constexpr std::size_t ahead = 8; // names are cache misses each, see NamesAhead
   std::array<std::uint64_t, ahead> hashes{};
   const auto read = [&](std::size_t at) {

@@ -15,7 +15,7 @@ namespace {
 using link::Run;
 using link::TargetKind;
 
-Error undefined(const std::vector<Missing>& missing) {
+Error undefined(std::span<const Missing> missing) {
   std::string text = std::to_string(missing.size()) + (missing.size() == 1 ? " symbol is" : " symbols are") + " undefined:";
   for (const Missing& one : missing) {
     text += " '" + one.name + "' (needed by ";
@@ -58,7 +58,7 @@ Result<void> allocate_forward_slots(ChangeState& change) {
   if (!any) return {};
   for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
     link::Module& module = *change.modules[m];
-    const base::Vector<std::uint32_t>& names = change.drafts[m].names;
+    const std::span<const std::uint32_t> names = change.drafts[m].names;
     for (std::uint32_t i = 0; i < names.size(); ++i) {
       link::Target& target = module.targets[module.object.first_global() + i];
       if (names[i] != link::none && target.kind == TargetKind::slot && target.address == 0)
@@ -103,11 +103,9 @@ Result<void> place_module(ChangeState& change, std::uint32_t index) {
     if (size.size == 0) continue;
     std::uint32_t frames =
         Run(run) == Run::code && machinery->frames ? module.frame_count + link::foreign_frames(module, change.modules) : 0;
-    Result<OwnedBlock> block = OwnedBlock::allocate(machinery, area_of(Run(run)), size.size, size.alignment, frames);
-    if (!block) return std::move(block).error();
-    std::uint64_t address = (*block)->begin.value;
-    run_places[run] = {address, machinery->space->writable({address})};
-    state.blocks.put(Run(run), std::move(*block));
+    Result<Addr> begin = state.blocks.allocate(machinery, Run(run), size, frames);
+    if (!begin) return std::move(begin).error();
+    run_places[run] = {begin->value, machinery->space->writable(*begin)};
   }
   // Symbols of empty sections have addresses too, near everything else.
   for (std::size_t run = 0; run < link::runs; ++run)

@@ -131,6 +131,8 @@ bool shares_name(const ChangeState& change, std::uint32_t m, std::uint32_t group
   if (!has_narrow_records(change, draft) || name.module != m || fills_forward(name)) return false;
   const link::Target& target = definition_of(change, m, name.symbol);
   const link::Module& module = *change.modules[m];
+  constexpr auto narrow = SymbolRecord::Form::narrow;
+  if (record_form(narrow, name, module.symbols()[name.symbol]) != narrow) return false;
   return target.kind == link::TargetKind::section && target.where < module.object_sections() &&
          module.sections()[target.where].group == std::int32_t(group);
 }
@@ -138,30 +140,29 @@ bool shares_name(const ChangeState& change, std::uint32_t m, std::uint32_t group
 // The COMDAT group records of a module are made before its symbols' records, which point to them.
 void make_records(ChangeState& change, std::uint32_t m) {
   link::Module& module = *change.modules[m];
-  ModuleState& state = *change.drafts[m].state;
+  const ModuleDraft& draft = change.drafts[m];
+  ModuleState& state = *draft.state;
   // What is an earlier name while names are counted is one when they are made.
   std::shared_lock tables(change.engine->tables, std::defer_lock);
-  if (change.drafts[m].replaces != nullptr) tables.lock();
+  if (draft.replaces != nullptr) tables.lock();
   Records records(change, m);
-  if (change.drafts[m].replaces != nullptr) {
+  if (draft.replaces != nullptr) {
     for_each_published(
         change, m, [&](std::uint32_t id, std::uint32_t) { records.count(id, false); },
         [&](std::uint32_t id, std::uint32_t) { records.count(id, true); });
   } else {
-    records.add_bytes(change.drafts[m].records_bytes);
-    // In the client's memory, which was not known when bytes were counted.
-    if (!change.libraries[change.drafts[m].library]->replaceable && !has_narrow_records(change, change.drafts[m]))
-      records.add_bytes(change.drafts[m].names.size() * SymbolRecord::wide_bytes);
-    for (std::uint32_t g = 0; g < change.drafts[m].groups.size(); ++g)
-      if (std::uint32_t id = change.drafts[m].groups[g]; id != link::none && (*change.names)[id].group == m) {
+    records.add_bytes(draft.records_bytes);
+    if (records.usual_form() != SymbolRecord::Form::narrow) // which was not known when bytes were counted
+      records.add_bytes(draft.names.size() * SymbolRecord::wide_bytes);
+    for (std::uint32_t g = 0; g < draft.groups.size(); ++g)
+      if (std::uint32_t id = draft.groups[g]; id != link::none && (*change.names)[id].group == m) {
         records.count(id, true);
         if (shares_name(change, m, g)) records.share_name(id);
       }
   }
   if (records.empty()) return;
   records.allocate();
-  if (std::size_t groups = change.drafts[m].groups.size() + change.drafts[m].shared_groups.size(); groups != 0)
-    state.groups.reserve(groups);
+  if (std::size_t groups = draft.groups.size() + draft.shared_groups.size(); groups != 0) state.groups.reserve(groups);
   const std::uint16_t collected = state.collectable != nullptr ? symbol_flag::collected : std::uint16_t(0);
   struct Group {
     SymbolRecord* record = nullptr;
@@ -181,16 +182,17 @@ void make_records(ChangeState& change, std::uint32_t m) {
         content.size =
             name.strength == Strength::common ? change.extras[name.extra].common_size : module.symbols()[symbol].size;
         content.group = group.record;
-        content.definition = provided_by(change.drafts[m], symbol);
+        if (draft.replacement != nullptr) content.definition = provided_by(draft, symbol);
         content.flags = std::uint16_t(record_flags(name, target) | collected);
         SymbolRecord* const share = group.name == id && group.shares_name ? group.record : nullptr;
-        change.records[id].symbol = records.make(id, content, record_form(change, m, symbol), share);
+        const SymbolRecord::Form form = record_form(records.usual_form(), name, module.symbols()[symbol]);
+        change.records[id].symbol = records.make(id, content, form, share);
         if (grouped) change.records[id].within = group.name;
       },
       [&](std::uint32_t id, std::uint32_t g) {
         RecordContent content;
         content.flags = symbol_flag::group | collected;
-        if (is_replaceable(change, change.drafts[m])) content.address = content_of_group(module, module.object.groups()[g]);
+        if (is_replaceable(change, draft)) content.address = content_of_group(module, module.object.groups()[g]);
         SymbolRecord* const record = records.make(id, content, records.usual_form());
         change.records[id].group = record;
         group_of_section.resize(module.object_sections());
@@ -337,8 +339,9 @@ void account(ChangeState& change, std::uint32_t m) {
 
 std::size_t count_bookkeeping(const ModuleState& state) noexcept {
   return sizeof(ModuleState) + state.name.capacity() + state.records.bytes() + state.linking.bytes() +
-         state.dependencies.bytes() + state.groups.bytes() + state.extra().initializers.bytes() +
-         state.extra().finalizers.bytes() + (state.has_extra() ? sizeof(VersionExtra) : 0) +
+         state.dependencies.bytes() + state.groups.bytes() +
+         (state.has_extra() ? sizeof(VersionExtra) + state.extra().initializers.bytes() + state.extra().finalizers.bytes()
+                            : 0) +
          (state.has_rare() ? sizeof(ModuleRare) : 0);
 }
 

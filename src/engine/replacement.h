@@ -141,8 +141,5 @@ Definition* provided_by(const ModuleDraft& draft, std::uint32_t symbol) noexcept
 
 // Whether the module's library lets its modules be replaced, and the engine's memory lets the change do it.
 bool is_replaceable(const ChangeState& change, const ModuleDraft& draft) noexcept;
-// Its symbols have narrow records, but for absolute ones. A client may place what it likes beyond 48 bits.
-bool has_narrow_records(const ChangeState& change, const ModuleDraft& draft) noexcept;
-SymbolRecord::Form record_form(const ChangeState& change, std::uint32_t module, std::uint32_t symbol) noexcept;
 
 } // namespace tenon::engine

@@ -76,8 +76,8 @@ bool open(const Name& name) { return name.module == link::none && name.kind == T
 // Looks new names up in their libraries; those that are still open are queued for the sources.
 void look_in_libraries(ChangeState& change, std::uint32_t from) {
   NameTable& names = *change.names;
-  ++change.looks;
   std::shared_lock lock(change.engine->tables);
+  change.look();
   const bool empty = are_empty(change);
   const bool all_stay = change.removals.empty() && !change.has_identities; // nobody leaves, nor is replaced
   for (std::uint32_t i = from, count = names.size(); i < count; ++i) {

@@ -24,17 +24,39 @@ std::array<RunBlocks::View, link::runs> RunBlocks::all() const noexcept {
   return views;
 }
 
+inline void RunBlocks::pack(std::size_t run, const memory::Space& space, const memory::Block& block) noexcept {
+  packed_[run] = {std::uint32_t((block.begin - space.begin()) / memory::granule),
+                  std::uint32_t(block.size / memory::granule)};
+  if (run == std::size_t(link::Run::code)) std::tie(first_slot_, slots_) = std::tie(block.first_slot, block.slots);
+}
+
+Result<Addr> RunBlocks::allocate(const std::shared_ptr<Machinery>& machinery, link::Run run, const link::RunSize& size,
+                                 std::uint32_t frames) {
+  TENON_CHECK(packed_[std::size_t(run)].size == 0, "a block for a run that has one");
+  memory::Space& space = *machinery->space;
+  const bool registered = run == link::Run::code && machinery->frames;
+  const std::uint32_t slots = registered ? notify::Frames::slots_for(frames) : 0;
+  Result<memory::Block> block = space.allocate(area_of(run), size.size, size.alignment, slots);
+  if (!block) return std::move(block).error();
+  if (machinery_ == nullptr) {
+    machinery_ = machinery.get();
+    machinery_->enter(); // one count is enough for all
+  }
+  pack(std::size_t(run), space, *block);
+  if (registered)
+    if (Result<void> ready = machinery->frames->prepare(*block); !ready) return std::move(ready).error();
+  return block->begin;
+}
+
 void RunBlocks::put(link::Run run, OwnedBlock&& given) noexcept {
   if (!given) return;
   const memory::Block block = *given;
-  Packed& packed = packed_[std::size_t(run)];
-  TENON_CHECK(packed.size == 0 && block.area == area_of(run), "a block for a run that has one, or of another area");
+  TENON_CHECK(packed_[std::size_t(run)].size == 0 && block.area == area_of(run),
+              "a block for a run that has one, or of another area");
   Machinery* const machinery = given.give_up();
   if (machinery_ != nullptr) machinery->leave(); // one count is enough for all
   machinery_ = machinery;
-  packed = {std::uint32_t((block.begin - machinery->space->begin()) / memory::granule),
-            std::uint32_t(block.size / memory::granule)};
-  if (run == link::Run::code) std::tie(first_slot_, slots_) = std::tie(block.first_slot, block.slots);
+  pack(std::size_t(run), *machinery->space, block);
 }
 
 OwnedBlock RunBlocks::take(link::Run run) noexcept {

@@ -46,6 +46,10 @@ public:
   View operator[](link::Run run) const noexcept { return View(block(std::size_t(run))); }
   // By run; empty ones for those that there are none of.
   std::array<View, link::runs> all() const noexcept;
+  // The run has none. Allocates one, as OwnedBlock::allocate() does: where it lies. If it fails there may be one already,
+  // which goes with the rest. May throw std::bad_alloc.
+  Result<Addr> allocate(const std::shared_ptr<Machinery>& machinery, link::Run run, const link::RunSize& size,
+                        std::uint32_t frames);
   // The run has had none.
   void put(link::Run run, OwnedBlock&& block) noexcept;
   OwnedBlock take(link::Run run) noexcept; // an empty one if there is none
@@ -57,6 +61,7 @@ private:
   };
 
   memory::Block block(std::size_t run) const noexcept;
+  void pack(std::size_t run, const memory::Space& space, const memory::Block& block) noexcept;
   void swap(RunBlocks& other) noexcept;
 
   Machinery* machinery_ = nullptr; // null: no blocks
