@@ -309,19 +309,18 @@ Result<Linked> linked(std::unique_ptr<engine::ChangeState> state) {
     if (!may_begin_anew(*state, done.error(), attempt)) return std::move(done).error();
     if (Result<void> placed = place_anew(*state); !placed) return std::move(placed).error();
   }
+  if (!state->inspector) return Linked(std::move(state));
   // What the inspector looks at is not held against the change: should it be linked anew, the inspector is asked again.
   Inspector inspector = state->inspector;
   engine::ChangeState& inspected = *state;
   bool observed = inspected.observed;
   Linked result(std::move(state));
-  if (inspector) {
-    Result<void> passed = inspector(result);
-    inspected.observed = observed;
-    if (!passed) {
-      Error error = std::move(passed).error();
-      error.code = ErrorCode::vetoed;
-      return std::move(error).within("the inspector rejects the change");
-    }
+  Result<void> passed = inspector(result);
+  inspected.observed = observed;
+  if (!passed) {
+    Error error = std::move(passed).error();
+    error.code = ErrorCode::vetoed;
+    return std::move(error).within("the inspector rejects the change");
   }
   return result;
 }

@@ -51,10 +51,10 @@ void SpreadMutex::lock() {
   for (int n = waiting_.load(std::memory_order_seq_cst); n != 0; n = waiting_.load(std::memory_order_seq_cst))
     waiting_.wait(n, std::memory_order_seq_cst);
   writing_.store(1, std::memory_order_seq_cst);
-  for (std::uint32_t i = 0; i <= mask_; ++i)
-    for (int n = slots_[i].readers.load(std::memory_order_seq_cst); n != 0;
-         n = slots_[i].readers.load(std::memory_order_seq_cst))
-      slots_[i].readers.wait(n, std::memory_order_seq_cst);
+  const Slot* const end = slots_.data() + mask_ + 1;
+  for (Slot* slot = slots_.data(); slot != end; ++slot)
+    for (int n = slot->readers.load(std::memory_order_seq_cst); n != 0; n = slot->readers.load(std::memory_order_seq_cst))
+      slot->readers.wait(n, std::memory_order_seq_cst);
   ++times_held_;
 }
 

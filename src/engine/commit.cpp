@@ -55,7 +55,7 @@ using link::Synthetic;
 // (2) The unwinder is told before anything can run. A failed commit takes the frames out again with the blocks.
 Result<void> register_frames(ChangeState& change) {
   Machinery& machinery = *change.engine->machinery;
-  std::array<notify::Frame, 8> few;
+  std::array<notify::Frame, 3> few; // of a tiny module
   base::Vector<notify::Frame> many;
   for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
     const link::Module& module = *change.modules[m];
@@ -517,7 +517,7 @@ Result<std::vector<Module>> commit(ChangeState& change, bool initialize, std::sh
     publish(change, forwards, adoptions);
     change.committed = true;
   }
-  pins.clear();
+  if (!pins.empty()) pins.clear();
   if (removes) retire(engine, *removal);
   leave_superseded(change);
   if (initialize)
