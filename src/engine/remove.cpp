@@ -102,7 +102,8 @@ void leave(EngineState& engine, ModuleState& module, std::shared_ptr<LibraryStat
   module.removed = module.finalizing = true;
   reopen_forwards(module, *engine.machinery->space);
   take_out(*library, module);
-  if (library->is_sparse()) engine.sparse = std::move(library);
+  // One after the other: to let go of another here would be to end it, and what its client gave it, under the locks.
+  if (engine.sparse == nullptr && library->is_sparse()) engine.sparse = std::move(library);
 }
 void leave(EngineState& engine, ModuleState& module) noexcept { leave(engine, module, module.library.lock()); }
 

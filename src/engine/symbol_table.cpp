@@ -38,7 +38,7 @@ void SymbolTable::reserve(std::size_t more) {
 
 SymbolTable SymbolTable::packed() const {
   SymbolTable made;
-  made.reserve(size_ * 2);
+  made.reserve(std::max<std::size_t>(size_ * 2, 1)); // an empty one has cells, too
   for_each([&](SymbolRecord& record) { made.insert(&record); });
   return made;
 }
