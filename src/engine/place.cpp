@@ -7,6 +7,7 @@
 #include "memory/fork.h"
 
 #include <algorithm>
+#include <array>
 
 namespace tenon::engine {
 
@@ -194,8 +195,9 @@ Result<void> use_placements(ChangeState& change) {
 namespace {
 
 // Modules get blocks of their own, one after another; what all of them need is known.
+constexpr std::array expected_runs = {link::Run::code, link::Run::rodata};
 void expect_runs(const ChangeState& change) noexcept {
-  for (const link::Run run : {link::Run::code, link::Run::rodata}) {
+  for (const link::Run run : expected_runs) {
     std::uint64_t bytes = 0;
     for (const std::unique_ptr<link::Module>& module : change.modules) bytes += module->run_sizes[std::size_t(run)].size;
     change.engine->machinery->space->expect(area_of(run), bytes);
@@ -217,8 +219,10 @@ Result<void> place_in_engine(ChangeState& change) {
   if (change.modules.size() > 1) expect_runs(change);
   for (std::uint32_t m = 0; m < change.modules.size(); ++m) {
     if (!change.has_identities) begin_state(change, m);
-    if (Result<void> placed = place_module(change, m); !placed)
+    if (Result<void> placed = place_module(change, m); !placed) {
+      for (const link::Run run : expected_runs) change.engine->machinery->space->release_unused(area_of(run));
       return std::move(placed).error().within(module_context(change, m));
+    }
   }
   settle_bound(change);
   change.shown.clear_places();

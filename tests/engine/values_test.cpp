@@ -3,6 +3,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "engine_support.h"
 
+#include "engine/engine_state.h"
 #include "tests/object/elf_builder.h"
 
 #include <gtest/gtest.h>
@@ -76,6 +77,23 @@ TEST_P(Values, OfSizes) {
     expect(try_remove(engine, {user.modules()[0]}));
     expect(try_remove(engine, {committed.modules()[0]}));
   }
+}
+
+// Memory is backed ahead for all modules of a change: not for longer than that one fails.
+TEST(Sizes, OfAChangeThatFailsAreNotKept) {
+  Engine engine = make_engine();
+  Library library = expect(engine.library("main"));
+  const memory::Space& space = *library.handle().engine->machinery->space;
+  const Object large = assemble(".section .rodata\n.globl large\nlarge: .fill 24000000, 1, 7\n", "large.o");
+  for (int i = 0; i < 2; ++i) {
+    Result<Committed> refused =
+        try_commit(engine, library, {assemble(".text\n.globl f\nf: ret\n.bss\n.skip 4000000000\n", "too_large.o"), large});
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, ErrorCode::exhausted);
+    EXPECT_LE(space.usage(memory::AreaKind::rodata).committed, std::uint64_t(1) << 20);
+  }
+  commit(engine, library, large);
+  EXPECT_EQ(*address_of(library, "large").as<const char*>(), 7);
 }
 
 INSTANTIATE_TEST_SUITE_P(Libraries, Values, testing::Bool(),
