@@ -10,6 +10,7 @@
 #include <array>
 #include <bit>
 #include <cstring>
+#include <new>
 #include <span>
 
 namespace tenon::engine {
@@ -218,6 +219,7 @@ void KeptPlaces::pack(Packing& packing, const link::Places& places) {
   const std::span<const link::SectionPlace> list = places.list();
   const auto first = std::find_if(list.begin(), list.end(), takes_part);
   const std::uint64_t base = first != list.end() ? first->address : 0;
+  if (list.size() >> (64 - in_cell) != 0) throw std::bad_alloc(); // their headers alone had 1 GiB
   base::Vector<std::uint64_t> far; // of those that do not fit their entries, which are few if any
   Traits traits;
   std::uint64_t* const words = packing.reserve(most_words(places));
