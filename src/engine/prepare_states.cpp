@@ -100,7 +100,9 @@ public:
 
 private:
   SymbolRecord* earlier(std::uint32_t id, bool group) const {
-    if (draft_.replaces == nullptr) return nullptr;
+    return draft_.replaces != nullptr ? find_earlier(id, group) : nullptr;
+  }
+  __attribute__((noinline)) SymbolRecord* find_earlier(std::uint32_t id, bool group) const {
     const Name& name = (*change_.names)[id];
     const LibraryState& library = *change_.libraries[draft_.library];
     SymbolRecord* record = group ? library.find_group(name.view(), name.hash) : library.find_symbol(name.view(), name.hash);
