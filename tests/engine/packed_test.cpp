@@ -23,6 +23,14 @@ using test::ElfBuilder;
 
 class Packed : public testing::Test {
 protected:
+  // A module of no relocations, to be given places and targets.
+  static Object plain_object() {
+    ElfBuilder builder;
+    builder.text();
+    Result<Object> object = Object::copy(builder.build(), "plain.o");
+    EXPECT_TRUE(object.ok()) << object.error().message;
+    return std::move(*object);
+  }
   template <class List> auto one_of(const List& list) { return list[random_() % std::size(list)]; }
   std::uint64_t number() { return random_(); }
 
@@ -62,7 +70,8 @@ TEST_F(Packed, PlacesAreWhatTheyWere) {
       0, 1, (1U << 25) - 1, 1U << 25, 0x7FFF'FFFF, 0x8000'0000, std::uint64_t(1) << 40, (std::uint64_t(1) << 44) - 1};
   for (const std::size_t sections : {0, 1, 26, 33, 34, 73, 74, 75, 500, 3000})
     for (const unsigned kinds : {1U, 8U, 62U, 63U, 64U, 3000U}) {
-      link::Places places;
+      link::Module module(plain_object());
+      link::Places& places = module.places;
       places.begin(sections, 4);
       std::vector<std::uint64_t> traits(kinds);
       for (std::uint64_t& one : traits) one = number();
@@ -84,8 +93,8 @@ TEST_F(Packed, PlacesAreWhatTheyWere) {
         place.size = number() % 2 != 0 ? one_of(sizes) : number() % 4096;
         if (number() % 16 == 0) place.run = link::Run::none;
       }
-      KeptPlaces kept(places);
-      ASSERT_NO_FATAL_FAILURE(expect_same(kept, places)) << sections << " sections, " << kinds << " kinds";
+      KeptLinking kept = KeptLinking::of(module);
+      ASSERT_NO_FATAL_FAILURE(expect_same(kept.places(), places)) << sections << " sections, " << kinds << " kinds";
       // Within the reservation, which the first place is in.
       for (link::SectionPlace& place : places.list()) {
         if (place.run == link::Run::none) continue;
@@ -98,7 +107,8 @@ TEST_F(Packed, PlacesAreWhatTheyWere) {
         kept.move(place.section, 48 - distance / 16 * 16);
         place.address += 48 - distance / 16 * 16;
       }
-      ASSERT_NO_FATAL_FAILURE(expect_same(kept, places)) << sections << " sections that moved, " << kinds << " kinds";
+      ASSERT_NO_FATAL_FAILURE(expect_same(kept.places(), places))
+          << sections << " sections that moved, " << kinds << " kinds";
     }
 }
 
@@ -115,7 +125,8 @@ void expect_same(const link::Target& is, const link::Target& was) {
 
 TEST_F(Packed, BindingsAreWhatTheyWere) {
   constexpr std::uint64_t base = 0x7F12'3456'7890;
-  link::Places places;
+  link::Module module(plain_object());
+  link::Places& places = module.places;
   places.begin(300'000, 300);
   for (const std::uint32_t section : {0U, 3U, 40U, 41U, 200U, (1U << 18) - 1, 1U << 18, 299'999U}) {
     link::SectionPlace& place = places.add(section);
@@ -124,7 +135,6 @@ TEST_F(Packed, BindingsAreWhatTheyWere) {
     place.address = base + section * 16;
     place.size = 16;
   }
-  const KeptPlaces kept_places(places);
   constexpr std::array<std::uint32_t, 12> wheres = {
       0,         1, 3, 40, (1U << 18) - 1, 1U << 18, (1U << 18) + 1, 299'999, 300'000, link::bound_section, link::tls_block,
       link::none};
@@ -138,8 +148,8 @@ TEST_F(Packed, BindingsAreWhatTheyWere) {
                                                       std::uint64_t(1) << 63,
                                                       std::uint64_t(1) << 48};
   for (const std::size_t symbols : {0, 1, 15, 16, 17, 31, 32, 33, 1000, 70'000}) {
-    std::vector<link::Target> targets(symbols);
-    for (link::Target& target : targets) {
+    module.targets.assign(symbols, {});
+    for (link::Target& target : module.targets) {
       if (number() % 5 == 0) continue; // of which nothing is said
       target.kind = link::TargetKind(number() % 8);
       target.where = one_of(wheres);
@@ -148,10 +158,13 @@ TEST_F(Packed, BindingsAreWhatTheyWere) {
       target.address = one_of(addresses);
       if (number() % 2 != 0 && target.where < places.size()) target.address = places[target.where].address;
     }
-    const KeptBindings kept(targets, places);
+    const KeptLinking linking = KeptLinking::of(module);
+    const KeptBindings kept = linking.bindings();
     ASSERT_EQ(kept.size(), symbols);
-    for (std::size_t i = 0; i < symbols; ++i) {
-      expect_same(kept.at(i, kept_places), targets[i]);
+    auto next = kept.begin();
+    for (std::size_t i = 0; i < symbols; ++i, ++next) {
+      expect_same(kept[i], module.targets[i]);
+      expect_same(*next, module.targets[i]);
       ASSERT_FALSE(HasFailure()) << "symbol " << i << " of " << symbols;
     }
   }
@@ -204,7 +217,8 @@ TEST_F(Packed, RelocationsAreTheObjects) {
   module.places.begin(module.object_sections(), 4);
   for (const std::uint32_t section : sections) module.places.add(section).kept = true;
 
-  const KeptRelocations kept = KeptRelocations::of(module);
+  const KeptLinking linking = KeptLinking::of(module);
+  const KeptRelocations kept = linking.relocations();
   const auto expect_next = [](const Relocation& is, const ElfBuilder::Rela& was) {
     EXPECT_EQ(std::uint64_t(is.offset), was.offset);
     EXPECT_EQ(std::uint32_t(is.type), was.type);
