@@ -16,6 +16,7 @@
 #include <cstdlib>
 #include <fstream>
 #include <mutex>
+#include <optional>
 #include <random>
 #include <shared_mutex>
 #include <string>
@@ -165,6 +166,39 @@ TEST(SpreadMutex, AReaderKeepsWritersOut) {
 }
 
 // New readers do not pass a writer that waits for those who are in.
+// Whoever remembers the number knows later whether anybody may have changed what the mutex guards.
+TEST(SpreadMutex, CountsHowOftenItIsHeldExclusively) {
+  SpreadMutex mutex;
+  const auto seen_by_reader = [&] {
+    const SpreadMutex::Shared lock(mutex);
+    return mutex.times_held();
+  };
+  const std::uint64_t before = seen_by_reader();
+  EXPECT_EQ(seen_by_reader(), before);
+  {
+    const std::unique_lock lock(mutex);
+    EXPECT_EQ(mutex.times_held(), before + 1);
+  }
+  std::thread([&] { const std::unique_lock lock(mutex); }).join();
+  EXPECT_EQ(seen_by_reader(), before + 2);
+}
+
+TEST(SpreadMutex, WhoHoldsItSharedForALifeKeepsWritersOut) {
+  SpreadMutex mutex;
+  std::atomic<bool> written{false};
+  std::optional<SpreadMutex::Shared> shared;
+  shared.emplace(mutex);
+  std::thread writer([&] {
+    const std::unique_lock lock(mutex);
+    written = true;
+  });
+  std::this_thread::sleep_for(20ms);
+  EXPECT_FALSE(written);
+  shared.reset();
+  writer.join();
+  EXPECT_TRUE(written);
+}
+
 TEST(SpreadMutex, WritersDoNotStarve) {
   SpreadMutex mutex;
   std::atomic<int> order{0}, writer_was{0}, later_was{0};
