@@ -37,7 +37,7 @@ TEST(SymbolRecord, IsNamedByTheNameThatItShares) {
   std::vector<std::uint64_t> memory((SymbolRecord::bytes(name.size(), SymbolRecord::Form::narrow) + 32) / 8);
   auto* at = reinterpret_cast<std::byte*>(memory.data());
   SymbolRecord* group = SymbolRecord::make(at, name, hash_name(name), SymbolRecord::Form::narrow);
-  const SymbolRecord* symbol = SymbolRecord::make_sharing(at + group->bytes(), *group);
+  const SymbolRecord* symbol = SymbolRecord::make_sharing(at + group->bytes(), *group, nullptr);
   EXPECT_TRUE(symbol->is_named(name));
   EXPECT_FALSE(symbol->is_named("_ZN4list6insertEi"));
 }
