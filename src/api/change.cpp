@@ -44,6 +44,11 @@ void misuse(engine::ChangeState& state, std::string text) {
   if (!state.misuse) state.misuse = Error{ErrorCode::invalid_argument, std::move(text)};
 }
 
+// Compares as lock() would, without counting.
+template <class T> bool is_same(const std::weak_ptr<T>& weak, const std::shared_ptr<T>& strong) noexcept {
+  return !weak.owner_before(strong) && !strong.owner_before(weak);
+}
+
 // An allocation that fails while a change is collected is reported by draft().
 template <class F> void collected(engine::ChangeState& state, F&& body) noexcept {
   try {
@@ -137,10 +142,11 @@ void Change::remove(Module module, Quiet quiet) noexcept {
       if (unload.module == module.state())
         return misuse(*state_, "module " + module.name() + " is both unloaded and removed");
     std::shared_ptr<engine::LibraryState> library = module.state()->library.lock();
-    if (library == nullptr || library->engine.lock() != state_->engine)
+    if (library == nullptr || !is_same(library->engine, state_->engine))
       return misuse(*state_, "module " + module.name() + " belongs to another engine, or to none");
     state_->removals.push_back(module.state());
     if (quiet == Quiet::caller_guarantees) state_->quiet.push_back(module.state().get());
+    state_->leaving = std::move(library);
   });
 }
 

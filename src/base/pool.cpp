@@ -3,6 +3,7 @@
 #include "base/pool.h"
 
 #include "base/fault.h"
+#include "base/prefetch.h"
 #include "base/quick_mutex.h"
 
 #include <sys/mman.h>
@@ -284,7 +285,7 @@ void give_back_gathered() noexcept {
 
 void prefetch(const void* piece) noexcept {
   if (!is_plain)
-    __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(piece) & ~(slab_size - 1)), 1);
+    base::prefetch_to_write(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(piece) & ~(slab_size - 1)));
 }
 
 void begin_gathering() noexcept { ++gathered.depth; }

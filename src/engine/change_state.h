@@ -139,6 +139,7 @@ struct ChangeState {
   base::ScratchList<Addition> additions;
   base::ScratchList<std::shared_ptr<ModuleState>> removals;
   base::Vector<const ModuleState*> quiet; // of these: the client guarantees that no thread is inside
+  std::shared_ptr<LibraryState> leaving;  // the library of the last of these
   base::ScratchList<Unload> unloads;
   base::ScratchList<Lead> leads;
   std::vector<Edit> edits;

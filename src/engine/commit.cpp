@@ -421,16 +421,22 @@ Result<void> commit_removals(ChangeState& change) {
   ModuleState& first = *change.removals.front();
   const bool at_once =
       change.removals.size() == 1 && !change.quiet.empty() && change.leaving_groups.empty() && ends_at_once(engine, first);
+  if (!at_once) return commit_listed_removals(change, lock);
   bool left = false, any_left = false;
-  if (at_once) {
-    const std::unique_lock tables(engine.tables);
-    // Who finds a symbol of it may pin it until now, under `tables` alone.
-    left = first.pins.load(std::memory_order_acquire) == 0;
-    if (left) any_left = leave_at_once(engine, first);
+  {
+    const base::pool::Gathering gathering; // the last piece goes after the module has ended
+    {
+      const std::unique_lock tables(engine.tables);
+      // Who finds a symbol of it may pin it until now, under `tables` alone.
+      left = first.pins.load(std::memory_order_acquire) == 0;
+      if (left) any_left = leave_at_once(engine, first, std::move(change.leaving));
+    }
+    if (left) {
+      lock.unlock();
+      end_at_once(engine, std::move(change.removals.front()));
+    }
   }
   if (!left) return commit_listed_removals(change, lock);
-  lock.unlock();
-  end_at_once(engine, std::move(change.removals.front()));
   change.removals.clear();
   if (any_left) sweep(engine);
   return {};

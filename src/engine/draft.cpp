@@ -62,9 +62,10 @@ Result<void> check_removals(ChangeState& change) {
     Result<void> removable;
     {
       std::lock_guard lock(change.engine->commit_mutex);
-      prefetch_leaving(*change.engine, change.removals);
+      prefetch_leaving(change.removals);
       change.leaving_groups = find_leaving_groups(change.removals);
       removable = check_removable(*change.engine, change.removals);
+      if (removable && change.removals.size() == 1) prefetch_places(*change.leaving, *change.removals.front());
     }
     if (removable || !again || !collect_users(*change.engine, removable.error())) return removable;
   }

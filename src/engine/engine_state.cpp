@@ -78,8 +78,10 @@ bool is_alone(const ModuleState& module) noexcept {
          module.rare().current == nullptr && !module.superseded;
 }
 
-// Modules lie all over the heap, and each is looked at once: how many are asked for ahead.
+// Modules lie all over the heap, and each is looked at once: how many are asked for ahead. To look takes a tenth of the time
+// that ending takes.
 constexpr std::ptrdiff_t prefetched = 4;
+constexpr std::size_t prefetched_to_look = 12;
 
 // What the end has to do with the modules, seen in one pass: of many, each is a row of cache misses.
 struct LastLook {
@@ -88,7 +90,7 @@ struct LastLook {
   explicit LastLook(std::span<const std::shared_ptr<ModuleState>> modules) noexcept {
     std::uint64_t before = 0;
     for (std::size_t i = 0; i < modules.size(); ++i) {
-      if (i + std::size_t(prefetched) < modules.size()) prefetch(*modules[i + std::size_t(prefetched)]);
+      if (i + prefetched_to_look < modules.size()) prefetch(*modules[i + prefetched_to_look]);
       const ModuleState& module = *modules[i];
       released |= module.codes != 0;
       unsorted |= module.sequence < std::exchange(before, module.sequence);

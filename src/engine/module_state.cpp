@@ -24,11 +24,14 @@ namespace {
 
 // Also of a module that was never initialized: its functions may have registered handlers all the same.
 void run_own_exit_handlers(ModuleState& module) noexcept {
+  if (!module.has_exit_handlers.load(std::memory_order_relaxed)) return; // few have: saves an atomic operation
   if (module.has_exit_handlers.exchange(false, std::memory_order_relaxed) && module.rare().dso_handle != 0)
     run_exit_handlers(reinterpret_cast<void*>(module.rare().dso_handle));
 }
 
-bool begin_finalizers(ModuleState& module) noexcept { return module.initialized.exchange(false, std::memory_order_acq_rel); }
+bool begin_finalizers(ModuleState& module) noexcept {
+  return module.initialized.load(std::memory_order_acquire) && module.initialized.exchange(false, std::memory_order_acq_rel);
+}
 
 void call(const InitCall& finalizer) { reinterpret_cast<void (*)()>(finalizer.function)(); }
 

@@ -5,6 +5,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
+#include "base/prefetch.h"
 #include "engine/symbol_table.h"
 #include "link/module.h"
 
@@ -79,22 +80,22 @@ public:
   bool is_large() const noexcept { return cells_.size() > 4096; }
   bool is_small() const noexcept { return cells_.empty(); }
   void prefetch(std::uint32_t index) const noexcept {
-    if (index < names_.size()) __builtin_prefetch(&names_[index]);
+    if (index < names_.size()) base::prefetch(&names_[index]);
   }
 
   // The same for names that will be interned soon, in three steps, each of which needs what the one before has asked for:
   // the cell, the name that it leads to, its text. Not of a small table.
   void prefetch_cell(std::uint64_t hash, std::uint32_t library) const noexcept {
-    __builtin_prefetch(&cells_[mixed(hash, library) & (cells_.size() - 1)]);
+    base::prefetch(&cells_[mixed(hash, library) & (cells_.size() - 1)]);
   }
   void prefetch_name(std::uint64_t hash, std::uint32_t library) const noexcept {
     const Cell& cell = cells_[mixed(hash, library) & (cells_.size() - 1)];
-    if (cell.index != link::none) __builtin_prefetch(&names_[cell.index]);
+    if (cell.index != link::none) base::prefetch(&names_[cell.index]);
   }
   void prefetch_text(std::uint64_t hash, std::uint32_t library) const noexcept {
     const std::uint64_t wanted = mixed(hash, library);
     const Cell& cell = cells_[wanted & (cells_.size() - 1)];
-    if (cell.index != link::none && cell.tag == std::uint32_t(wanted >> 32)) __builtin_prefetch(names_[cell.index].text);
+    if (cell.index != link::none && cell.tag == std::uint32_t(wanted >> 32)) base::prefetch(names_[cell.index].text);
   }
 
 private:

@@ -3,6 +3,7 @@
 // Who counts as a user is what is published or released. The collector counts more: see Collectable::outside.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "base/check.h"
+#include "base/prefetch.h"
 #include "engine/at_once.h"
 #include "engine/engine_state.h"
 #include "engine/forwards.h"
@@ -253,22 +254,25 @@ void retire(EngineState& engine, Removal& removal) noexcept {
   if (any) reclaim_now(engine);
 }
 
-void prefetch_leaving(const EngineState& engine, Modules modules) noexcept {
+void prefetch_leaving(Modules modules) noexcept {
   constexpr std::size_t few = 8; // of many, the first would be out of the cache again
   if (modules.size() > few) return;
   for (const std::shared_ptr<ModuleState>& module : modules) {
     base::pool::prefetch(module.get());
     for (const void* piece :
          {static_cast<const void*>(module->records.data()), static_cast<const void*>(module->dependencies.data())}) {
-      __builtin_prefetch(piece, 1);
+      base::prefetch_to_write(piece);
       base::pool::prefetch(piece);
     }
-    for (const RunBlocks::View block : module->blocks.all()) {
-      if (!block) continue;
-      engine.machinery->space->prefetch(*block);
-      if (block->slots != 0 && engine.machinery->frames) engine.machinery->frames->prefetch(*block);
-    }
+    module->blocks.prefetch();
   }
+}
+
+void prefetch_places(const LibraryState& library, const ModuleState& module) noexcept {
+  base::prefetch_to_write(&library.modules.back()->index);
+  base::prefetch_to_write(&library.modules[module.index]);
+  module.for_each_record([&](const SymbolRecord& record) { library.symbols.prefetch(record.hash()); });
+  module.blocks.prefetch_neighbours();
 }
 
 bool ends_at_once(const EngineState& engine, const ModuleState& module) noexcept {
@@ -280,15 +284,13 @@ bool ends_at_once(const EngineState& engine, const ModuleState& module) noexcept
                       [](const Dependency& dependency) { return dependency.group != nullptr; });
 }
 
-bool leave_at_once(EngineState& engine, ModuleState& module) noexcept {
-  const std::shared_ptr<LibraryState> library = module.library.lock();
-  __builtin_prefetch(&library->modules.back()->index, 1);
-  __builtin_prefetch(&library->modules[module.index], 1);
-  module.for_each_record([&](const SymbolRecord& record) { library->symbols.prefetch(record.hash()); });
+bool leave_at_once(EngineState& engine, ModuleState& module, std::shared_ptr<LibraryState> library) noexcept {
+  TENON_CHECK(library != nullptr, "a published module without a library");
+  LibraryState& from = *library;
   uncount_references(engine, module);
   release_references(engine.collection, module);
-  leave(engine, module, library);
-  check_remnant(module, library.get());
+  check_remnant(module, &from);
+  leave(engine, module, std::move(library));
   TENON_CHECK(!module.remnant, "a module without COMDAT groups leaves nothing behind");
   std::size_t done = 0;
   StepBudget budget = StepBudget::unlimited();
@@ -304,7 +306,6 @@ bool leave_at_once(EngineState& engine, ModuleState& module) noexcept {
 }
 
 void end_at_once(EngineState& engine, std::shared_ptr<ModuleState> module) noexcept {
-  const base::pool::Gathering gathering; // the last piece goes after the module has ended
   // What threads that were still inside have registered, in spite of what the client said.
   finalize_all({&module, 1});
   if (module.use_count() != 1) module->release_memory(); // or else it does that at its end

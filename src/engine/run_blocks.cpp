@@ -11,11 +11,26 @@
 namespace tenon::engine {
 
 memory::Block RunBlocks::block(std::size_t run) const noexcept {
+  return packed_[run].size != 0 ? block(run, machinery_->space->begin()) : memory::Block();
+}
+
+memory::Block RunBlocks::block(std::size_t run, Addr origin) const noexcept {
   const Packed& packed = packed_[run];
-  if (packed.size == 0) return {};
   const bool code = link::Run(run) == link::Run::code;
-  return {machinery_->space->begin() + std::uint64_t(packed.begin) * memory::granule,
-          std::uint64_t(packed.size) * memory::granule, area_of(link::Run(run)), code ? first_slot_ : 0, code ? slots_ : 0};
+  return {origin + std::uint64_t(packed.begin) * memory::granule, std::uint64_t(packed.size) * memory::granule,
+          area_of(link::Run(run)), code ? first_slot_ : 0, code ? slots_ : 0};
+}
+
+void RunBlocks::prefetch() const noexcept {
+  if (machinery_ == nullptr) return;
+  const memory::Space& space = *machinery_->space;
+  const Addr origin = space.begin();
+  for (std::size_t run = 0; run < link::runs; ++run) {
+    if (packed_[run].size == 0) continue;
+    const memory::Block here = block(run, origin);
+    space.prefetch(here);
+    if (here.slots != 0 && machinery_->frames) machinery_->frames->prefetch(here);
+  }
 }
 
 std::array<RunBlocks::View, link::runs> RunBlocks::all() const noexcept {
@@ -59,6 +74,14 @@ void RunBlocks::put(link::Run run, OwnedBlock&& given) noexcept {
   pack(std::size_t(run), *machinery->space, block);
 }
 
+void RunBlocks::prefetch_neighbours() const noexcept {
+  if (machinery_ == nullptr) return;
+  const memory::Space& space = *machinery_->space;
+  const Addr origin = space.begin();
+  for (std::size_t run = 0; run < link::runs; ++run)
+    if (packed_[run].size != 0) space.prefetch_neighbours(block(run, origin));
+}
+
 OwnedBlock RunBlocks::take(link::Run run) noexcept {
   Packed& packed = packed_[std::size_t(run)];
   if (packed.size == 0) return {};
@@ -71,9 +94,12 @@ OwnedBlock RunBlocks::take(link::Run run) noexcept {
 
 void RunBlocks::reset() noexcept {
   if (machinery_ == nullptr) return;
-  if (!machinery_->dropped.load(std::memory_order_relaxed)) // set by the thread that drops all of them
+  if (!machinery_->dropped.load(std::memory_order_relaxed)) { // set by the thread that drops all of them
+    const memory::WriteGuard guard(*machinery_->space);       // once for all: it can be entered again
+    const Addr origin = machinery_->space->begin();
     for (std::size_t run = 0; run < link::runs; ++run)
-      if (packed_[run].size != 0) free_block(*machinery_, block(run));
+      if (packed_[run].size != 0) free_block(*machinery_, block(run, origin));
+  }
   packed_ = {};
   std::exchange(machinery_, nullptr)->leave();
 }

@@ -54,6 +54,9 @@ public:
   void put(link::Run run, OwnedBlock&& block) noexcept;
   OwnedBlock take(link::Run run) noexcept; // an empty one if there is none
   void reset() noexcept;
+  // Asks for the memory that reset() will look at; then for what that leads to.
+  void prefetch() const noexcept;
+  void prefetch_neighbours() const noexcept;
 
 private:
   struct Packed {
@@ -62,6 +65,7 @@ private:
 
   memory::Block block(std::size_t run) const noexcept;
   void pack(std::size_t run, const memory::Space& space, const memory::Block& block) noexcept;
+  memory::Block block(std::size_t run, Addr origin) const noexcept; // of one that there is
   void swap(RunBlocks& other) noexcept;
 
   Machinery* machinery_ = nullptr; // null: no blocks

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "base/pages.h"
+#include "base/prefetch.h"
 #include "engine/symbol_record.h"
 
 #include <cstddef>
@@ -34,7 +35,7 @@ public:
   }
 
   void prefetch(std::uint64_t hash) const noexcept {
-    if (!cells_.empty()) __builtin_prefetch(&cells_[home(std::uint32_t(hash))], 1);
+    if (!cells_.empty()) base::prefetch_to_write(&cells_[home(std::uint32_t(hash))]);
   }
 
   // Makes room for `more` records. May throw std::bad_alloc, and then nothing has changed.

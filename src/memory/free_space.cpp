@@ -118,8 +118,8 @@ void FreeSpace::insert(const Piece& run) noexcept {
   if (head != none) node(head).prev = index;
   heads_[bin] = index;
   filled_[bin / 64] |= std::uint64_t(1) << (bin % 64);
-  tag(run.begin) = index + 1;
-  tag(run.end() - 1) = index + 1;
+  set_tag(run.begin, index);
+  set_tag(run.end() - 1, index);
   ++free_ranges_;
 }
 
@@ -203,7 +203,7 @@ Piece FreeSpace::carve(std::uint32_t index, std::uint32_t begin, std::uint32_t s
     whole.begin += size;
     whole.first_slot += block.slots;
     whole.slots -= block.slots;
-    tag(whole.begin) = index + 1;
+    set_tag(whole.begin, index);
     return block;
   }
   const Node range = node(index);
@@ -315,7 +315,8 @@ void FreeSpace::resize(std::uint32_t index, const Piece& to) noexcept {
   range.end = to.end();
   range.first_slot = to.first_slot;
   range.slots = to.slots;
-  tag(to.begin) = tag(to.end() - 1) = index + 1;
+  set_tag(to.begin, index);
+  set_tag(to.end() - 1, index);
 }
 
 namespace {
@@ -339,14 +340,15 @@ void discard_entries(std::byte* part, std::uint64_t stride, unsigned shift, std:
 void FreeSpace::forget_tags(std::uint32_t begin, std::uint32_t end) noexcept {
   const std::uint32_t first = beginning_at(begin), last = ending_at(end);
   discard_entries(tags_, stride_, shift_, sizeof(std::uint32_t), begin, end);
-  if (first != none) tag(begin) = first + 1;
-  if (last != none) tag(end - 1) = last + 1;
+  if (first != none) set_tag(begin, first);
+  if (last != none) set_tag(end - 1, last);
 }
 
 void FreeSpace::move_node(std::uint32_t from, std::uint32_t to) noexcept {
   const Node moved = node(from);
   node(to) = moved;
-  tag(moved.begin) = tag(moved.end - 1) = to + 1;
+  set_tag(moved.begin, to);
+  set_tag(moved.end - 1, to);
   (moved.prev != none ? node(moved.prev).next : heads_[bin_of(moved.end - moved.begin)]) = to;
   if (moved.next != none) node(moved.next).prev = to;
 }

@@ -23,6 +23,8 @@
 
 #include <tenon/result.h>
 
+#include "base/prefetch.h"
+
 #include <array>
 #include <atomic>
 #include <cstddef>
@@ -98,8 +100,17 @@ public:
                                    std::uint32_t below) noexcept;
   bool has_range(std::uint32_t size, std::uint32_t below) const noexcept;
 
-  // Asks for what giving back a block that begins there will look at first.
-  void prefetch(std::uint32_t begin) const noexcept { __builtin_prefetch(&tag(begin), 1); }
+  // Asks for what giving back a block will look at first; and, once that is there, for what it will look at then: its
+  // neighbours, if they are free. The owner need not lock: what is found may be wrong, and is not used.
+  void prefetch(std::uint32_t begin, std::uint32_t end) const noexcept {
+    base::prefetch_to_write(&tag_at(begin));
+    base::prefetch_to_write(&tag_at(end));
+  }
+  void prefetch_neighbours(std::uint32_t begin, std::uint32_t end) const noexcept {
+    const std::uint32_t below = begin != 0 ? tag(begin - 1) : 0, above = tag(end);
+    if (below != 0) base::prefetch_to_write(&node(below - 1));
+    if (above != 0) base::prefetch_to_write(&node(above - 1));
+  }
 
   // From fresh memory (together with a free range just below it, if there is one): where it would end, then the taking.
   // Between the two the owner grows the SideTable and backs the memory up to Fresh::end.
@@ -143,9 +154,16 @@ private:
   static constexpr std::size_t bins = 256;
   static constexpr std::uint32_t most_sparse_nodes = 1024;
 
-  std::uint32_t& tag(std::uint32_t at) const noexcept {
+  std::uint32_t& tag_at(std::uint32_t at) const noexcept {
     const std::uint64_t within = at & ((std::uint64_t(1) << shift_) - 1);
     return reinterpret_cast<std::uint32_t*>(tags_ + (at >> shift_) * stride_)[within];
+  }
+  // Atomic because of prefetch_neighbours(); an ordinary load and store.
+  std::uint32_t tag(std::uint32_t at) const noexcept {
+    return std::atomic_ref<std::uint32_t>(tag_at(at)).load(std::memory_order_relaxed);
+  }
+  void set_tag(std::uint32_t at, std::uint32_t index) const noexcept {
+    std::atomic_ref<std::uint32_t>(tag_at(at)).store(index + 1, std::memory_order_relaxed);
   }
   Node& node(std::uint32_t index) const noexcept {
     const unsigned shift = shift_ - 1;

@@ -18,6 +18,7 @@
 #include "base/align.h"
 #include "base/check.h"
 #include "base/fault.h"
+#include "base/prefetch.h"
 #include "memory/space_state.h"
 #include "memory/system.h"
 
@@ -461,8 +462,16 @@ bool Space::has_room_before(AreaKind kind, std::uint64_t size, Addr below) const
 void Space::prefetch(const Block& block) const noexcept {
   const State::Area& of = state_->area(block.area);
   if (state_->paged(block.area)) return;
-  if (block.area == AreaKind::code) __builtin_prefetch(writable(block.begin), 1); // to be filled with traps
-  of.space.prefetch(static_cast<std::uint32_t>((block.begin.value - of.begin) / granule));
+  if (block.area == AreaKind::code) base::prefetch_to_write(writable(block.begin)); // to be filled with traps
+  of.space.prefetch(static_cast<std::uint32_t>((block.begin.value - of.begin) / granule),
+                    static_cast<std::uint32_t>((block.end().value - of.begin) / granule));
+}
+
+void Space::prefetch_neighbours(const Block& block) const noexcept {
+  const State::Area& of = state_->area(block.area);
+  if (state_->paged(block.area)) return;
+  of.space.prefetch_neighbours(static_cast<std::uint32_t>((block.begin.value - of.begin) / granule),
+                               static_cast<std::uint32_t>((block.end().value - of.begin) / granule));
 }
 
 void Space::free(const Block& block) noexcept {

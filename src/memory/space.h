@@ -130,8 +130,9 @@ public:
   // first. Any thread. Never fails, never allocates.
   void free(const Block& block) noexcept;
 
-  // Asks for the memory that free() will look at.
+  // Asks for the memory that free() will look at, of a block that somebody has; then for what that leads to.
   void prefetch(const Block& block) const noexcept;
+  void prefetch_neighbours(const Block& block) const noexcept;
 
   // The linker's view of an address in code, rodata, slots or frames; for data the address itself. The pointer is used only
   // under a WriteGuard.

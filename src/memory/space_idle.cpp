@@ -174,13 +174,16 @@ void Space::release_unused(AreaKind kind) noexcept {
 // Who allocates code takes its area's lock first, and only then asks for frames: what a block has asked for, or will, is
 // below the end that is seen here under both locks, and stays.
 void Space::release_frames(void (*forget)(void* context, std::uint32_t end) noexcept, void* context) noexcept {
-  constexpr std::uint64_t much = 3 * frame_step; // filling so much again costs less than making its blocks, by far
+  // Filling so much again costs less than making its blocks, by far, and growth does not get ahead by more (commit_step()).
+  const auto is_much = [](std::uint64_t kept, std::uint64_t of_all) {
+    return of_all > kept + std::max(frame_step, of_all / 4);
+  };
   State::Area& code = state_->area(AreaKind::code);
   State::Area& of = state_->area(AreaKind::frames);
   const auto bytes_of = [](std::uint64_t slots) {
     return base::align_up(frame_header_room + slots * frame_entry_size, frame_step);
   };
-  if (of.committed.load(std::memory_order_relaxed) <= bytes_of(code.last_slots.load(std::memory_order_relaxed)) + much)
+  if (!is_much(bytes_of(code.last_slots.load(std::memory_order_relaxed)), of.committed.load(std::memory_order_relaxed)))
     return;
   if (!state_->dual(AreaKind::frames) || prefault_ != Prefault::none) return;
   const fork::Inside inside;
@@ -189,7 +192,7 @@ void Space::release_frames(void (*forget)(void* context, std::uint32_t end) noex
   const std::uint32_t end = code.space.live_slots_end();
   code.last_slots.store(end, std::memory_order_relaxed);
   const std::uint64_t kept = bytes_of(end), committed = of.committed.load(std::memory_order_relaxed);
-  if (committed <= kept + much) return;
+  if (!is_much(kept, committed)) return;
   forget(context, end);
   if (!system::punch(writable({of.begin + kept}), committed - kept)) return;
   of.committed.store(kept, std::memory_order_release);

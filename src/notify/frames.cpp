@@ -41,6 +41,7 @@
 #include "notify/frames.h"
 
 #include "base/check.h"
+#include "base/prefetch.h"
 #include "notify/frame_table.h"
 
 #include <algorithm>
@@ -195,6 +196,13 @@ void Frames::remove(const memory::Block& code) noexcept {
     table.set(i, make_entry(location_of(table.get(i)), empty));
 }
 
+// The number is lowered to the end of the last block's run, then the memory behind it goes. What a search that has read a
+// higher number before finds there is what was there, or zero. Zero is the header's own address, and the header lies above
+// all code: so such an entry, too, is on the side of every live block B where it was, and B's last entry <= PC is still one
+// of B's run. (This is why the frames area lies above the code, and why only the table's end can go: zeros below a live
+// block's run would be on the wrong side of it.) Who searches for a PC in a block that was prepared after this has read the
+// lower number or a later one; and prepare writes all entries between the number and the new one before it raises it, so
+// whatever was left behind the number never counts again.
 void Frames::shrink() noexcept {
   space_->release_frames(
       [](void* context, std::uint32_t end) noexcept {
@@ -208,7 +216,7 @@ void Frames::shrink() noexcept {
 }
 
 void Frames::prefetch(const memory::Block& code) const noexcept {
-  __builtin_prefetch(Table::of(*space_, header_).entries + std::uint64_t(code.first_slot) * table_entry_size, 1);
+  base::prefetch_to_write(Table::of(*space_, header_).entries + std::uint64_t(code.first_slot) * table_entry_size);
 }
 
 std::pair<std::uint32_t, std::uint32_t> Frames::slots_within(const memory::Block& code, Addr begin,

@@ -3,6 +3,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "base/align.h"
 #include "base/check.h"
+#include "base/prefetch.h"
 #include "object/elf_pass.h"
 #include "object/elf_reader.h"
 #include "object/section_kind.h"
@@ -56,7 +57,7 @@ private:
   void prefetch_name(std::uint32_t index) const noexcept {
     if (index >= count_) return;
     const auto offset = header_at(index).name();
-    if (offset < names_.size) __builtin_prefetch(names_.begin + offset);
+    if (offset < names_.size) base::prefetch(names_.begin + offset);
   }
 
   const std::byte* const file_;

@@ -186,7 +186,7 @@ TEST(FramesRaces, ATableThatShrinksUnderSearches) {
   });
   const auto committed = [&] { return engine.space().usage(memory::AreaKind::frames).committed; };
   int shrunk = 0;
-  for (int round = 0; round < 30; ++round) {
+  for (int round = 0; round < 10; ++round) {
     std::vector<Module> modules;
     for (int i = 0; i < 70; ++i) modules.push_back(engine.load(std::vector<FunctionSpec>(1000, FunctionSpec{16})));
     look(modules.front());
