@@ -164,7 +164,7 @@ TEST(FramesRaces, ManyThreadsThatWaitBetweenTheSteps) {
 TEST(FramesRaces, ATableThatShrinksUnderSearches) {
   Engine engine;
   const Module steady = engine.load({{16}, {32, true}, {20}});
-  std::atomic<bool> stop{false};
+  std::atomic<bool> stop{false}, alone{false};
   std::atomic<long> wrong{0}, searches{0};
   const auto look = [&](const Module& module) {
     for (Addr pc = module.code.begin; pc < module.code.end(); pc = pc + 1) wrong += find_fde(pc) != module.expected(pc);
@@ -175,7 +175,7 @@ TEST(FramesRaces, ATableThatShrinksUnderSearches) {
   });
   std::thread neighbour([&] {
     std::mt19937 random(1);
-    while (!stop) {
+    while (!alone) {
       const Module module = emit_some(engine, random);
       engine.prepare(module);
       engine.add(module);
@@ -185,22 +185,25 @@ TEST(FramesRaces, ATableThatShrinksUnderSearches) {
     }
   });
   const auto committed = [&] { return engine.space().usage(memory::AreaKind::frames).committed; };
-  int shrunk = 0;
   for (int round = 0; round < 10; ++round) {
+    if (round == 5) { // at times the neighbour lies at the end, and keeps the table long
+      alone = true;
+      neighbour.join();
+    }
     std::vector<Module> modules;
     for (int i = 0; i < 70; ++i) modules.push_back(engine.load(std::vector<FunctionSpec>(1000, FunctionSpec{16})));
     look(modules.front());
     look(modules.back());
     for (const Module& module : modules) engine.unload(module);
     engine.frames().shrink();
-    shrunk += committed() < (256U << 10);
+    if (round >= 5) {
+      EXPECT_LE(committed(), 128U << 10);
+    }
   }
   while (searches < 1000) sched_yield();
   stop = true;
   reader.join();
-  neighbour.join();
   EXPECT_EQ(wrong, 0);
-  EXPECT_GT(shrunk, 0) << "at times the neighbour lies at the end, and keeps the table long";
 }
 
 } // namespace
