@@ -28,6 +28,11 @@ void unmap_pages(void* at, std::size_t size) noexcept {
   mapped.fetch_sub(size, std::memory_order_relaxed);
 }
 
+void touch_pages(void* at, std::size_t size) noexcept {
+  constexpr int populate_write = 23; // MADV_POPULATE_WRITE, which older headers lack; kernels before 5.14 refuse
+  if (size >= PageAllocator<std::byte>::large) ::madvise(at, size, populate_write);
+}
+
 std::size_t mapped_table_bytes() noexcept { return mapped.load(std::memory_order_relaxed); }
 
 } // namespace tenon::base

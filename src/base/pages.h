@@ -14,6 +14,8 @@ namespace tenon::base {
 // May throw std::bad_alloc. Zeros, aligned to pages.
 void* map_pages(std::size_t size);
 void unmap_pages(void* at, std::size_t size) noexcept;
+// Of a table that is about to be written from end to end: with one call for many page faults.
+void touch_pages(void* at, std::size_t size) noexcept;
 // Bytes that are mapped by it now: what a count of the heap must not forget. Any thread.
 std::size_t mapped_table_bytes() noexcept;
 

@@ -78,8 +78,9 @@ struct Chunk {
 constexpr int populate_write = 23;
 // Slabs of a size that are filled page by page.
 constexpr std::uint32_t few = 4;
-// Slabs out of use whose pages are given back as one, a few calls for all of them.
-constexpr std::uint32_t least_dirty = 4, most_dirty = 64;
+// Slabs out of use whose pages are given back as one, a few calls for all of them; where as many were soon wanted again,
+// more.
+constexpr std::uint32_t least_dirty = 4, most_dirty = 64, most_missed = 512;
 constexpr std::uint64_t all_slabs = ~std::uint64_t(1); // of a chunk but the first
 
 struct Pool {
@@ -90,8 +91,9 @@ struct Pool {
   Chunk* chunks = nullptr;                    // with free slabs
   std::uint32_t dirty = 0;                    // slabs that are free and have pages
   std::uint32_t in_use = 0;                   // slabs
-  std::uint32_t may_wait = least_dirty;       // of dirty ones, at least so many; as many again where some were missed
-  bool missed = false;                        // a slab was taken whose pages had been given back, since the last time
+  std::uint32_t may_wait = least_dirty;       // of dirty ones, at least so many; more by those that were missed
+  std::uint32_t missed = 0;                   // slabs taken whose pages had been given back, since the last time
+  std::uint32_t unmapped = 0;                 // chunks that were given back, and not mapped again
   std::size_t live = 0, mapped = 0;
 };
 
@@ -126,6 +128,10 @@ Fresh take_slab(Pool& pool) {
   if (pool.chunks == nullptr) {
     pool.chunks = map_chunk();
     pool.mapped += chunk_size;
+    if (pool.unmapped != 0) {
+      --pool.unmapped;
+      pool.chunks->gone = all_slabs;
+    }
   }
   Chunk* chunk = pool.chunks;
   const bool present = chunk->dirty != 0;
@@ -135,7 +141,7 @@ Fresh take_slab(Pool& pool) {
   chunk->dirty &= ~bit;
   pool.dirty -= present ? 1 : 0;
   ++pool.in_use;
-  pool.missed |= (chunk->gone & bit) != 0;
+  pool.missed += (chunk->gone & bit) != 0 ? 1 : 0;
   chunk->gone &= ~bit;
   if (chunk->free == 0) pool.chunks = chunk->next;
   return {reinterpret_cast<std::byte*>(chunk) + index * slab_size, present};
@@ -154,6 +160,14 @@ void give_pages_back(Chunk& chunk) noexcept {
   }
 }
 
+// What was given back before, and wanted again, may wait from now on; twice as much, since slabs that never had pages were
+// in use with it.
+void learn(Pool& pool) noexcept {
+  pool.may_wait =
+      pool.missed != 0 ? std::min(pool.may_wait + 2 * pool.missed, most_missed) : std::max(pool.may_wait / 2, least_dirty);
+  pool.missed = 0;
+}
+
 // Chunks are gone over once for as many slabs as a sixteenth of all, or 4.
 void give_all_pages_back(Pool& pool) noexcept {
   bool kept = false;
@@ -163,17 +177,17 @@ void give_all_pages_back(Pool& pool) noexcept {
       *at = chunk->next;
       ::munmap(chunk, chunk_size);
       pool.mapped -= chunk_size;
+      ++pool.unmapped;
       continue;
     }
     give_pages_back(*chunk);
     at = &chunk->next;
   }
   pool.dirty = 0;
-  pool.may_wait = pool.missed ? std::min(pool.may_wait * 2, most_dirty) : std::max(pool.may_wait / 2, least_dirty);
-  pool.missed = false;
+  learn(pool);
 }
 
-void give_back(Pool& pool, Slab* slab) noexcept {
+void set_free(Pool& pool, Slab* slab) noexcept {
   --pool.taken[slab->which];
   const std::size_t offset = reinterpret_cast<std::uintptr_t>(slab) % chunk_size;
   auto* chunk = reinterpret_cast<Chunk*>(reinterpret_cast<std::byte*>(slab) - offset);
@@ -184,7 +198,12 @@ void give_back(Pool& pool, Slab* slab) noexcept {
   chunk->free |= std::uint64_t(1) << (offset / slab_size);
   chunk->dirty |= std::uint64_t(1) << (offset / slab_size);
   --pool.in_use;
-  if (++pool.dirty > std::clamp(pool.in_use / 16, pool.may_wait, most_dirty)) give_all_pages_back(pool);
+  ++pool.dirty;
+}
+
+void give_back(Pool& pool, Slab* slab) noexcept {
+  set_free(pool, slab);
+  if (pool.dirty > std::max(pool.may_wait, std::min(pool.in_use / 16, most_dirty))) give_all_pages_back(pool);
 }
 
 void list(Pool& pool, Slab* slab) noexcept {
@@ -245,16 +264,24 @@ void put(Pool& pool, void* piece) noexcept {
     give_back(pool, slab);
 }
 
-// Nothing is in use any more, as when the last engine has ended: one chunk stays, for the next.
+// Nothing is in use any more: one chunk stays.
 void give_up_chunks(Pool& pool) noexcept {
   for (Slab*& slab : pool.empty)
-    if (Slab* kept = std::exchange(slab, nullptr); kept != nullptr) give_back(pool, kept);
+    if (Slab* kept = std::exchange(slab, nullptr); kept != nullptr) set_free(pool, kept);
   while (pool.chunks->next != nullptr) { // all are listed, since all have free slabs
     ::munmap(std::exchange(pool.chunks, pool.chunks->next), chunk_size);
     pool.mapped -= chunk_size;
+    ++pool.unmapped;
   }
   give_pages_back(*pool.chunks);
   pool.dirty = 0;
+  learn(pool);
+}
+
+// All of it stays where as much was wanted again before.
+void look_whether_unused(Pool& pool) noexcept {
+  if (pool.live != 0 || pool.mapped <= chunk_size) return;
+  if (pool.may_wait == least_dirty || pool.dirty + pool.in_use > pool.may_wait) give_up_chunks(pool);
 }
 
 } // namespace
@@ -278,7 +305,7 @@ void give_back_gathered() noexcept {
     piece = next;
   }
   gathered.count = 0;
-  if (the_pool.live == 0 && the_pool.mapped > chunk_size) give_up_chunks(the_pool);
+  look_whether_unused(the_pool);
 }
 
 } // namespace
@@ -320,7 +347,33 @@ void deallocate(void* piece, std::size_t size) noexcept {
   }
   std::lock_guard lock(the_pool.mutex);
   put(the_pool, piece);
-  if (the_pool.live == 0 && the_pool.mapped > chunk_size) give_up_chunks(the_pool);
+  look_whether_unused(the_pool);
+}
+
+namespace {
+
+void forget(Pool& pool) noexcept {
+  for (Chunk* chunk = pool.chunks; chunk != nullptr; chunk = chunk->next) chunk->gone = 0;
+  pool.unmapped = pool.missed = 0;
+  pool.may_wait = least_dirty;
+}
+
+} // namespace
+
+void end() noexcept {
+  std::lock_guard lock(the_pool.mutex);
+  if (the_pool.live != 0 || the_pool.mapped <= chunk_size) return;
+  give_up_chunks(the_pool);
+  forget(the_pool);
+}
+
+void release_unused() noexcept {
+  std::lock_guard lock(the_pool.mutex);
+  if (the_pool.live != 0)
+    give_all_pages_back(the_pool);
+  else if (the_pool.mapped != 0)
+    give_up_chunks(the_pool);
+  forget(the_pool);
 }
 
 Usage usage() noexcept {

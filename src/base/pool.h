@@ -4,8 +4,10 @@
 // the system only from the heap's end, behind which the next change's temporaries lie. Here pieces of one size lie together
 // in slabs of 32 KiB without headers of their own; slabs that are empty give their pages back, up to 64 of them at a time
 // (one of each size is kept, so that a program that replaces a module over and over does not pay for it). How many may wait
-// for that: a sixteenth of those in use, and no fewer than 4, or more if slabs are soon wanted again. Of chunks of 2 MiB of
-// address space that have nothing in use, one is kept.
+// for that: a sixteenth of those in use, and no fewer than 4. By as many as are wanted again before the next time, more may
+// wait, 512 at most (16 MiB), and until an engine ends: who links and removes much over and over does not pay for pages each
+// time. Of chunks of 2 MiB of
+// address space that have nothing in use, one is kept then.
 //
 // Process-wide, because modules may outlive their engine. Any thread; the lock is inside of all others. Under
 // AddressSanitizer and ThreadSanitizer every piece is operator new's, so that they see what they are there for.
@@ -38,6 +40,19 @@ struct Gathering {
   ~Gathering() { end_gathering(); }
   Gathering(const Gathering&) = delete;
   Gathering& operator=(const Gathering&) = delete;
+};
+
+// Whoever used it has ended. If nothing is in use any more, no more than a chunk is kept, however soon that was wanted again
+// before.
+void end() noexcept;
+// Gives back the pages of all that is not in use, and forgets what was wanted again.
+void release_unused() noexcept;
+// Calls end() at that of a scope.
+struct Ending {
+  Ending() = default;
+  ~Ending() { end(); }
+  Ending(const Ending&) = delete;
+  Ending& operator=(const Ending&) = delete;
 };
 
 struct Usage {

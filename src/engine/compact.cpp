@@ -4,6 +4,7 @@
 // Old places are free only once no thread is inside. So it goes in rounds, with a look at the threads in between: what one
 // round has left behind is where the next one may move code to.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "base/pool.h"
 #include "engine/move.h"
 #include "engine/reclaimer.h"
 
@@ -102,6 +103,7 @@ Result<Compaction> compact(EngineState& engine) {
   for (const memory::AreaKind area :
        {memory::AreaKind::code, memory::AreaKind::rodata, memory::AreaKind::slots, memory::AreaKind::data})
     space.release_unused(area);
+  base::pool::release_unused();
   compaction.used_after = space.used(memory::AreaKind::code);
   compaction.committed_after = space.usage(memory::AreaKind::code).committed;
   return compaction;

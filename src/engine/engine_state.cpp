@@ -161,6 +161,7 @@ EngineState::~EngineState() {
   if (!look || look->finalized) finalize_all({last.begin(), ours});
   if (machinery && can_drop_memory(*this, look->finalized ? any_holds_memory(*this) : look->held))
     machinery->dropped.store(true, std::memory_order_relaxed);
+  const base::pool::Ending ending; // once what is gathered has gone
   const base::pool::Gathering gathering;
   for (auto module = last.begin(); module != ours; ++module) {
     if (ours - module > prefetched) prefetch(**(module + prefetched));

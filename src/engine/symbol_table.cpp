@@ -25,7 +25,10 @@ void SymbolTable::reserve(std::size_t more) {
   // What comes at once is known to be all: three of four cells. What comes one by one finds half of them free.
   const std::size_t wanted = std::max({std::size_t(16), (size_ + more) * 4 / 3 + 1, size_ * 2});
   TENON_CHECK(wanted <= std::uint32_t(-1), "a table of more symbols than hashes");
-  base::PageVector<std::uint64_t> old(wanted, empty);
+  base::PageVector<std::uint64_t> old;
+  old.reserve(wanted);
+  base::touch_pages(old.data(), wanted * sizeof(std::uint64_t)); // all of it is written
+  old.resize(wanted, empty);
   old.swap(cells_);
   used_ = 0;
   // Records are anywhere, and are asked for ahead.

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 #include <cstring>
 #include <fstream>
@@ -115,7 +116,40 @@ TEST(Pool, PagesGoBackAndAddressesAreUsedAgain) {
   EXPECT_EQ(pool::usage().mapped, mapped);
   EXPECT_GT(mapped, std::size_t(2) << 20);
   for (void* piece : pieces) pool::deallocate(piece, size);
+  pool::end();
   EXPECT_EQ(pool::usage().mapped, std::size_t(2) << 20) << "nothing is in use: one chunk stays";
+}
+
+TEST(Pool, WhatIsWantedOverAndOverStaysUntilTheEnd) {
+  if (is_plain()) GTEST_SKIP() << "a sanitizer owns all memory";
+  ASSERT_EQ(pool::usage().live, 0U);
+  constexpr std::size_t size = 1008, count = 6000; // 6 MB, 188 slabs
+  std::vector<void*> pieces(count);
+  const auto fill = [&] {
+    for (void*& piece : pieces) std::memset(piece = pool::allocate(size), 1, size);
+  };
+  const auto empty = [&] {
+    for (void* piece : pieces) pool::deallocate(piece, size);
+  };
+  const auto faults = [] {
+    rusage usage{};
+    getrusage(RUSAGE_THREAD, &usage);
+    return usage.ru_minflt;
+  };
+  pool::end();
+  fill();
+  empty();
+  EXPECT_EQ(pool::usage().mapped, std::size_t(2) << 20) << "once is not over and over";
+  for (int i = 0; i < 2; ++i) {
+    fill();
+    empty();
+  }
+  const long before = faults();
+  fill();
+  EXPECT_LT(faults() - before, 100) << "of 1,500 pages";
+  empty();
+  pool::end();
+  EXPECT_EQ(pool::usage().mapped, std::size_t(2) << 20);
 }
 
 std::size_t kernel_mappings() {
