@@ -43,51 +43,60 @@ public:
   void add_section(std::span<const Relocation> relocations) {
     std::uint64_t offset = 0;
     std::uint32_t symbol = 0;
+    // Beside the members: bytes that are written could be these, to the compiler.
+    std::uint8_t *at = at_, *last = room_.end() - most;
     for (const Relocation& r : relocations) {
-      if (std::size_t(room_.end() - at_) < most) [[unlikely]]
-        grow();
+      if (at > last) [[unlikely]] {
+        at = grow(at);
+        last = room_.end() - most;
+      }
       const std::uint64_t by = r.offset - offset;
-      const std::int64_t symbols = std::int64_t(r.symbol) - std::int64_t(symbol);
+      const auto symbols = std::int32_t(r.symbol - symbol); // modulo 2^32, as it is added again
       const unsigned type = r.type < type_indices.size() ? type_indices[r.type] : head::in_full;
+      const std::int64_t addend = r.addend;
       offset = r.offset;
       symbol = r.symbol;
-      if (type == head::in_full || by > 0xFFFF || !fits<std::int32_t>(r.addend) || !fits<std::int32_t>(symbols)) {
-        add_in_full(r);
+      if (type == head::in_full || by > 0xFFFF || !fits<std::int32_t>(addend)) [[unlikely]] {
+        at = add_in_full(at, r);
         continue;
       }
+      // How many bits a signed number takes is seen from the one without a sign whose upper bits are all zero.
       const unsigned long_offset = by > 0xFF;
-      const unsigned of_symbol =
-          unsigned(symbols != 0) + unsigned(!fits<std::int8_t>(symbols)) + unsigned(!fits<std::int16_t>(symbols));
-      const unsigned of_addend = r.addend == -4  ? minus_four
-                                 : r.addend == 0 ? zero
-                                                 : of_16_bits + unsigned(!fits<std::int16_t>(r.addend));
-      *at_++ = std::uint8_t(type | of_addend << head::addend | long_offset << head::offset | of_symbol << head::symbol);
-      at_ = put<std::uint16_t>(by) + 1 + long_offset;
-      at_ = put<std::int32_t>(symbols) + symbol_bytes[of_symbol];
-      at_ = put<std::int32_t>(r.addend) + addend_bytes[of_addend];
+      const std::uint32_t of_sign = 2 * std::uint32_t(symbols) ^ std::uint32_t(symbols >> 31);
+      const unsigned of_symbol = unsigned(of_sign != 0) + unsigned(of_sign > 0xFF) + unsigned(of_sign > 0xFFFF);
+      const unsigned of_other = unsigned(zero) + unsigned(addend != 0) + unsigned(!fits<std::int16_t>(addend));
+      static_assert(minus_four == 0);
+      const unsigned of_addend = of_other & (0U - unsigned(addend != -4));
+      const std::size_t after_offset = 2 + long_offset, after_symbol = after_offset + symbol_bytes[of_symbol];
+      at[0] = std::uint8_t(type | of_addend << head::addend | long_offset << head::offset | of_symbol << head::symbol);
+      put<std::uint16_t>(at + 1, by);
+      put<std::int32_t>(at + after_offset, symbols);
+      put<std::int32_t>(at + after_symbol, addend);
+      at += after_symbol + addend_bytes[of_addend];
     }
+    at_ = at;
   }
 
 private:
   // The longest: in full.
   static constexpr std::size_t most = 1 + 8 + 4 + 4 + 8, usual = 6;
-  __attribute__((noinline)) void grow() {
-    const std::size_t used = size();
+  __attribute__((noinline)) std::uint8_t* grow(std::uint8_t* at) {
+    const auto used = std::size_t(at - room_.begin());
     room_.grow(used);
-    at_ = room_.begin() + used;
+    return room_.begin() + used;
   }
   // More may be written than is kept: what comes next is written over it.
-  template <class Number> std::uint8_t* put(auto number) noexcept {
+  template <class Number> static void put(std::uint8_t* at, auto number) noexcept {
     const auto bytes = Number(number);
-    std::memcpy(at_, &bytes, sizeof bytes);
-    return at_;
+    std::memcpy(at, &bytes, sizeof bytes);
   }
-  __attribute__((noinline)) void add_in_full(const Relocation& r) noexcept {
-    *at_++ = head::in_full;
-    at_ = put<std::uint64_t>(r.offset) + 8;
-    at_ = put<std::uint32_t>(r.type) + 4;
-    at_ = put<std::uint32_t>(r.symbol) + 4;
-    at_ = put<std::int64_t>(r.addend) + 8;
+  __attribute__((noinline)) static std::uint8_t* add_in_full(std::uint8_t* at, const Relocation& r) noexcept {
+    *at = head::in_full;
+    put<std::uint64_t>(at + 1, r.offset);
+    put<std::uint32_t>(at + 9, r.type);
+    put<std::uint32_t>(at + 13, r.symbol);
+    put<std::int64_t>(at + 17, r.addend);
+    return at + most;
   }
 
   base::Room<std::uint8_t, 512> room_;
@@ -109,6 +118,14 @@ std::int32_t take_signed(const std::uint8_t*& at, unsigned bytes) noexcept {
   case 2: return take<std::int16_t>(at);
   default: return take<std::int32_t>(at);
   }
+}
+
+// From `at` on; the size of both if there is none. Nearly all is equal.
+std::size_t first_difference(std::span<const std::byte> a, std::span<const std::byte> b, std::size_t at) noexcept {
+  constexpr std::size_t much = 256;
+  while (a.size() - at >= much && std::memcmp(a.data() + at, b.data() + at, much) == 0) at += much;
+  while (at < a.size() && a[at] == b[at]) ++at;
+  return at;
 }
 
 } // namespace
@@ -184,9 +201,7 @@ void KeptRelocations::keep_replaced(RareRelocations& rare, const link::Module& m
   std::vector<std::byte> bytes(linked, linked + original.size());
   restore(section, bytes, module.section_kind(section) == SectionKind::code);
   for (std::size_t at = 0; at < bytes.size(); ++at) {
-    at = std::size_t(
-        std::mismatch(bytes.begin() + std::ptrdiff_t(at), bytes.end(), original.begin() + std::ptrdiff_t(at)).first -
-        bytes.begin());
+    at = first_difference(bytes, original, at);
     if (at == bytes.size()) return;
     Replaced piece{at, section, 0, {}};
     // Up to the last byte that differs.
