@@ -23,10 +23,7 @@
 //     live blocks, those above included (there are none); their own prepare replaces them later. Entries below those, of
 //     blocks that lay higher up before, may be on the wrong side of B nevertheless, so pushing begins below what was filled.
 //     So the number never waits for a slow thread, and a block that is dropped before it is prepared leaves nothing behind.
-//   - shrink lowers the number to the end of the last block's run, and then gives the memory behind it back. What a search
-//     that has read the higher number finds there is what was there, or zero: the header's own address, above all code. So
-//     it is on its side of every live block still (zeros below a live block's run would not be: only the table's end can
-//     go). prepare writes all entries up to the new number before it raises it, so nothing that was left counts again.
+//   - shrink lowers the number, and lets the memory behind it go: what is zero there compares as behind all code (see there).
 //
 // Within a run unused entries come first, not last: the search takes the last entry that is <= PC, so the first byte of the
 // block, and everything up to its end, finds the entry of its function. An unused entry repeats the first function's if that
