@@ -173,12 +173,14 @@ inline bool define_name(ChangeState& change, Name& name, std::uint32_t module, s
 }
 
 // The type of an undefined symbol says little; relocations decide, see survey.
-inline void mention(ChangeState& change, Name& name, const Symbol& symbol, const ModuleOptions& options) {
+inline void mention(Name& name, const Symbol& symbol) {
   name.mentioned = true;
   name.needed |= symbol.binding != Binding::weak;
   name.called |= symbol.type == SymbolType::function;
   if (symbol.type == SymbolType::tls) name.flags |= link::target_flag::tls;
-  if (options.forward.empty()) return;
+}
+
+void mention_forwards(ChangeState& change, Name& name, const Symbol& symbol, const ModuleOptions& options) {
   change.has_forwards = true;
   // Thread-local ones have no one address that a slot could hold.
   for (const std::string& forward : options.forward)
@@ -290,7 +292,7 @@ public:
         symbols_(module_.symbols()), first_(module_.object.file().first_global),
         has_edits_(
             std::any_of(change.edits.begin(), change.edits.end(), [&](const Edit& e) { return e.module.index == index; })),
-        budget_(module_) {
+        has_forwards_(!draft_.options->forward.empty()), budget_(module_) {
     if (draft_.partial) bound_here_ = draft_.replacement->local_bindings;
   }
 
@@ -393,7 +395,8 @@ private:
     Name& name = (*change_.names)[id];
     if (symbol.defined() && !is_dropped(draft_, symbol.section))
       if (!define_name(change_, name, index_, i, symbol)) return false;
-    mention(change_, name, symbol, *draft_.options);
+    mention(name, symbol);
+    if (has_forwards_) mention_forwards(change_, name, symbol, *draft_.options);
     return true;
   }
   Error duplicate_at(std::uint32_t i) const {
@@ -420,6 +423,7 @@ private:
   std::span<const Symbol> symbols_;
   std::uint32_t first_;
   bool has_edits_;
+  bool has_forwards_;
   NameBudget budget_;
   std::span<const LocalBinding> bound_here_; // those that are still to come
 };
