@@ -65,7 +65,7 @@ public:
       const std::uint32_t of_sign = 2 * std::uint32_t(symbols) ^ std::uint32_t(symbols >> 31);
       const unsigned of_symbol = unsigned(of_sign != 0) + unsigned(of_sign > 0xFF) + unsigned(of_sign > 0xFFFF);
       const unsigned of_other = unsigned(zero) + unsigned(addend != 0) + unsigned(!fits<std::int16_t>(addend));
-      static_assert(minus_four == 0);
+      static_assert(minus_four == 0 && of_16_bits == zero + 1);
       const unsigned of_addend = of_other & (0U - unsigned(addend != -4));
       const std::size_t after_offset = 2 + long_offset, after_symbol = after_offset + symbol_bytes[of_symbol];
       at[0] = std::uint8_t(type | of_addend << head::addend | long_offset << head::offset | of_symbol << head::symbol);
