@@ -164,6 +164,7 @@ public:
     return {relocations_at() != words_.size() ? words_.data() + relocations_at() : nullptr, rare()};
   }
   std::size_t bytes() const noexcept;
+  const void* piece() const noexcept { return words_.data(); } // for prefetching only
 
   // It is not linked again: nothing but its places may be asked for.
   void keep_places() noexcept;

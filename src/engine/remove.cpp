@@ -259,8 +259,8 @@ void prefetch_leaving(Modules modules) noexcept {
   if (modules.size() > few) return;
   for (const std::shared_ptr<ModuleState>& module : modules) {
     base::pool::prefetch(module.get());
-    for (const void* piece :
-         {static_cast<const void*>(module->records.data()), static_cast<const void*>(module->dependencies.data())}) {
+    for (const void* piece : {static_cast<const void*>(module->records.data()),
+                              static_cast<const void*>(module->dependencies.data()), module->linking.piece()}) {
       base::prefetch_to_write(piece);
       base::pool::prefetch(piece);
     }
