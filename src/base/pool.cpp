@@ -168,8 +168,29 @@ void learn(Pool& pool) noexcept {
   pool.missed = 0;
 }
 
+void set_free(Pool& pool, Slab* slab) noexcept {
+  --pool.taken[slab->which];
+  const std::size_t offset = reinterpret_cast<std::uintptr_t>(slab) % chunk_size;
+  auto* chunk = reinterpret_cast<Chunk*>(reinterpret_cast<std::byte*>(slab) - offset);
+  if (chunk->free == 0) {
+    chunk->next = pool.chunks;
+    pool.chunks = chunk;
+  }
+  chunk->free |= std::uint64_t(1) << (offset / slab_size);
+  chunk->dirty |= std::uint64_t(1) << (offset / slab_size);
+  --pool.in_use;
+  ++pool.dirty;
+}
+
+// Those kept of each size, too: what is emptied by the dozen goes, and one that is wanted again counts as missed.
+void set_kept_free(Pool& pool) noexcept {
+  for (Slab*& slab : pool.empty)
+    if (Slab* kept = std::exchange(slab, nullptr); kept != nullptr) set_free(pool, kept);
+}
+
 // Chunks are gone over once for as many slabs as a sixteenth of all, or 4.
 void give_all_pages_back(Pool& pool) noexcept {
+  set_kept_free(pool);
   bool kept = false;
   for (Chunk** at = &pool.chunks; *at != nullptr;) {
     Chunk* const chunk = *at;
@@ -185,20 +206,6 @@ void give_all_pages_back(Pool& pool) noexcept {
   }
   pool.dirty = 0;
   learn(pool);
-}
-
-void set_free(Pool& pool, Slab* slab) noexcept {
-  --pool.taken[slab->which];
-  const std::size_t offset = reinterpret_cast<std::uintptr_t>(slab) % chunk_size;
-  auto* chunk = reinterpret_cast<Chunk*>(reinterpret_cast<std::byte*>(slab) - offset);
-  if (chunk->free == 0) {
-    chunk->next = pool.chunks;
-    pool.chunks = chunk;
-  }
-  chunk->free |= std::uint64_t(1) << (offset / slab_size);
-  chunk->dirty |= std::uint64_t(1) << (offset / slab_size);
-  --pool.in_use;
-  ++pool.dirty;
 }
 
 void give_back(Pool& pool, Slab* slab) noexcept {
@@ -266,8 +273,7 @@ void put(Pool& pool, void* piece) noexcept {
 
 // Nothing is in use any more: one chunk stays.
 void give_up_chunks(Pool& pool) noexcept {
-  for (Slab*& slab : pool.empty)
-    if (Slab* kept = std::exchange(slab, nullptr); kept != nullptr) set_free(pool, kept);
+  set_kept_free(pool);
   while (pool.chunks->next != nullptr) { // all are listed, since all have free slabs
     ::munmap(std::exchange(pool.chunks, pool.chunks->next), chunk_size);
     pool.mapped -= chunk_size;

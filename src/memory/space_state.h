@@ -16,7 +16,7 @@ namespace tenon::memory {
 inline constexpr std::uint64_t frame_entry_size = 8;
 inline constexpr std::uint64_t frame_header_room = 4096; // notify keeps a header in the frames area
 inline constexpr std::uint64_t small_step = std::uint64_t(64) << 10;
-inline constexpr std::uint32_t least_kept = 2, most_kept = 256; // small_steps
+inline constexpr std::uint32_t least_kept = 1, most_kept = 256; // small_steps
 
 inline constexpr const char* area_name(AreaKind area) noexcept {
   switch (area) {
