@@ -6,9 +6,9 @@
 #include "engine/compiler_helpers.h"
 #include "engine/exit_handlers.h"
 #include "engine/tls.h"
+#include "memory/fork.h"
 
 #include <dlfcn.h>
-#include <link.h>
 #include <pthread.h>
 
 #include <algorithm>
@@ -71,6 +71,11 @@ void measure_in_other_thread(void* handle, const char* name, HostSymbol& symbol)
 
 } // namespace
 
+void for_each_shared_object(int (*visit)(dl_phdr_info* info, std::size_t size, void* data), void* data) noexcept {
+  const memory::fork::Inside inside;
+  dl_iterate_phdr(visit, data);
+}
+
 std::optional<HostSymbol> special_symbol(std::string_view name) noexcept {
   if (name == "__tls_get_addr") return HostSymbol{tls_get_addr_entry()};
   if (const ExitFunction* function = exit_function(name)) {
@@ -87,7 +92,7 @@ std::optional<HostSymbol> host_symbol(void* handle, const char* name, bool tls) 
   HostSymbol symbol{reinterpret_cast<std::uint64_t>(found)};
   if (!tls) return symbol;
   TlsSearch search{symbol.address};
-  dl_iterate_phdr(search_tls, &search);
+  for_each_shared_object(search_tls, &search);
   if (search.module == 0) return std::nullopt;
   symbol.tls = true;
   symbol.tls_module = search.module;

@@ -3,6 +3,9 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
+#include <link.h>
+
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -19,6 +22,10 @@ struct HostSymbol {
   bool tls_static = false; // the offset from the thread pointer is the same in all threads
   int failure = 0;         // errno, if that could not be found out
 };
+
+// Calls `visit` for the process's shared objects, as dl_iterate_phdr does, while nobody forks: of its lock, other than of
+// dlsym's, glibc (2.36) does not make a new one for a child, who would wait for ever for a thread that had it.
+void for_each_shared_object(int (*visit)(dl_phdr_info* info, std::size_t size, void* data), void* data) noexcept;
 
 // Names that must be given our own meaning whatever the process has: thread-local access, exit handlers.
 std::optional<HostSymbol> special_symbol(std::string_view name) noexcept;

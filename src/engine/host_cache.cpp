@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "engine/host_cache.h"
 
-#include <link.h>
+#include "engine/host.h"
 
 #include <utility>
 
@@ -11,7 +11,7 @@ namespace tenon::engine {
 HostGeneration HostGeneration::now() noexcept {
   HostGeneration generation;
   // glibc gives both counts with every object: the first one's are enough.
-  dl_iterate_phdr(
+  for_each_shared_object(
       [](dl_phdr_info* info, std::size_t, void* data) {
         *static_cast<HostGeneration*>(data) = {info->dlpi_adds, info->dlpi_subs};
         return 1;

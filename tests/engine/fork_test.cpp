@@ -3,6 +3,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "engine_support.h"
 
+#include "engine/host_cache.h"
+
 #include <gtest/gtest.h>
 
 #include <sys/wait.h>
@@ -192,6 +194,27 @@ TEST_P(ForkAmongThreads, WhileOtherThreadsCommit) {
         std::exit(HasFailure() ? 1 : 0);
       },
       testing::ExitedWithCode(0), "");
+}
+
+// glibc makes no new lock for a child of what goes over the shared objects: it must be free when somebody forks.
+TEST(ForkInTheHost, WhileAnotherThreadGoesOverSharedObjects) {
+  Engine engine = make_engine(); // whose fork handlers see to it
+  std::atomic<bool> stop{false};
+  std::thread busy([&] {
+    while (!stop) engine::HostGeneration::now();
+  });
+  for (int i = 0; i < 200 && !HasFailure(); ++i) {
+    pid_t child;
+    in_child(
+        [] {
+          engine::HostGeneration::now();
+          return 0;
+        },
+        child);
+    EXPECT_EQ(verdict_of(child), 0) << i;
+  }
+  stop = true;
+  busy.join();
 }
 
 TEST_P(Fork, GrandchildrenToo) {
