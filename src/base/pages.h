@@ -1,7 +1,8 @@
-// Memory for tables that grow with the number of modules: from 64 KiB on they are pages of their own.
+// Memory for tables that grow with the number of modules: from 16 KiB on they are pages of their own.
 //
 // Left to malloc, a large table that is freed raises the size from which on malloc asks the system for pages, and twice that
-// much of its heap's end stays with the process from then on, whatever is freed.
+// much of its heap's end stays with the process from then on, whatever is freed. One that grows step by step leaves as much
+// again behind, which is resident from then on.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
@@ -21,7 +22,7 @@ std::size_t mapped_table_bytes() noexcept;
 
 template <class T> struct PageAllocator {
   using value_type = T;
-  static constexpr std::size_t large = std::size_t(64) << 10;
+  static constexpr std::size_t large = std::size_t(16) << 10;
 
   PageAllocator() = default;
   template <class Other> constexpr PageAllocator(const PageAllocator<Other>&) noexcept {} // NOLINT: allocators convert

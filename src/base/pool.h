@@ -2,12 +2,11 @@
 //
 // Why not malloc: its header costs a small piece a tenth of its size, and what is freed among pieces that stay goes back to
 // the system only from the heap's end, behind which the next change's temporaries lie. Here pieces of one size lie together
-// in slabs of 32 KiB without headers of their own; slabs that are empty give their pages back, up to 64 of them at a time
-// (one of each size is kept, so that a program that replaces a module over and over does not pay for it). How many may wait
-// for that: a sixteenth of those in use, and no fewer than 4. By as many as are wanted again before the next time, more may
-// wait, 512 at most (16 MiB), and until an engine ends: who links and removes much over and over does not pay for pages each
-// time. Of chunks of 2 MiB of
-// address space that have nothing in use, one is kept then.
+// in slabs of 32 KiB without headers of their own; slabs that are empty give their pages back, up to 64 of them at a time.
+// How many may wait for that: a sixteenth of those in use, and no fewer than 4; beside them one of each size, until others
+// go, so that a program that replaces a module over and over does not pay for it. By as many as are wanted again before the
+// next time, more may wait, 512 at most (16 MiB), and until an engine ends: nor does who links and removes much over and
+// over. Of chunks of 2 MiB of address space that have nothing in use, one is kept then.
 //
 // Process-wide, because modules may outlive their engine. Any thread; the lock is inside of all others. Under
 // AddressSanitizer and ThreadSanitizer every piece is operator new's, so that they see what they are there for.
