@@ -74,7 +74,10 @@ public:
   void end() noexcept {
     const auto used = std::size_t(at_ - draft_.state->records.data());
     TENON_CHECK(used <= SymbolRecord::chunk_head + bytes_, "more records of symbols than were counted");
-    draft_.state->records.resize(used);
+    if (used == SymbolRecord::chunk_head)
+      draft_.state->records = {}; // all names have theirs: a chunk for each version would be one more to go over
+    else
+      draft_.state->records.resize(used);
   }
   // What others refer to. One that is there already will say so from the commit on. `share`: a group of that name.
   SymbolRecord* make(std::uint32_t id, const RecordContent& content, SymbolRecord::Form form,

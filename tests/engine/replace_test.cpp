@@ -1,5 +1,6 @@
 // Replacing modules while they are in use: functions, data, identity, what vanishes, what is refused.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "engine/module_state.h"
 #include "replace_support.h"
 
 #include <gmock/gmock.h>
@@ -36,6 +37,18 @@ TEST_F(Replace, CallersInAllModulesReachTheNewCode) {
     EXPECT_EQ(get<int()>("f"), f) << "one address for good";
     EXPECT_TRUE(m.linked());
   }
+}
+
+// Versions are many, and each goes over all chunks of records.
+TEST_F(Replace, OnlyNewNamesBringRecords) {
+  Module m = commit(engine, library, c("int f(void) { return 1; }"));
+  const auto chunks = [&] { return m.state()->has_rare() ? m.state()->rare().more_records.size() : std::size_t(0); };
+  for (int i = 2; i < 20; ++i) replace(m, c("int f(void) { return " + std::to_string(i) + "; }"));
+  EXPECT_EQ(chunks(), 0U);
+  for (int i = 2; i < 20; ++i)
+    replace(m, c("int g(void); int f(void) { return g(); } int g(void) { return " + std::to_string(i) + "; }"));
+  EXPECT_EQ(chunks(), 1U);
+  EXPECT_EQ(get<int()>("f")(), 19);
 }
 
 TEST_F(Replace, DirectCallsCostNoStub) {
