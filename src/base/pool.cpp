@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "base/pool.h"
 
-#include "base/fault.h"
+#include "base/pool_chunks.h"
 #include "base/prefetch.h"
 #include "base/quick_mutex.h"
 
@@ -35,7 +35,7 @@ constexpr bool is_plain = false;
 // Steps of 16 bytes up to 512, then eight for each power of two.
 constexpr std::size_t step = 16, small = 512, largest = 4096;
 constexpr std::size_t small_classes = small / step, classes = small_classes + 24;
-constexpr std::size_t slab_size = std::size_t(32) << 10, chunk_size = std::size_t(2) << 20;
+constexpr std::size_t slab_size = std::size_t(32) << 10;
 constexpr std::size_t slabs_in_chunk = chunk_size / slab_size;
 static_assert(slabs_in_chunk == 64); // a bit each
 
@@ -104,21 +104,6 @@ Slab* slab_of(void* piece) noexcept {
   return reinterpret_cast<Slab*>(at - reinterpret_cast<std::uintptr_t>(piece) % slab_size);
 }
 
-// Chunks lie at multiples of their size: what sticks out of twice as much goes back. The upper end is kept, since the kernel
-// hands out addresses downwards: so the next chunk lies right below, and all of them are one mapping.
-Chunk* map_chunk() {
-  void* const mapped = fault::injected(fault::Call::mmap) ? MAP_FAILED
-                                                          : ::mmap(nullptr, 2 * chunk_size, PROT_READ | PROT_WRITE,
-                                                                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (mapped == MAP_FAILED) throw std::bad_alloc();
-  auto* begin = static_cast<std::byte*>(mapped);
-  const std::size_t before = chunk_size - reinterpret_cast<std::uintptr_t>(begin) % chunk_size;
-  ::munmap(begin, before);
-  if (before != chunk_size) ::munmap(begin + before + chunk_size, chunk_size - before);
-  ::madvise(begin + before, chunk_size, MADV_NOHUGEPAGE); // pages go back one by one
-  return new (begin + before) Chunk;
-}
-
 struct Fresh {
   std::byte* at;
   bool present; // its pages are there
@@ -126,7 +111,7 @@ struct Fresh {
 
 Fresh take_slab(Pool& pool) {
   if (pool.chunks == nullptr) {
-    pool.chunks = map_chunk();
+    pool.chunks = new (open_chunk()) Chunk;
     pool.mapped += chunk_size;
     if (pool.unmapped != 0) {
       --pool.unmapped;
@@ -196,7 +181,7 @@ void give_all_pages_back(Pool& pool) noexcept {
     Chunk* const chunk = *at;
     if (chunk->free == all_slabs && std::exchange(kept, true)) {
       *at = chunk->next;
-      ::munmap(chunk, chunk_size);
+      close_chunk(chunk);
       pool.mapped -= chunk_size;
       ++pool.unmapped;
       continue;
@@ -275,7 +260,7 @@ void put(Pool& pool, void* piece) noexcept {
 void give_up_chunks(Pool& pool) noexcept {
   set_kept_free(pool);
   while (pool.chunks->next != nullptr) { // all are listed, since all have free slabs
-    ::munmap(std::exchange(pool.chunks, pool.chunks->next), chunk_size);
+    close_chunk(std::exchange(pool.chunks, pool.chunks->next));
     pool.mapped -= chunk_size;
     ++pool.unmapped;
   }

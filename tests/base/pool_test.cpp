@@ -171,6 +171,24 @@ TEST(Pool, AnyNumberOfChunksIsOneMapping) {
   for (void* piece : pieces) pool::deallocate(piece, size);
 }
 
+// As tables are that grow meanwhile.
+TEST(Pool, NorDoesItMatterWhatElseIsMapped) {
+  if (is_plain()) GTEST_SKIP() << "a sanitizer owns all memory";
+  constexpr std::size_t size = 4096, count = 16384, other = std::size_t(3) << 20;
+  std::vector<void*> pieces, others;
+  pieces.reserve(count);
+  const std::size_t before = kernel_mappings();
+  while (pieces.size() < count) {
+    pieces.push_back(pool::allocate(size));
+    if (pieces.size() % 512 != 0) continue;
+    others.push_back(::mmap(nullptr, other, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+    ASSERT_NE(others.back(), MAP_FAILED);
+  }
+  for (void* at : others) ::munmap(at, other);
+  EXPECT_LE(kernel_mappings(), before + 3);
+  for (void* piece : pieces) pool::deallocate(piece, size);
+}
+
 TEST(Pool, ThreadsTakeTurns) {
   std::vector<std::thread> threads;
   std::atomic<int> wrong{0};
